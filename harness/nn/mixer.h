@@ -1,0 +1,62 @@
+/* mixer.h - one variant bound to its options, a shape and a device: planned, allocated, callable.
+ *
+ * Everything that uses a variant goes through here (training, `harness apply`, decoding), so the duties of
+ * the host stand in one place: choosing the implementation, plan(), buffers with guards, conversion between
+ * the model's dtype and the implementation's, and the options common to all variants (output_norm).
+ * `harness check` alone calls the tables directly, because it judges them. */
+#ifndef NN_MIXER_H
+#define NN_MIXER_H
+#include "../attn.h"
+#include "../../kernels/kernels.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Options that every variant has (VARIANTS 2, "Output normalisation"); listed after the variant's own. */
+enum { NN_OUTPUT_NORM_NONE, NN_OUTPUT_NORM_RMS };
+typedef struct nn_common_opts { int32_t output_norm; double output_norm_eps; } nn_common_opts;
+extern const attn_opt nn_common_table[];
+
+typedef struct nn_mixer_spec {
+    const attn_variant *variant;
+    const void *opts;                   /* the variant's options struct; must outlive the mixer */
+    nn_common_opts common;
+    const char *impl;                   /* name, or NULL: the highest rank that fits device, dtype and mode */
+    attn_shape shape;                   /* dtype: of q, k, v, o as the caller holds them (ATTN_F32 or ATTN_F64) */
+} nn_mixer_spec;
+
+typedef struct nn_mixer nn_mixer;
+
+/* Caller-owned tensors of one call, in the caller's dtype, strided; a NULL p in d* means not wanted.
+ * params, states and their gradients: dense, in the caller's dtype. */
+typedef struct nn_mixer_io {
+    attn_tensor q, k, v, gate[ATTN_MAX], o;
+    const void *param[ATTN_MAX];
+    const int32_t *klen;
+    const void *state_in[ATTN_MAX];
+    void *state_out[ATTN_MAX];
+    attn_tensor d_o, dq, dk, dv, dgate[ATTN_MAX];
+    void *dparam[ATTN_MAX];
+    void *dstate_in[ATTN_MAX];
+    int64_t pos;                        /* decode */
+    uint64_t seed;
+} nn_mixer_io;
+
+/* Returns ATTN_OK, ATTN_EUNSUP (why: the variant's own reason), ATTN_EINVAL (why: no such implementation ...)
+ * or K_ENOMEM - 100 = NN_ENOMEM (why: bytes asked, bytes free).  capacity: tokens of decode state, 0 = none. */
+enum { NN_ENOMEM = -101 };
+int  nn_mixer_new(k_dev *, const nn_mixer_spec *, int64_t capacity, nn_mixer **out, char *why, size_t nwhy);
+void nn_mixer_free(nn_mixer *);
+const attn_plan *nn_mixer_plan(const nn_mixer *);
+const attn_impl *nn_mixer_impl(const nn_mixer *);
+const attn_shape *nn_mixer_shape(const nn_mixer *);
+int  nn_mixer_forward(nn_mixer *, const nn_mixer_io *);
+int  nn_mixer_backward(nn_mixer *, const nn_mixer_io *);    /* after forward with the same io */
+int  nn_mixer_decode(nn_mixer *, const nn_mixer_io *);      /* q, k, v, o of shape.Tq rows at io->pos */
+void nn_mixer_decode_reset(nn_mixer *);                     /* state of zeros, position 0 */
+/* Dense [B,H,T,D] (bhtd = 1) or [B,T,H,D] (bhtd = 0) strides over p. */
+attn_tensor nn_tensor_of(void *p, int64_t H, int64_t T, int64_t D, int bhtd);
+#ifdef __cplusplus
+}
+#endif
+#endif

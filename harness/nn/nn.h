@@ -1,0 +1,77 @@
+/* nn.h - what trains a model around a variant.
+ *
+ * nn_params holds named parameters (values, gradients, optimiser moments), each kind in one block, so that
+ * an optimiser step is one kernel.  nn_graph is a tape that is recorded once and replayed: layers append
+ * nodes, nn_graph_compile sizes and allocates every buffer, and nn_forward / nn_backward then run without
+ * allocating.  Several graphs (training, evaluation, decoding) share one nn_params.
+ *
+ * Invariants:
+ *  1. Replay is deterministic and allocates nothing.
+ *  2. A node's forward overwrites its output; its backward ADDS to its inputs' gradients, which nn_backward
+ *     zeroes first.  A tensor that needs no gradient has none.
+ *  3. Initial values depend on (seed, parameter name) alone, not on the order of construction.
+ *  4. Building functions return an nn_id or NN_BAD after recording the first error; later calls with NN_BAD do
+ *     nothing, so a model is built without checks between the lines and nn_graph_compile reports. */
+#ifndef NN_H
+#define NN_H
+#include "mixer.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
+typedef int32_t nn_id;
+enum { NN_BAD = -1, NN_NONE = -2 };     /* NN_NONE: an optional input that is absent (no bias) */
+
+/* ---- parameters ---------------------------------------------------------------------------------- */
+typedef struct nn_params nn_params;
+nn_params *nn_params_new(k_dev *, k_dtype, uint64_t seed);
+void nn_params_free(nn_params *);
+/* Declares name with this shape and drawing, flags ATTN_FROZEN | ATTN_NO_DECAY | ATTN_REDRAW; the same name
+ * again returns the same parameter and must have the same shape. */
+int  nn_param(nn_params *, const char *name, attn_dims, attn_init, int flags);
+int  nn_params_alloc(nn_params *, char *why, size_t nwhy);  /* once, after all graphs are built, before compile; draws the values */
+int  nn_params_count(const nn_params *);
+int64_t nn_params_elements(const nn_params *, int learned_only);
+const char *nn_param_name(const nn_params *, int);
+attn_dims nn_param_dims(const nn_params *, int);
+void *nn_param_value(nn_params *, int);         /* device pointer, params' dtype */
+void *nn_param_grad(nn_params *, int);          /* NULL when frozen */
+void nn_params_redraw(nn_params *, uint32_t draw);  /* every ATTN_REDRAW parameter from draw number `draw` */
+void nn_params_zero_grad(nn_params *);
+/* Everything that training needs to go on bit for bit: values, moments, step, draws and `extra` of the caller.
+ * Written to path.tmp, flushed, renamed.  load refuses another set of names or shapes with a sentence. */
+int  nn_checkpoint_save(nn_params *, const char *path, const void *extra, size_t nextra, char *why, size_t nwhy);
+int  nn_checkpoint_load(nn_params *, const char *path, void *extra, size_t nextra, char *why, size_t nwhy);
+
+/* ---- graphs ------------------------------------------------------------------------------------------ */
+typedef struct nn_graph nn_graph;
+nn_graph *nn_graph_new(nn_params *, int training);
+void nn_graph_free(nn_graph *);
+int  nn_graph_compile(nn_graph *, char *why, size_t nwhy);  /* 0, ATTN_EUNSUP, NN_ENOMEM or ATTN_EINVAL */
+
+nn_id nn_input(nn_graph *, k_dtype, attn_dims);             /* the caller fills nn_data() before nn_forward; no gradient */
+nn_id nn_use(nn_graph *, int param);
+nn_id nn_linear(nn_graph *, nn_id x, nn_id w, nn_id b);     /* [..,in] x [out,in] (+ [out]) -> [..,out] */
+nn_id nn_matmul(nn_graph *, nn_id a, nn_id b);              /* [m,k] x [k,n] */
+nn_id nn_gather(nn_graph *, nn_id table, nn_id idx);        /* [rows,d], i32 [n..] -> [n..,d] */
+nn_id nn_gather2(nn_graph *, nn_id ta, nn_id ia, nn_id tb, nn_id ib);   /* ta[ia] + tb[ib], one pass */
+nn_id nn_add(nn_graph *, nn_id, nn_id);
+nn_id nn_unary(nn_graph *, k_unary, nn_id);
+nn_id nn_reshape(nn_graph *, nn_id, attn_dims);             /* no copy */
+/* The variant: q [B,Tq,Hq,Dk], k [B,Tk,Hk,Dk], v [B,Tk,Hk,Dv], gates [B,Tk,Hk,width] -> [B,Tq,Hq,Dv].
+ * Tensors that the variant ignores may be NN_NONE.  Its params are declared as prefix.NAME. */
+nn_id nn_attention(nn_graph *, const nn_mixer_spec *, const char *prefix, nn_id q, nn_id k, nn_id v, const nn_id *gates);
+/* Losses: one number per row; the graph's loss is the mean over rows whose target is not -1. */
+nn_id nn_half_squared_error(nn_graph *, nn_id y, nn_id target);     /* y [rows,d], target i32 [rows] */
+nn_id nn_cross_entropy(nn_graph *, nn_id y, nn_id target);
+int  nn_graph_set_loss(nn_graph *, nn_id loss_rows);
+
+attn_dims nn_dims(const nn_graph *, nn_id);
+void *nn_data(nn_graph *, nn_id);               /* device pointer */
+void *nn_grad(nn_graph *, nn_id);               /* NULL when it has none */
+int  nn_forward(nn_graph *);
+int  nn_backward(nn_graph *);                   /* of the loss, into nn_param_grad (added) */
+double nn_loss(nn_graph *);                     /* of the last forward; waits */
+#ifdef __cplusplus
+}
+#endif
+#endif

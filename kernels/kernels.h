@@ -1,0 +1,142 @@
+/* kernels.h - the seam between the mathematics of one device and everything above it.
+ *
+ * A k_dev is a device with its memory accounts, its threads (CPU) or its stream (CUDA).  Everything
+ * above asks a k_dev for work and never knows which one it is.  kernels/cpu stands behind the seam
+ * always; kernels/cuda is an object of its own, opened when a CUDA device is asked for.
+ *
+ * Invariants:
+ *  1. Every kernel is deterministic: same input, same bits, whatever the number of threads.
+ *  2. Work is queued in order; on the CPU it is done on return.  k_sync waits for the device.
+ *  3. Pointers are the device's, dense, row-major, aligned to K_ALIGN when they come from k_alloc.
+ *  4. dtype is K_F32 or K_F64 for every kernel unless its comment says otherwise.
+ *  5. Functions that can fail return 0 or a negative K_E code and leave the sentence in k_error(dev).
+ *  6. Nothing allocates but k_dev_open, k_alloc and what their comments say. */
+#ifndef KERNELS_H
+#define KERNELS_H
+#include <stddef.h>
+#include <stdint.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum k_dtype { K_F32 = 1, K_BF16 = 2, K_F16 = 4, K_F64 = 8, K_I32 = 16 } k_dtype;   /* as ATTN_* */
+enum { K_OK = 0, K_ENOMEM = -1, K_EDEVICE = -2, K_EINVAL = -3, K_EGUARD = -4 };
+enum { K_ALIGN = 256 };
+size_t      k_dtype_size(k_dtype);
+const char *k_dtype_name(k_dtype);              /* "f32" ... */
+int         k_dtype_parse(const char *name, k_dtype *out);
+
+/* ---- devices ---------------------------------------------------------------------------------- */
+typedef struct k_dev k_dev;
+/* name: "cpu", "cuda", "cuda:1".  nthreads: CPU threads, 0 = all cores.  err: the sentence on failure. */
+int  k_dev_open(const char *name, int nthreads, k_dev **out, char *err, size_t nerr);
+void k_dev_close(k_dev *);                      /* frees all that is still allocated on it */
+const char *k_dev_name(const k_dev *);          /* "cpu" or "cuda:0" */
+int  k_dev_is_cuda(const k_dev *);
+int  k_dev_threads(const k_dev *);
+void *k_dev_stream(const k_dev *);              /* cudaStream_t, NULL on the CPU */
+const char *k_error(const k_dev *);             /* the last failure, one sentence */
+int  k_sync(k_dev *);
+/* The BLAS behind the CPU: "OpenBLAS 0.3.21, kernels Zen".  k_blas_init picks the kernel set before the
+ * first BLAS call (a generic set on a machine with AVX2 or AVX-512 is overridden, as OPENBLAS_CORETYPE is
+ * read when the library loads: it re-executes the program once, so it is called first in main). */
+void k_blas_init(char **argv);
+const char *k_blas_describe(void);
+const char *k_cpu_describe(void);               /* "AMD EPYC ..., 2 cores, avx2 fma" */
+
+/* ---- memory: every byte has a tag, every moment a phase ----------------------------------------- */
+typedef enum k_tag { K_TAG_PARAM, K_TAG_GRAD, K_TAG_OPTIMISER, K_TAG_ACTIVATION, K_TAG_SAVED,
+                     K_TAG_WORKSPACE, K_TAG_STATE, K_TAG_DATA, K_TAGS } k_tag;
+typedef enum k_phase { K_PHASE_SETUP, K_PHASE_FORWARD, K_PHASE_BACKWARD, K_PHASE_STEP, K_PHASE_EVAL,
+                       K_PHASE_DECODE, K_PHASES } k_phase;
+extern const char *const k_tag_names[K_TAGS], *const k_phase_names[K_PHASES];
+typedef struct k_memory {
+    size_t now, peak;                           /* bytes in all */
+    size_t now_tag[K_TAGS], peak_tag[K_TAGS];
+    size_t peak_phase[K_PHASES];                /* peak of all bytes while in that phase */
+    size_t peak_phase_tag[K_PHASES][K_TAGS];    /* bytes of each tag at that moment */
+} k_memory;
+/* Zero-filled when bytes are few is not promised: in debug builds (K_DEBUG) memory is poisoned with 0xFF,
+ * a NaN in every dtype.  Guard bytes lie on both sides in every build; k_check_guards and k_free look at
+ * them.  On failure *out is NULL and k_error tells bytes asked and bytes free. */
+int  k_alloc(k_dev *, k_tag, size_t bytes, void **out);
+void k_free(k_dev *, void *);                   /* NULL is fine */
+void k_set_phase(k_dev *, k_phase);
+void k_memory_read(const k_dev *, k_memory *);
+void k_set_limit(k_dev *, size_t bytes);        /* k_alloc beyond it fails with K_ENOMEM; 0: no limit */
+int  k_check_guards(k_dev *, char *what, size_t nwhat);  /* K_EGUARD and "activation buffer of 4096 bytes, 3 bytes past its end" */
+
+/* An arena: one block, filled from the front, emptied at once. */
+typedef struct k_arena { k_dev *dev; char *base; size_t size, used, peak; } k_arena;
+int   k_arena_init(k_arena *, k_dev *, k_tag, size_t bytes);
+void *k_arena_take(k_arena *, size_t bytes);    /* aligned to K_ALIGN; NULL when full */
+void  k_arena_reset(k_arena *);
+void  k_arena_release(k_arena *);
+
+/* ---- moving ----------------------------------------------------------------------------------------- */
+void k_zero(k_dev *, void *x, size_t bytes);
+void k_copy(k_dev *, void *dst, const void *src, size_t bytes);             /* device to device */
+void k_upload(k_dev *, void *dst, const void *host_src, size_t bytes);
+void k_download(k_dev *, void *host_dst, const void *src, size_t bytes);    /* waits */
+void k_fill(k_dev *, k_dtype, int64_t n, void *x, double value);
+void k_convert(k_dev *, int64_t n, void *dst, k_dtype to, const void *src, k_dtype from);
+
+/* ---- products ----------------------------------------------------------------------------------------- */
+/* C[m,n] = alpha op(A) op(B) + beta C; op is transposition when ta / tb; ld in elements, row-major. */
+void k_gemm(k_dev *, k_dtype, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,
+            const void *A, int64_t lda, const void *B, int64_t ldb, double beta, void *C, int64_t ldc);
+/* The same nbatch times; s_: distance of one batch to the next, in elements (0 = shared, inputs only). */
+void k_gemm_batched(k_dev *, k_dtype, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,
+                    const void *A, int64_t lda, int64_t sA, const void *B, int64_t ldb, int64_t sB,
+                    double beta, void *C, int64_t ldc, int64_t sC, int64_t nbatch);
+
+/* ---- element-wise -------------------------------------------------------------------------------------- */
+void k_axpy(k_dev *, k_dtype, int64_t n, double a, const void *x, void *y);              /* y += a x */
+void k_scale(k_dev *, k_dtype, int64_t n, double a, void *x);
+void k_add(k_dev *, k_dtype, int64_t n, void *out, const void *x, const void *y);
+void k_mul(k_dev *, k_dtype, int64_t n, void *out, const void *x, const void *y);
+void k_add_bias(k_dev *, k_dtype, int64_t rows, int64_t d, void *x, const void *bias);   /* x[rows,d] += bias[d] */
+void k_sum_rows(k_dev *, k_dtype, int64_t rows, int64_t d, const void *x, void *out);    /* out[d] += sum over rows */
+typedef enum k_unary { K_RELU, K_SIGMOID, K_TANH, K_EXP, K_SILU, K_GELU, K_SOFTPLUS, K_ELU1, K_UNARIES } k_unary;
+void k_unary_forward(k_dev *, k_dtype, k_unary, int64_t n, void *y, const void *x);
+void k_unary_backward(k_dev *, k_dtype, k_unary, int64_t n, void *dx, const void *dy, const void *x, const void *y); /* dx += */
+
+/* ---- rows of a table (embeddings) ----------------------------------------------------------------------- */
+/* out[i,:] = (accumulate ? out[i,:] : 0) + table[idx[i],:], i < n.  idx is int32 in 0..rows-1. */
+void k_gather_rows(k_dev *, k_dtype, int64_t n, int64_t d, void *out, const void *table, const int32_t *idx, int accumulate);
+/* dtable[idx[i],:] += dout[i,:] in the order of i, so that the sum is the same on every run. */
+void k_scatter_add_rows(k_dev *, k_dtype, int64_t n, int64_t d, int64_t rows, void *dtable, const void *dout, const int32_t *idx);
+
+/* ---- normalisation and losses ------------------------------------------------------------------------------ */
+/* y = x / sqrt(mean(x^2) + eps) per row of d; dx += its gradient. */
+void k_rms_forward(k_dev *, k_dtype, int64_t rows, int64_t d, double eps, void *y, const void *x);
+void k_rms_backward(k_dev *, k_dtype, int64_t rows, int64_t d, double eps, void *dx, const void *dy, const void *x);
+/* loss[i] = 0.5 |y_i - onehot(target[i])|^2; a target of -1 gives loss 0 and gradient 0.
+ * backward: dy[i,:] += w (y_i - onehot(target[i])). */
+void k_half_sq_forward(k_dev *, k_dtype, int64_t rows, int64_t d, void *loss, const void *y, const int32_t *target);
+void k_half_sq_backward(k_dev *, k_dtype, int64_t rows, int64_t d, double w, void *dy, const void *y, const int32_t *target);
+/* Softmax cross-entropy by row: loss[i] = lse(y_i) - y_i[target[i]]; backward dy += w (softmax - onehot). */
+void k_xent_forward(k_dev *, k_dtype, int64_t rows, int64_t d, void *loss, const void *y, const int32_t *target);
+void k_xent_backward(k_dev *, k_dtype, int64_t rows, int64_t d, double w, void *dy, const void *y, const int32_t *target);
+
+/* ---- optimiser ------------------------------------------------------------------------------------------------ */
+typedef struct k_adam { double lr, beta1, beta2, eps, weight_decay; int decoupled; int64_t step; } k_adam;  /* step from 1 */
+/* Kingma & Ba 2015 with bias correction as torch.optim.Adam computes it: eps is added after the square root
+ * of the corrected second moment; decoupled: AdamW.  g is multiplied by gscale first (clipping). */
+void k_adam_step(k_dev *, k_dtype, int64_t n, void *p, const void *g, void *m, void *v, const k_adam *, double gscale);
+double k_sum_squares(k_dev *, k_dtype, int64_t n, const void *x);                        /* waits */
+int    k_all_finite(k_dev *, k_dtype, int64_t n, const void *x);                         /* waits */
+
+/* ---- randomness: Philox4x32-10, counter-based, same bits on every device --------------------------------------- */
+/* Element i of stream (seed, stream, draw) depends on nothing else.  See kernels/philox.h for the layout. */
+typedef struct k_rng { uint64_t seed; uint32_t stream, draw; } k_rng;
+void k_random_uniform(k_dev *, k_dtype, int64_t n, void *x, k_rng, double lo, double hi); /* in [lo, hi) */
+void k_random_normal(k_dev *, k_dtype, int64_t n, void *x, k_rng, double mean, double sd); /* Box-Muller on pairs */
+/* Random features, [blocks][m,D]: orthonormal rows in blocks of D (QR of a Gaussian, signs of R's diagonal),
+ * scaled as ATTN_INIT_ORTHO_CHI (chi = 1) or to sqrt(D) (chi = 0).  Computed in double on the host. */
+void k_random_orthogonal(k_dev *, k_dtype, int64_t blocks, int64_t m, int64_t D, void *x, k_rng, int chi);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
