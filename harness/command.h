@@ -13,4 +13,6 @@ int cmd_describe(int, char **); int cmd_worker(int, char **);
 /* Every command answers -h with its args and help and exits 0; a wrong option exits HS_EXIT_USAGE. */
 int hs_usage(const hs_command *, const char *complaint);
 const hs_command *hs_command_find(const char *name);
+int hs_help(void);                      /* the list of commands, on stdout */
+int hs_unknown_command(const char *name);   /* says so, with the nearest name; HS_EXIT_USAGE */
 #endif

@@ -25,6 +25,11 @@ json_t *hs_opt_canonical(const attn_opt *, const json_t *value, char *why, size_
 json_t *hs_opts_describe(const attn_opt *table);
 attn_opt *hs_opts_rebuild(const json_t *described, size_t *size);
 void hs_opts_rebuilt_free(attn_opt *);
+/* Plain text as YAML and the command line write it: 3, 1e-3, true, else a string ("010", "0x1", "yes", "nan" stay text;
+ * "inf" and ".inf" become "inf", the form that an infinite value has in JSON). */
+json_t *hs_scalar_json(const char *text);
+/* [a-z0-9_]+, with dots between words when dots is nonzero. */
+int  hs_name_valid(const char *name, int dots);
 /* A range for people: "> 0", "0..1", "none|rms". */
 void hs_opt_range(const attn_opt *, char *out, size_t n);
 #endif

@@ -1,0 +1,68 @@
+/* command.c - the table of commands: help, dispatch and typos come from it. */
+#include "command.h"
+#include "options.h"
+#include "plan.h"
+#include <stdio.h>
+#include <string.h>
+
+static const hs_command commands[] = {
+    { "run", cmd_run, "FILE [--dry-run] [--set PATH=VALUE] [--only AXIS=VALUE] [--jobs N] [--device D] [--db F]",
+      "run every cell of an experiment file that the store does not have yet" },
+    { "status", cmd_status, "FILE [--db F] [--json]", "say what is done, what is left and what is stale, and why" },
+    { "show", cmd_show, "FILE [--metric M] [--csv|--json|--markdown|--latex] [--db F]",
+      "print one row per cell: its axes, status, reason and metrics" },
+    { "plot", cmd_plot, "FILE [--db F] [--out DIR]", "draw the figures of an experiment: .pdf .png .svg, with .tsv and .gp" },
+    { "list", cmd_list, "[variants|tasks|experiments] [NAME] [--json]",
+      "what there is: every option with its default, range and meaning" },
+    { "env", cmd_env, "[--json]", "describe this machine and this build" },
+    { "check", cmd_check, "FILE.so...", "is it right? reference, gradients, causality, decode, layouts, guards" },
+    { "apply", cmd_apply, "VARIANT --q q.npy --k k.npy --v v.npy --mode MODE --impl NAME --out DIR [option=value...]",
+      "run one variant on your own NPY tensors" },
+    { "describe", cmd_describe, "[--fd N] FILE.so", NULL },
+    { "worker", cmd_worker, "", NULL },
+    { NULL, NULL, NULL, NULL },
+};
+
+/* The row of that name, or NULL. */
+const hs_command *hs_command_find(const char *name)
+{
+    for (const hs_command *c = commands; c->name; c++)
+        if (!strcmp(c->name, name)) return c;
+    return NULL;
+}
+
+/* With a complaint: it and the arguments on stderr, HS_EXIT_USAGE.  Without: the help on stdout, HS_EXIT_OK. */
+int hs_usage(const hs_command *c, const char *complaint)
+{
+    if (complaint) {
+        fprintf(stderr, "harness %s: %s\nusage: harness %s %s\n", c->name, complaint, c->name, c->args);
+        return HS_EXIT_USAGE;
+    }
+    printf("usage: harness %s %s\n%s\n", c->name, c->args, c->help ? c->help : "used by harness itself");
+    return HS_EXIT_OK;
+}
+
+/* See command.h. */
+int hs_help(void)
+{
+    puts("harness - is an attention mechanism right, how good is it, what does it cost?\n");
+    for (const hs_command *c = commands; c->name; c++)
+        if (c->help) printf("  harness %-7s %s\n", c->name, c->help);
+    puts("\n  harness COMMAND -h says more; harness --version names the build.\n"
+         "  exit status: 0 done, 1 some cells failed, 2 usage, 3 bad experiment file, 4 no such device,\n"
+         "               5 bad plug-in, 6 nothing to do, 7 the store failed, 130 interrupted");
+    return HS_EXIT_OK;
+}
+
+/* See command.h. */
+int hs_unknown_command(const char *name)
+{
+    const char *names[sizeof commands / sizeof *commands];
+    size_t n = 0;
+    for (const hs_command *c = commands; c->name; c++)
+        if (c->help) names[n++] = c->name;
+    const char *near = hs_nearest(name, names, n);
+    fprintf(stderr, "harness: there is no command '%s'%s%s%s (harness -h lists them)\n", name,
+            near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    return HS_EXIT_USAGE;
+}
