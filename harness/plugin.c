@@ -3,6 +3,7 @@
  * Runs in a worker or in a child of the catalog, never in the runner: dlopen executes the plug-in's code. */
 #include "plugin.h"
 #include "options.h"
+#include "protocol.h"
 #include <dlfcn.h>
 #include <elf.h>
 #include <errno.h>
@@ -162,11 +163,10 @@ const task *hs_plugin_task(const hs_plugin *p, const char *name)
 }
 
 /* ---- describing -------------------------------------------------------------------------------------------- */
-/* Text of a plug-in that may be NULL or not UTF-8. */
+/* Text of a plug-in, which may be NULL or not UTF-8. */
 static json_t *text_json(const char *s)
 {
-    json_t *j = json_string(s ? s : "");
-    return j ? j : json_string("(not UTF-8)");
+    return hs_json_text(s ? s : "");
 }
 
 /* The names of the bits that are set in a mask, in the order of bits. */
