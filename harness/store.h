@@ -30,11 +30,17 @@ const char *hs_store_default_path(void);    /* $HARNESS_DB, else results/harness
 /* Records the experiment (text, file, time, environment) and its cells in order; rows of cells that the file no
  * longer has leave the experiment, not the store. */
 int hs_store_plan(hs_store *, const hs_plan *);
-/* What the store knows of a key. */
+/* The machine and its software (`harness env --json`): experiments and results recorded from now on name it. */
+int hs_store_environment(hs_store *, const json_t *environment);
+/* What the store knows of a key.  A running cell whose runner is dead reads as interrupted; of a running one the
+ * reason says who runs it.  The caller frees reason. */
 typedef struct hs_cell_state { enum hs_status status; char *reason; int alive; } hs_cell_state;
 int hs_store_state(hs_store *, const char *key, hs_cell_state *);
 /* Claims the key for this process.  1: claimed, 0: another living runner has it or it is finished, -1: error. */
 int hs_store_claim(hs_store *, const char *key);
+/* A sign of life for this process's claims, wanted every minute or less: a runner on another machine that shares
+ * the file cannot look for the process, and takes a claim over after two minutes of silence. */
+int hs_store_beat(hs_store *);
 
 typedef struct hs_value { const char *metric, *unit; int64_t step; double value; } hs_value;
 typedef struct hs_result {
@@ -45,6 +51,7 @@ typedef struct hs_result {
     const hs_value *value;
     size_t nvalues;
 } hs_result;
+/* Records the result and gives the claim back.  A row that is final already stays as it is. */
 int hs_store_finish(hs_store *, const hs_cell *, const hs_result *);    /* one transaction */
 int hs_store_release(hs_store *, const char *key);                      /* an unfinished claim given back */
 /* Verdicts of the gate by digest of the plug-in's file. */
