@@ -1,0 +1,368 @@
+/* worker.c - the process in which a plug-in may do its worst: serves cells, one after another.
+ *
+ * Invariants:
+ *  1. The answers' descriptor is high and known to this file alone; stdin is empty and stdout is the log, so
+ *     that a plug-in neither eats a cell nor forges an answer by printing.
+ *  2. A cell finds the process as the one before found it: its device is opened for it and closed after it,
+ *     its options are its own.  Only the loaded plug-ins stay.
+ *  3. A plug-in whose bytes are not those that the key was made of is not run. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+#include "check.h"
+#include "options.h"
+#include "plan.h"
+#include "plugin.h"
+#include "protocol.h"
+#include "nn/train.h"
+
+enum { LOADED_MAX = 16, PROGRESS_MS = 100 };
+
+typedef struct loaded { hs_plugin plugin; char digest[65]; } loaded;
+typedef struct worker {
+    hs_lines lines;
+    FILE *answers;                      /* buffered: a metric costs no system call */
+    int in;
+    loaded *file;
+    size_t nfiles;
+} worker;
+
+/* One cell being served; the ctx of the task's host. */
+typedef struct job {
+    worker *w;
+    const json_t *message, *doc;
+    const task *task;
+    nn_mixer_spec mixer;
+    nn_train_opts train;
+    void *task_opts, *variant_opts;
+    k_dev *dev;
+    k_dtype dtype;
+    double spoke;                       /* when the last progress line went out, seconds */
+    int broke_contract;                 /* the task did what task.h forbids: reason says what */
+    char reason[640];
+} job;
+
+static volatile sig_atomic_t stop_asked;
+
+static void on_sigterm(int sig) { (void)sig; stop_asked = 1; }
+
+static double now_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Sets the reason of a cell that will not end done; always -1. */
+static int __attribute__((format(printf, 2, 3))) fail(job *j, const char *form, ...)
+{
+    va_list args;
+    va_start(args, form);
+    vsnprintf(j->reason, sizeof j->reason, form, args);
+    va_end(args);
+    return -1;
+}
+
+/* Sends one answer, whose reference it takes.  A worker that nobody can hear has no reason to live. */
+static void answer(worker *w, json_t *object, int flush)
+{
+    char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+    if (!text || fputs(text, w->answers) == EOF || fputc('\n', w->answers) == EOF || (flush && fflush(w->answers) == EOF))
+        _exit(HS_EXIT_DEAF);
+    free(text);
+    json_decref(object);
+}
+
+/* ---- the host's side of task.h ------------------------------------------------------------------------- */
+
+static void host_metric(void *ctx, const char *name, int64_t step, double value)
+{
+    job *j = ctx;
+    const task_metric *m = j->task->metrics;
+    while (m && m->name && strcmp(m->name, name)) m++;
+    if (!m || !m->name) {
+        if (!j->broke_contract) fail(j, "the task reported '%s', which its table of metrics does not name", name);
+        j->broke_contract = 1;
+        return;
+    }
+    answer(j->w, json_pack("{s:s, s:s, s:s, s:I, s:o}", "t", "metric", "name", name, "unit", m->unit ? m->unit : "1",
+                           "step", (json_int_t)step, "value", hs_json_number(value)), 0);
+}
+
+static void host_progress(void *ctx, int64_t step, int64_t of, const char *what, double value)
+{
+    job *j = ctx;
+    double now = now_seconds();
+    if (now - j->spoke < 1e-3 * PROGRESS_MS) return;
+    j->spoke = now;
+    answer(j->w, json_pack("{s:s, s:I, s:I, s:o, s:o}", "t", "progress", "step", (json_int_t)step, "of", (json_int_t)of,
+                           "what", hs_json_text(what), "value", hs_json_number(value)), 1);
+}
+
+static int host_stop(void *ctx) { (void)ctx; return stop_asked; }
+
+static void host_reason(void *ctx, const char *sentence)
+{
+    job *j = ctx;
+    if (!j->broke_contract) fail(j, "%s", sentence ? sentence : "");
+}
+
+/* ---- preparing a cell ----------------------------------------------------------------------------------- */
+
+/* The plug-in at path, loaded at most once in this process; NULL with the cell's reason. */
+static const hs_plugin *load(job *j, const char *path, const char *digest)
+{
+    worker *w = j->w;
+    loaded *f = NULL;
+    char why[512];
+    for (size_t i = 0; i < w->nfiles; i++)
+        if (!strcmp(w->file[i].plugin.path, path)) f = &w->file[i];
+    if (!f) {
+        if (w->nfiles == LOADED_MAX) { fail(j, "a worker holds at most %d plug-ins", LOADED_MAX); return NULL; }
+        f = &w->file[w->nfiles];
+        if (hs_file_digest(path, f->digest) < 0) { fail(j, "%s: cannot be read: %s", path, strerror(errno)); return NULL; }
+        if (hs_plugin_open(path, &f->plugin, why, sizeof why) < 0) { fail(j, "%s", why); return NULL; }
+        w->nfiles++;
+    }
+    if (digest && strcmp(digest, f->digest)) {
+        fail(j, "%s: the file has changed since this sweep was planned; run the same command again", path);
+        return NULL;
+    }
+    return &f->plugin;
+}
+
+/* An options struct with its defaults and what the cell says; the caller frees *out. */
+static int make_options(job *j, const char *of, const attn_opt *table, size_t size, const json_t *said, void **out)
+{
+    char why[256] = "";
+    *out = calloc(1, size ? size : 1);
+    if (!*out) return fail(j, "out of memory");
+    if (!table) return 0;
+    hs_opts_defaults(table, *out);
+    if (said && hs_opts_set_json(table, *out, said, why, sizeof why) < 0) return fail(j, "%s: %s", of, why);
+    return 0;
+}
+
+/* The variant's own options and those that every variant has stand side by side in the cell; they part here. */
+static int variant_options(job *j, const json_t *said)
+{
+    const attn_variant *v = j->mixer.variant;
+    json_t *own = json_object(), *common = json_object(), *value;
+    const char *name;
+    char why[256] = "";
+    json_object_foreach((json_t *)said, name, value) {
+        int is_common = !(v->opts && hs_opts_find(v->opts, name)) && hs_opts_find(nn_common_table, name);
+        json_object_set(is_common ? common : own, name, value);
+    }
+    int rc = make_options(j, v->name, v->opts, v->opts_size, own, &j->variant_opts);
+    hs_opts_defaults(nn_common_table, &j->mixer.common);
+    if (rc == 0 && hs_opts_set_json(nn_common_table, &j->mixer.common, common, why, sizeof why) < 0)
+        rc = fail(j, "%s: %s", v->name, why);
+    j->mixer.opts = j->variant_opts;
+    json_decref(own);
+    json_decref(common);
+    return rc;
+}
+
+/* Finds task and variant and fills every option. */
+static int prepare_plugins(job *j)
+{
+    const json_t *t = json_object_get(j->doc, "task"), *v = json_object_get(j->doc, "variant");
+    const char *tname = json_string_value(json_object_get(t, "name")), *vname = json_string_value(json_object_get(v, "name"));
+    const char *tpath = json_string_value(json_object_get(j->message, "task_path"));
+    const char *vpath = json_string_value(json_object_get(j->message, "variant_path"));
+    char why[256] = "";
+    if (!tname || !vname || !tpath || !vpath) return fail(j, "the runner's message names no task or no variant");
+    const hs_plugin *tp = load(j, tpath, json_string_value(json_object_get(t, "digest")));
+    const hs_plugin *vp = tp ? load(j, vpath, json_string_value(json_object_get(v, "digest"))) : NULL;
+    if (!tp || !vp) return -1;
+    j->task = hs_plugin_task(tp, tname);
+    j->mixer.variant = hs_plugin_variant(vp, vname);
+    if (!j->task) return fail(j, "%s: has no task '%s'", tpath, tname);
+    if (!j->mixer.variant) return fail(j, "%s: has no variant '%s'", vpath, vname);
+    j->mixer.impl = json_string_value(json_object_get(v, "impl"));
+    if (make_options(j, tname, j->task->opts, j->task->opts_size, json_object_get(t, "options"), &j->task_opts) < 0) return -1;
+    if (variant_options(j, json_object_get(v, "options")) < 0) return -1;
+    hs_opts_defaults(nn_train_table, &j->train);
+    if (hs_opts_set_json(nn_train_table, &j->train, json_object_get(j->doc, "train"), why, sizeof why) < 0)
+        return fail(j, "train: %s", why);
+    return 0;
+}
+
+/* Address space for a CPU cell: what the process has already, what the cell may use, and per thread a stack and
+ * an arena of malloc.  It is the net under k_set_limit for plug-ins that call malloc themselves. */
+static void limit_address_space(size_t memory, int threads)
+{
+#if !defined(__SANITIZE_ADDRESS__)      /* whose shadow is terabytes of address space */
+    unsigned long pages = 0;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    FILE *statm = fopen("/proc/self/statm", "r");
+    if (!statm) return;
+    int ok = fscanf(statm, "%lu", &pages) == 1;
+    fclose(statm);
+    if (!memory) memory = (size_t)sysconf(_SC_PHYS_PAGES) * page;
+    struct rlimit r;
+    if (!ok || getrlimit(RLIMIT_AS, &r) < 0) return;
+    r.rlim_cur = pages * page + memory + ((size_t)threads << 26) + ((size_t)threads << 23) + (64u << 20);
+    if (r.rlim_cur > r.rlim_max) r.rlim_cur = r.rlim_max;
+    setrlimit(RLIMIT_AS, &r);
+#else
+    (void)memory, (void)threads;
+#endif
+}
+
+static int prepare_device(job *j)
+{
+    const char *device = json_string_value(json_object_get(j->doc, "device"));
+    const char *dtype = json_string_value(json_object_get(j->doc, "dtype"));
+    int threads = (int)json_integer_value(json_object_get(j->message, "threads"));
+    size_t memory = (size_t)json_integer_value(json_object_get(j->message, "memory"));
+    char why[512] = "";
+    if (!dtype) j->dtype = K_F32;
+    else if (k_dtype_parse(dtype, &j->dtype) < 0) return fail(j, "no such dtype: %s", dtype);
+    if (k_dev_open(device ? device : "cpu", threads, &j->dev, why, sizeof why) < 0) return fail(j, "%s", why);
+    k_set_limit(j->dev, memory);
+    if (!k_dev_is_cuda(j->dev)) limit_address_space(memory, k_dev_threads(j->dev));
+    return 0;
+}
+
+/* ---- serving --------------------------------------------------------------------------------------------- */
+
+/* Peak bytes in all and by phase: every cell has them, whatever its task. */
+static void report_memory(job *j)
+{
+    k_memory m;
+    k_memory_read(j->dev, &m);
+    for (int p = -1; p < K_PHASES; p++) {
+        char name[64] = "peak_bytes";
+        size_t bytes = p < 0 ? m.peak : m.peak_phase[p];
+        if (p >= 0) snprintf(name, sizeof name, "mem_peak_%s", k_phase_names[p]);
+        if (p < 0 || bytes)
+            answer(j->w, json_pack("{s:s, s:s, s:s, s:I, s:o}", "t", "metric", "name", name, "unit", "bytes",
+                                   "step", (json_int_t)0, "value", hs_json_number((double)bytes)), 0);
+    }
+}
+
+/* The status of a cell whose run() returned rc. */
+static const char *status_of(int rc)
+{
+    switch (rc) {
+    case TASK_DONE: return "done";
+    case TASK_REFUSED: return "refused";
+    case TASK_DIVERGED: return "diverged";
+    case TASK_OOM: return "oom";
+    case TASK_INTERRUPTED: return "interrupted";
+    default: return "crashed";
+    }
+}
+
+/* Runs the task on what was prepared; the status, with the reason when it is not done. */
+static const char *run_task(job *j)
+{
+    const task_host host = {sizeof host, j, host_metric, host_progress, host_stop, host_reason};
+    const task_call call = {.size = sizeof call, .opts = j->task_opts, .train = &j->train, .mixer = &j->mixer, .dev = j->dev,
+        .dtype = j->dtype, .seed = (uint64_t)json_integer_value(json_object_get(j->doc, "seed")),
+        .checkpoint = json_string_value(json_object_get(j->message, "checkpoint")), .host = &host};
+    char what[256] = "";
+    if (j->task->check && j->task->check(j->task_opts, what, sizeof what) != 0) {
+        fail(j, "%s", what);
+        return "refused";
+    }
+    const char *status = status_of(j->task->run(&call));
+    if (k_check_guards(j->dev, what, sizeof what) < 0) {
+        fail(j, "wrote out of bounds: %s", what);
+        return "crashed";
+    }
+    report_memory(j);
+    if (j->broke_contract) return "crashed";
+    if (!strcmp(status, "done")) j->reason[0] = 0;
+    else if (!j->reason[0]) fail(j, "the task gave no reason");
+    return status;
+}
+
+/* One cell from message to "end". */
+static void serve_cell(worker *w, const json_t *message)
+{
+    job j = {.w = w, .message = message, .doc = json_object_get(message, "doc")};
+    const char *status = "crashed";
+    answer(w, json_pack("{s:s, s:O}", "t", "start", "cell", json_object_get(message, "cell")), 1);
+    if (prepare_plugins(&j) == 0 && prepare_device(&j) == 0) status = run_task(&j);
+    if (j.dev) k_dev_close(j.dev);
+    free(j.task_opts);
+    free(j.variant_opts);
+    fflush(stdout);                     /* the log is whole before the runner hears of the end */
+    answer(w, json_pack("{s:s, s:s, s:o}", "t", "end", "status", status, "reason", hs_json_text(j.reason[0] ? j.reason : NULL)), 1);
+}
+
+/* What failed, for the record. */
+static json_t *report_json(const hs_check_report *r)
+{
+    json_t *failures = json_array();
+    for (size_t i = 0; i < r->n; i++) {
+        const hs_check_result *c = &r->results[i];
+        if (c->status != HS_CHECK_FAIL) continue;
+        json_array_append_new(failures, json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "variant", hs_json_text(c->variant),
+            "impl", hs_json_text(c->impl), "mode", hs_json_text(c->mode), "options", hs_json_text(c->options),
+            "check", hs_json_text(c->check), "note", hs_json_text(c->note), "error", hs_json_number(c->error)));
+    }
+    return json_pack("{s:I, s:I, s:I, s:o}", "ok", (json_int_t)r->ok, "failed", (json_int_t)r->failed,
+                     "skipped", (json_int_t)r->skipped, "failures", failures);
+}
+
+/* The gate asks for a verdict: the quick conformance of one file. */
+static void serve_check(worker *w, const char *path)
+{
+    hs_check_report report = {0};
+    int ok = hs_check_file(path, &(hs_check_args){.quick = 1}, &report) == HS_EXIT_OK;
+    fflush(stdout);
+    answer(w, json_pack("{s:s, s:b, s:o, s:o}", "t", "verdict", "ok", ok, "reason", hs_json_text(ok ? NULL : report.why),
+                        "report", report_json(&report)), 1);
+    hs_check_report_release(&report);
+}
+
+/* Moves the two pipes out of the reach of clumsy plug-ins; -1 when this is no worker's surroundings. */
+static int take_descriptors(worker *w)
+{
+    w->in = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 100);
+    int out = fcntl(HS_WORKER_FD, F_DUPFD_CLOEXEC, 100);
+    int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (w->in < 0 || out < 0 || nothing < 0 || dup2(nothing, STDIN_FILENO) < 0) return -1;
+    close(nothing);
+    close(HS_WORKER_FD);
+    w->answers = fdopen(out, "w");
+    return w->answers && setvbuf(w->answers, NULL, _IOFBF, 1 << 16) == 0 ? 0 : -1;
+}
+
+int hs_worker_main(void)
+{
+    worker w = {.file = calloc(LOADED_MAX, sizeof *w.file)};
+    struct sigaction on_term = {.sa_handler = on_sigterm};
+    if (!w.file || take_descriptors(&w) < 0) {
+        fprintf(stderr, "harness worker: is started by harness run, with cells on descriptor 0 and answers on %d\n", HS_WORKER_FD);
+        return HS_EXIT_USAGE;
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    sigaction(SIGTERM, &on_term, NULL);
+    signal(SIGINT, SIG_IGN);            /* the terminal's: the runner decides */
+    while (!stop_asked && hs_lines_read(&w.lines, w.in) > 0)
+        for (char *line; !stop_asked && (line = hs_lines_next(&w.lines)); ) {
+            json_t *message = json_loads(line, 0, NULL);
+            const char *check = json_string_value(json_object_get(message, "check"));
+            if (check) serve_check(&w, check);
+            else if (json_is_object(message)) serve_cell(&w, message);
+            json_decref(message);
+        }
+    for (size_t i = 0; i < w.nfiles; i++) hs_plugin_close(&w.file[i].plugin);
+    free(w.file);
+    hs_lines_release(&w.lines);
+    fclose(w.answers);
+    return HS_EXIT_OK;
+}
