@@ -1,0 +1,28 @@
+/* optimiser.c - Adam, and the two questions that training asks of its gradients. */
+#include "internal.h"
+#include "math.h"
+
+enum { PARTS = 64 };
+
+/* The size of a part, so that there are at most PARTS of them and none is small. */
+static int64_t part_size(int64_t n)
+{
+    int64_t chunks = (n + CHUNK - 1) / CHUNK;
+    return CHUNK * ((chunks + PARTS - 1) / PARTS > 0 ? (chunks + PARTS - 1) / PARTS : 1);
+}
+
+#define REAL float
+#define T(name) name##_f32
+#include "optimiser.inc"
+#undef REAL
+#undef T
+#define REAL double
+#define T(name) name##_f64
+#include "optimiser.inc"
+
+void cpu_adam_step(k_dev *dev, k_dtype t, int64_t n, void *p, const void *g, void *m, void *v, const k_adam *o, double gscale)
+{
+    TYPED(t, adam_step, dev, n, p, g, m, v, o, gscale);
+}
+double cpu_sum_squares(k_dev *dev, k_dtype t, int64_t n, const void *x) { return TYPED(t, sum_squares, dev, n, x); }
+int cpu_all_finite(k_dev *dev, k_dtype t, int64_t n, const void *x) { return TYPED(t, all_finite, dev, n, x); }
