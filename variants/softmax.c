@@ -9,8 +9,9 @@
  * Backward, with g_i = d_o_i and D_i = g_i.o_i:  dv_j = sum_i p_ij g_i,  ds_ij = p_ij (g_i.v_j - D_i),
  * dq_i = scale sum_j ds_ij k_j,  dk_j = scale sum_i ds_ij q_i, turned back by the positions.
  *
- * "ref" below is the definition; "cpu" hands each pair (b, key head) to kernels/flash.h. */
+ * "ref" below is the definition; "cpu" is kernels/flash.h. */
 #include "attn.h"
+#include "../kernels/flash.h"
 #include "../kernels/rope.h"
 #include <math.h>
 #include <stdio.h>
@@ -232,9 +233,56 @@ static int ref_decode(const attn_call *c)
 }
 #undef ROW
 
+/* ---- float: everything is in kernels/flash.h ------------------------------------------------------------ */
+
+static k_heads heads(attn_tensor t) { return (k_heads){ t.p, t.sb, t.sh, t.st }; }
+
+/* The problem of this shape, without tensors. */
+static k_attention problem_of(const attn_shape *s, const options *o)
+{
+    return (k_attention){ .B = s->B, .Hq = s->Hq, .Hk = s->Hk, .Tq = s->Tq, .Tk = s->Tk, .Dk = s->Dk, .Dv = s->Dv,
+                          .causal = s->mode == ATTN_CAUSAL, .position = &o->position };
+}
+
+/* [cold] */
+static int cpu_plan(const attn_shape *s, const void *opts, attn_plan *p)
+{
+    k_attention a = problem_of(s, opts);
+    p->scratch_fwd = p->scratch_bwd = p->scratch_dec = k_attention_scratch(&a) * sizeof(float);
+    return plan_common(s, opts, sizeof(float), p);
+}
+
+/* The problem of a call. */
+static k_attention problem_from(const attn_call *c)
+{
+    k_attention a = problem_of(c->s, c->opts);
+    a.threads = c->nthreads;
+    a.scale = scale_of(c);
+    a.q = heads(c->q), a.k = heads(c->k), a.v = heads(c->v), a.o = heads(c->o);
+    a.d_o = heads(c->d_o), a.dq = heads(c->dq), a.dk = heads(c->dk), a.dv = heads(c->dv);
+    a.klen = c->klen;
+    a.lse = c->saved;
+    a.scratch = c->scratch;
+    return a;
+}
+
+static int cpu_forward(const attn_call *c) { k_attention a = problem_from(c); return k_attention_forward(&a), ATTN_OK; }
+static int cpu_backward(const attn_call *c) { k_attention a = problem_from(c); return k_attention_backward(&a), ATTN_OK; }
+
+/* The same state, its keys already turned. */
+static int cpu_decode(const attn_call *c)
+{
+    k_attention a = problem_from(c);
+    a.Tk = a.Tq;
+    a = k_attention_append(&a, c->state, c->pos, c->s->Tk);
+    k_attention_forward(&a);
+    return ATTN_OK;
+}
+
 enum { MODES = ATTN_CAUSAL | ATTN_BIDIR | ATTN_CROSS };
 static const attn_impl IMPLS[] = {
     { "ref", ATTN_CPU, ATTN_F64, MODES, 0, ref_plan, ref_forward, ref_backward, ref_decode },
+    { "cpu", ATTN_CPU, ATTN_F32, MODES, 10, cpu_plan, cpu_forward, cpu_backward, cpu_decode },
     { .name = NULL }
 };
 static const attn_variant SOFTMAX = {
