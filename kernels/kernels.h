@@ -106,6 +106,8 @@ void k_unary_backward(k_dev *, k_dtype, k_unary, int64_t n, void *dx, const void
 void k_gather_rows(k_dev *, k_dtype, int64_t n, int64_t d, void *out, const void *table, const int32_t *idx, int accumulate);
 /* dtable[idx[i],:] += dout[i,:] in the order of i, so that the sum is the same on every run. */
 void k_scatter_add_rows(k_dev *, k_dtype, int64_t n, int64_t d, int64_t rows, void *dtable, const void *dout, const int32_t *idx);
+/* x[i,:] holds a one at shown[i] (or nothing but zeros) and will hold one at idx[i] alone; shown becomes idx. */
+void k_one_hot_move(k_dev *, k_dtype, int64_t n, int64_t d, void *x, const int32_t *idx, int32_t *shown);
 
 /* ---- normalisation and losses ------------------------------------------------------------------------------ */
 /* y = x / sqrt(mean(x^2) + eps) per row of d; dx += its gradient. */

@@ -55,6 +55,10 @@ void k_scatter_add_rows(k_dev *d, k_dtype t, int64_t n, int64_t width, int64_t r
     d->ops->scatter_add_rows(d, t, n, width, rows, dtable, dout, idx);
 }
 
+void k_one_hot_move(k_dev *d, k_dtype t, int64_t n, int64_t width, void *x, const int32_t *idx, int32_t *shown)
+{
+    d->ops->one_hot_move(d, t, n, width, x, idx, shown);
+}
 void k_rms_forward(k_dev *d, k_dtype t, int64_t rows, int64_t width, double eps, void *y, const void *x)
 {
     d->ops->rms_forward(d, t, rows, width, eps, y, x);

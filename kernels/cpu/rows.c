@@ -24,6 +24,10 @@ void cpu_scatter_add_rows(k_dev *dev, k_dtype t, int64_t n, int64_t d, int64_t r
 {
     TYPED(t, scatter_add_rows, dev, n, d, rows, dtable, dout, idx);
 }
+void cpu_one_hot_move(k_dev *dev, k_dtype t, int64_t n, int64_t d, void *x, const int32_t *idx, int32_t *shown)
+{
+    TYPED(t, one_hot_move, dev, n, d, x, idx, shown);
+}
 void cpu_rms_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double eps, void *y, const void *x)
 {
     TYPED(t, rms_forward, dev, rows, d, eps, y, x);
