@@ -246,16 +246,32 @@ static int spec_check(const nn_mixer_spec *spec, const attn_shape *shape, int64_
     return ATTN_EINVAL;
 }
 
+/* Checks the spec and chooses; asked: the spec with the capacity as its Tk. */
+static int choose(k_dev *dev, const nn_mixer_spec *spec, int64_t capacity, nn_mixer_spec *asked, nn_choice *choice, char *why, size_t nwhy)
+{
+    *asked = *spec;
+    if (capacity > 0 && capacity <= INT32_MAX)
+        asked->shape.Tk = (int32_t)capacity;
+    int rc = spec_check(spec, &asked->shape, capacity, why, nwhy);
+    return rc ? rc : nn_choose(asked, k_dev_is_cuda(dev) ? ATTN_CUDA : ATTN_CPU, capacity > 0, choice, why, nwhy);
+}
+
+int nn_mixer_ask(k_dev *dev, const nn_mixer_spec *spec, int64_t capacity, attn_plan *out, char *why, size_t nwhy)
+{
+    nn_mixer_spec asked;
+    nn_choice choice;
+    int rc = choose(dev, spec, capacity, &asked, &choice, why, nwhy);
+    if (rc == ATTN_OK)
+        *out = choice.plan;
+    return rc;
+}
+
 int nn_mixer_new(k_dev *dev, const nn_mixer_spec *spec, int64_t capacity, nn_mixer **out, char *why, size_t nwhy)
 {
     *out = NULL;
-    nn_mixer_spec asked = *spec;
-    if (capacity > 0 && capacity <= INT32_MAX)
-        asked.shape.Tk = (int32_t)capacity;
-    int rc = spec_check(spec, &asked.shape, capacity, why, nwhy);
+    nn_mixer_spec asked;
     nn_choice choice;
-    if (!rc)
-        rc = nn_choose(&asked, k_dev_is_cuda(dev) ? ATTN_CUDA : ATTN_CPU, capacity > 0, &choice, why, nwhy);
+    int rc = choose(dev, spec, capacity, &asked, &choice, why, nwhy);
     if (rc)
         return rc;
     nn_mixer *m = calloc(1, sizeof *m);

@@ -22,8 +22,8 @@ static int refuse(int code, char *why, size_t nwhy, const char *format, ...)
 
 int64_t nn_elements(attn_dims dims)
 {
-    int64_t n = 1;
-    for (int i = 0; i < dims.n; i++)
+    int64_t n = dims.n < 0 || dims.n > ATTN_MAX_DIMS ? -1 : 1;
+    for (int i = 0; n > 0 && i < dims.n; i++)
         if (dims.d[i] < 1 || __builtin_mul_overflow(n, dims.d[i], &n) || n > (int64_t)1 << 48)
             return -1;
     return n;
@@ -68,12 +68,6 @@ static int rows_of(const void *table, size_t stride)
     return n;
 }
 
-/* Dimensions as plan() must fill them: absent, or 1..4 positive ones of a product that memory could hold. */
-static int dims_ok(attn_dims dims)
-{
-    return dims.n >= 0 && dims.n <= ATTN_MAX_DIMS && nn_elements(dims) > 0;
-}
-
 /* A plan with nonsense in it: ATTN_EINVAL, naming variant, implementation and field. */
 static int plan_check(const attn_variant *v, const attn_impl *impl, const attn_shape *s, const attn_plan *p, char *why, size_t nwhy)
 {
@@ -84,9 +78,9 @@ static int plan_check(const attn_variant *v, const attn_impl *impl, const attn_s
         attn_dims gate = { 4, { s->B, s->Hk, s->Tk, width ? width : 1 } };
         if (width < 0 || (width && i >= gates) || nn_elements(gate) < 0)
             return refuse(ATTN_EINVAL, why, nwhy, "%s/%s: plan() gives gate %d a width of %d", v->name, impl->name, i, width);
-        if (!dims_ok(p->param_dims[i]) || (p->param_dims[i].n && i >= params))
+        if (nn_elements(p->param_dims[i]) < 0 || (p->param_dims[i].n && i >= params))
             return refuse(ATTN_EINVAL, why, nwhy, "%s/%s: plan() gives param %d impossible dimensions", v->name, impl->name, i);
-        if (!dims_ok(p->state_dims[i]) || (p->state_dims[i].n && i >= states))
+        if (nn_elements(p->state_dims[i]) < 0 || (p->state_dims[i].n && i >= states))
             return refuse(ATTN_EINVAL, why, nwhy, "%s/%s: plan() gives state %d impossible dimensions", v->name, impl->name, i);
         int kind = p->param_init[i].kind;
         if (kind < ATTN_INIT_CONST || kind > ATTN_INIT_ORTHO_SQRT || (p->param_dims[i].n == 1 && kind >= ATTN_INIT_ORTHO_CHI))

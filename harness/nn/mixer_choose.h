@@ -13,6 +13,6 @@ typedef struct nn_choice {
 int nn_shape_check(const attn_shape *, char *why, size_t nwhy);
 /* Plans the named implementation, or the best that accepts.  decoding: it must decode.  ATTN_ codes. */
 int nn_choose(const nn_mixer_spec *, int device, int decoding, nn_choice *out, char *why, size_t nwhy);
-/* The product of n dimensions, or -1 when one is below 1 or the product exceeds 2^48. */
+/* The product of 0..4 dimensions; -1 when there are more, one is below 1 or the product exceeds 2^48. */
 int64_t nn_elements(attn_dims);
 #endif

@@ -1,0 +1,109 @@
+/* internal.h - what the files of nn/ know of each other.  Private to nn/.
+ *
+ * How the tape is meant to grow:
+ *  - Encoder-decoder models: nothing here knows the order of layers; cross attention is nn_attention with another
+ *    k and v, and shared embeddings are one parameter used twice (edges accumulate).
+ *  - Recomputation: a segment is a range of nodes whose activations are not kept; the backward sweep runs the range
+ *    forward once more before it runs it backward.  Nodes are pure functions of their inputs, so that is all.
+ *  - Reversible blocks: a node kind whose backward first rebuilds its inputs from its output in the same buffers.
+ *  - CUDA: nodes call kernels.h only and hold device pointers; the one place that looks at device data between
+ *    forward and backward is the count of targets (ops.c), which then becomes a kernel. */
+#ifndef NN_INTERNAL_H
+#define NN_INTERNAL_H
+#include "nn.h"
+
+/* ---- parameters -------------------------------------------------------------------------------------- */
+typedef struct param {
+    char *name;
+    attn_dims dims;
+    attn_init init;
+    int32_t flags;
+    uint32_t stream;                    /* FNV-1a of the name: its stream of random numbers */
+    int64_t n, offset;                  /* elements; where it begins in the blocks, in elements */
+    int fresh;                          /* its gradient is zero without having been written so: see params.c */
+} param;
+
+struct nn_params {
+    k_dev *dev;
+    k_dtype dtype;
+    uint64_t seed;
+    int count, capacity;
+    param *list;
+    int allocated;
+    int64_t decayed, learned, all;      /* elements with padding: [0,decayed) [decayed,learned) [learned,all) */
+    char *value, *grad, *m, *v;         /* blocks of the device: all, learned, learned, learned elements */
+    int64_t step;                       /* of the optimiser, taken so far */
+    uint32_t draw;                      /* of the last redraw */
+    char why[200];                      /* the first mistake of nn_param */
+};
+
+/* Writes the zeros that nn_params_zero_grad promised and no backward overwrote. */
+void nn_params_settle(nn_params *);
+uint32_t nn_fnv1a(const char *name);
+
+/* ---- graphs --------------------------------------------------------------------------------------------- */
+enum { NN_MAX_IN = 3 + 2 * ATTN_MAX };  /* attention: q, k, v, gates, params */
+
+typedef struct tensor {
+    k_dtype dtype;
+    attn_dims dims;
+    int64_t n;                          /* elements */
+    nn_id root;                         /* the tensor whose buffers it shares: itself, unless a reshape */
+    int param;                          /* of nn_params, -1 = none */
+    int input, learns, live;            /* filled by the caller; depends on a learned parameter; and the loss on it */
+    void *data, *grad;                  /* of a root */
+} tensor;
+
+typedef struct node node;
+typedef struct op {                     /* one kind of node */
+    const char *name;
+    int (*forward)(nn_graph *, node *);
+    int (*backward)(nn_graph *, node *);    /* reads the gradient of out; see into() for those of in */
+} op;
+
+typedef struct attention {              /* what a node of nn_attention owns */
+    nn_mixer_spec spec;
+    uint64_t seed;
+    nn_mixer *mixer;
+    nn_mixer_io io;
+    void *extra[NN_MAX_IN];             /* a gradient that is added to another: where the variant overwrites */
+} attention;
+
+struct node {
+    const op *op;
+    nn_id in[NN_MAX_IN], out;           /* roots; NN_NONE: absent */
+    int n_in, live;                     /* live: takes part in backward */
+    uint8_t add[NN_MAX_IN];             /* another consumer wrote this input's gradient before */
+    int64_t rows, width, depth;         /* sizes of the kernel call; meaning by op */
+    k_unary unary;
+    attention *attention;
+    int32_t *targets;                   /* losses: room on the host to count them */
+    int64_t counted;                    /* losses: rows of the last forward that have a target */
+};
+
+struct nn_graph {
+    nn_params *params;
+    k_dev *dev;
+    int training, compiled;
+    int ntensors, tensor_capacity, nnodes, node_capacity;
+    tensor *tensors;
+    node *nodes;
+    nn_id loss;                         /* root of the loss rows, NN_NONE = none */
+    node *loss_node;
+    void *loss_host;                    /* the loss rows on the host */
+    int code;                           /* the first mistake, and its sentence */
+    char why[256];
+};
+
+int nn_compile_attention(nn_graph *, node *, char *why, size_t nwhy);   /* ops.c: mixer, pointers */
+void nn_release_attention(nn_graph *, attention *);
+int nn_op_is_loss(const op *);
+
+/* graph.c, for builders.  All do nothing and return NN_BAD once a mistake is recorded. */
+__attribute__((format(printf, 3, 4)))
+nn_id nn_fail(nn_graph *, int code, const char *format, ...);
+nn_id nn_new_tensor(nn_graph *, k_dtype, attn_dims, const char *what);
+node *nn_new_node(nn_graph *, const op *, const nn_id *in, int n_in, k_dtype, attn_dims);   /* NULL after a mistake */
+int nn_ready(nn_graph *, const char *what, const nn_id *in, int n);     /* whether a builder may go on */
+const char *nn_dims_text(attn_dims, char *out, size_t n);               /* "[32,20,64]" */
+#endif

@@ -1,0 +1,219 @@
+/* params.c - named parameters in four blocks: values, gradients, two moments.
+ *
+ * Invariants:
+ *  1. Order in the blocks: learned with weight decay, learned without, frozen; each begins on K_ALIGN.  The
+ *     padding between them is zero in every block and stays zero under the optimiser.
+ *  2. nn_params_zero_grad only marks gradients as fresh: the first backward that reaches one overwrites it, and
+ *     what nothing reached is zeroed when it is first looked at.  So no step pays a pass of zeros.
+ *  3. Values come from (seed, FNV-1a of the name, draw); two names of one hash are refused. */
+#include "internal.h"
+#include "mixer_choose.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+uint32_t nn_fnv1a(const char *name)
+{
+    uint32_t h = 2166136261u;
+    for (; *name; name++)
+        h = (h ^ (unsigned char)*name) * 16777619u;
+    return h;
+}
+
+nn_params *nn_params_new(k_dev *dev, k_dtype dtype, uint64_t seed)
+{
+    nn_params *p = calloc(1, sizeof *p);
+    if (p)
+        *p = (nn_params){ .dev = dev, .dtype = dtype, .seed = seed };
+    return p;
+}
+
+void nn_params_free(nn_params *p)
+{
+    if (!p)
+        return;
+    void *const blocks[] = { p->value, p->grad, p->m, p->v };
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
+        k_free(p->dev, blocks[i]);
+    for (int i = 0; i < p->count; i++)
+        free(p->list[i].name);
+    free(p->list);
+    free(p);
+}
+
+/* Records the first mistake; nn_params_alloc and every graph that uses the parameter report it. */
+static int mistake(nn_params *p, const char *name, const char *what)
+{
+    if (!p->why[0])
+        snprintf(p->why, sizeof p->why, "parameter %.100s %s", name, what);
+    return NN_BAD;
+}
+
+/* Names go into checkpoints as they are. */
+static int name_ok(const char *name)
+{
+    size_t n = strlen(name);
+    return n > 0 && n <= 100 && strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-/") == n;
+}
+
+static int same_dims(attn_dims a, attn_dims b)
+{
+    return a.n == b.n && memcmp(a.d, b.d, (size_t)a.n * sizeof *a.d) == 0;
+}
+
+int nn_param(nn_params *p, const char *name, attn_dims dims, attn_init init, int flags)
+{
+    int64_t n = dims.n < 1 ? -1 : nn_elements(dims);
+    if (!name_ok(name))
+        return mistake(p, name, "has a name with other characters than letters, digits and _ . - /");
+    if (n < 0 || (init.kind >= ATTN_INIT_ORTHO_CHI && dims.n < 2))
+        return mistake(p, name, "has impossible dimensions");
+    uint32_t stream = nn_fnv1a(name);
+    for (int i = 0; i < p->count; i++) {
+        if (strcmp(p->list[i].name, name) == 0)
+            return same_dims(p->list[i].dims, dims) ? i : mistake(p, name, "is declared twice with unlike shapes");
+        if (p->list[i].stream == stream)
+            return mistake(p, name, "has the hash of another name: rename one");
+    }
+    if (p->allocated)
+        return mistake(p, name, "is declared after nn_params_alloc");
+    if (p->count == p->capacity) {
+        int capacity = p->capacity ? 2 * p->capacity : 16;
+        param *list = realloc(p->list, (size_t)capacity * sizeof *list);
+        if (!list)
+            return mistake(p, name, "found no host memory");
+        p->list = list;
+        p->capacity = capacity;
+    }
+    char *copy = strdup(name);
+    if (!copy)
+        return mistake(p, name, "found no host memory");
+    p->list[p->count] = (param){ .name = copy, .dims = dims, .init = init, .flags = flags, .stream = stream, .n = n };
+    return p->count++;
+}
+
+/* Gives every parameter of one group its place, from `at` on; the end, which is aligned, is returned. */
+static int64_t place(nn_params *p, int mask, int want, int64_t at)
+{
+    int64_t unit = K_ALIGN / (int64_t)k_dtype_size(p->dtype);
+    for (int i = 0; i < p->count; i++)
+        if ((p->list[i].flags & mask) == want) {
+            p->list[i].offset = at;
+            at += (p->list[i].n + unit - 1) / unit * unit;
+        }
+    return at;
+}
+
+static char *element(const nn_params *p, char *block, int64_t offset)
+{
+    return block + offset * (int64_t)k_dtype_size(p->dtype);
+}
+
+/* Fills one parameter with its initial or redrawn values. */
+static void draw_param(nn_params *p, const param *q, uint32_t draw)
+{
+    void *x = element(p, p->value, q->offset);
+    k_rng rng = { p->seed, q->stream, draw };
+    int64_t D = q->dims.d[q->dims.n - 1], m = q->dims.n > 1 ? q->dims.d[q->dims.n - 2] : 1;
+    switch (q->init.kind) {
+    case ATTN_INIT_CONST:
+        k_fill(p->dev, p->dtype, q->n, x, q->init.a);
+        break;
+    case ATTN_INIT_NORMAL:
+        k_random_normal(p->dev, p->dtype, q->n, x, rng, q->init.a, q->init.b);
+        break;
+    case ATTN_INIT_UNIFORM:
+        k_random_uniform(p->dev, p->dtype, q->n, x, rng, q->init.a, q->init.b);
+        break;
+    default:
+        k_random_orthogonal(p->dev, p->dtype, q->n / (m * D), m, D, x, rng, q->init.kind == ATTN_INIT_ORTHO_CHI);
+    }
+}
+
+/* One block of n elements, zeroed. */
+static int take_block(nn_params *p, k_tag tag, int64_t n, char **out, char *why, size_t nwhy)
+{
+    size_t bytes = (size_t)n * k_dtype_size(p->dtype);
+    void *block = NULL;
+    if (bytes && k_alloc(p->dev, tag, bytes, &block)) {
+        snprintf(why, nwhy, "parameters: %s", k_error(p->dev));
+        return NN_ENOMEM;
+    }
+    if (block)
+        k_zero(p->dev, block, bytes);
+    *out = block;
+    return 0;
+}
+
+int nn_params_alloc(nn_params *p, char *why, size_t nwhy)
+{
+    if (p->why[0] || p->allocated) {
+        snprintf(why, nwhy, "%s", p->why[0] ? p->why : "nn_params_alloc was called twice");
+        return ATTN_EINVAL;
+    }
+    p->decayed = place(p, ATTN_FROZEN | ATTN_NO_DECAY, 0, 0);
+    p->learned = place(p, ATTN_FROZEN | ATTN_NO_DECAY, ATTN_NO_DECAY, p->decayed);
+    p->all = place(p, ATTN_FROZEN, ATTN_FROZEN, p->learned);
+    int rc = take_block(p, K_TAG_PARAM, p->all, &p->value, why, nwhy);
+    if (!rc)
+        rc = take_block(p, K_TAG_GRAD, p->learned, &p->grad, why, nwhy);
+    if (!rc)
+        rc = take_block(p, K_TAG_OPTIMISER, p->learned, &p->m, why, nwhy);
+    if (!rc)
+        rc = take_block(p, K_TAG_OPTIMISER, p->learned, &p->v, why, nwhy);
+    if (rc)
+        return rc;
+    p->allocated = 1;
+    for (int i = 0; i < p->count; i++)
+        draw_param(p, &p->list[i], 0);
+    return 0;
+}
+
+int nn_params_count(const nn_params *p) { return p->count; }
+const char *nn_param_name(const nn_params *p, int i) { return p->list[i].name; }
+attn_dims nn_param_dims(const nn_params *p, int i) { return p->list[i].dims; }
+int64_t nn_params_step(const nn_params *p) { return p->step; }
+
+int64_t nn_params_elements(const nn_params *p, int learned_only)
+{
+    int64_t n = 0;
+    for (int i = 0; i < p->count; i++)
+        if (!learned_only || !(p->list[i].flags & ATTN_FROZEN))
+            n += p->list[i].n;
+    return n;
+}
+
+void *nn_param_value(nn_params *p, int i) { return p->value ? element(p, p->value, p->list[i].offset) : NULL; }
+
+void *nn_param_grad(nn_params *p, int i)
+{
+    param *q = &p->list[i];
+    if ((q->flags & ATTN_FROZEN) || !p->grad)
+        return NULL;
+    char *g = element(p, p->grad, q->offset);
+    if (q->fresh)
+        k_zero(p->dev, g, (size_t)q->n * k_dtype_size(p->dtype));
+    q->fresh = 0;
+    return g;
+}
+
+void nn_params_redraw(nn_params *p, uint32_t draw)
+{
+    p->draw = draw;
+    for (int i = 0; i < p->count; i++)
+        if (p->list[i].flags & ATTN_REDRAW)
+            draw_param(p, &p->list[i], draw);
+}
+
+void nn_params_zero_grad(nn_params *p)
+{
+    for (int i = 0; i < p->count; i++)
+        p->list[i].fresh = !(p->list[i].flags & ATTN_FROZEN);
+}
+
+void nn_params_settle(nn_params *p)
+{
+    for (int i = 0; i < p->count; i++)
+        if (p->list[i].fresh)
+            nn_param_grad(p, i);
+}
