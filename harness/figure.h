@@ -1,0 +1,28 @@
+/* figure.h - the figures of an experiment, from the store to .tsv, .gp, .pdf, .png and .svg.
+ *
+ * A figure of an experiment file is a map:
+ *   kind       line   metric y against the number x, one line per series; repeated seeds become a mean with a 95 % band
+ *              curve  the series metric y against its step, e.g. learning curves
+ *   x          line only: an axis or option of task, variant or train; "task.keys" where a name is ambiguous
+ *   y          a metric of the task
+ *   series     an axis; default variant (the label)
+ *   name       of the files; default the figure's number
+ *   title, xlabel, ylabel    texts; default none, the option's and the metric's help
+ *   logx, logy               true: logarithmic axis
+ *   xmax, ymax               the axis ends there, whatever lies beyond
+ *   published  a CSV with the columns series, x (or step) and y: the numbers of a paper
+ * A text of a user reaches gnuplot only as a literal in single quotes, without control characters. */
+#ifndef HS_FIGURE_H
+#define HS_FIGURE_H
+#include <jansson.h>
+#include "store.h"
+
+/* 0, or -1 with a sentence: unknown kind or key (with the nearest), wrong type, x or y missing. */
+int hs_figure_check(const json_t *figure, char *why, size_t nwhy);
+
+enum { HS_FIGURES_VERBOSE = 1,          /* one line per figure on stdout, with what is missing from it */
+       HS_FIGURES_PUBLISHED = 2 };      /* lays the published numbers over those that name a CSV */
+/* Draws every figure of the plan into outdir/<experiment>/.  The files appear in one rename each, so that a viewer
+ * never sees half a one.  Without gnuplot .tsv and .gp are written.  0, or -1 after a sentence on stderr. */
+int hs_figures_draw(hs_store *, const hs_plan *, const char *outdir, int flags);
+#endif
