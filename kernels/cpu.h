@@ -8,7 +8,7 @@
 extern "C" {
 #endif
 /* C[m,n] = alpha op(A) op(B) + beta C, row-major, on the calling thread (never OpenBLAS's own threads).
- * beta == 0 ignores what C held, NaN included.  Small problems skip BLAS. */
+ * beta == 0 ignores what C held, NaN included.  m == 1 and n == 1 cost what a matrix times a vector costs. */
 void k_sgemm(int ta, int tb, int m, int n, int k, float alpha, const float *A, int lda,
              const float *B, int ldb, float beta, float *C, int ldc);
 void k_dgemm(int ta, int tb, int m, int n, int k, double alpha, const double *A, int lda,

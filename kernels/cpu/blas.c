@@ -9,55 +9,49 @@
 #include <strings.h>
 #include <unistd.h>
 
-enum { TILE_ROWS = 4, SMALL_K = 256, SMALL_WORK = 32768 };               /* where BLAS begins to pay */
-enum { CUT_WORK = 1 << 20, MIN_BLOCK = 64, BLOCK_STEP = 16, MAX_BLOCKS = 64 }; /* how k_gemm cuts */
-enum { FMA_PER_ELEMENT = 8 };                                                /* of equal time */
+enum { STRIP = 8, STRIP_WORK = 16384 };                 /* vectors in registers; elements that a near cache holds */
+enum { CUT_WORK = 1 << 20, PIECES = 8, MIN_BLOCK = 64, MAX_BLOCK = 256, BLOCK_STEP = 16 };     /* how k_gemm cuts */
+enum { FMA_PER_ELEMENT = 8 };                           /* that take the time of one element */
 
 #define REAL float
 #define T(name) name##_f32
-#include "gemm_small.inc"
+#define BLAS(name) cblas_s##name
+#include "gemm.inc"
 #undef REAL
 #undef T
+#undef BLAS
 #define REAL double
 #define T(name) name##_f64
-#include "gemm_small.inc"
+#define BLAS(name) cblas_d##name
+#include "gemm.inc"
 
 /* OpenBLAS starts with a thread per core; its own threads would fight with ours. */
 __attribute__((constructor)) static void one_thread(void) { openblas_set_num_threads(1); }
 
-static int is_small(int64_t m, int64_t n, int64_t k) { return k <= SMALL_K && m * n * k <= SMALL_WORK; }
-
 void k_sgemm(int ta, int tb, int m, int n, int k, float alpha, const float *A, int lda, const float *B, int ldb,
              float beta, float *C, int ldc)
 {
-    if (is_small(m, n, k))
-        gemm_small_f32(ta, tb, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
-    else
-        cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, m, n, k, alpha,
-                    A, lda, B, ldb, beta, C, ldc);
+    gemm_f32(ta, tb, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
 }
 
 void k_dgemm(int ta, int tb, int m, int n, int k, double alpha, const double *A, int lda, const double *B, int ldb,
              double beta, double *C, int ldc)
 {
-    if (is_small(m, n, k))
-        gemm_small_f64(ta, tb, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
-    else
-        cblas_dgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, m, n, k, alpha,
-                    A, lda, B, ldb, beta, C, ldc);
+    gemm_f64(ta, tb, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
 }
 
-/* How C [m,n] is cut: rows or columns, whichever are more, in blocks of block; one block when the work is small. */
+/* How C [m,n] is cut: rows or columns, whichever are more, in blocks of block.  Many batches, or little work, are
+ * not cut.  The number of threads has no say, so that the result cannot depend on it. */
 typedef struct cut { int64_t block, count; int by_rows; } cut;
 
-static cut cut_product(int64_t m, int64_t n, int64_t k)
+static cut cut_product(int64_t m, int64_t n, int64_t k, int64_t nbatch)
 {
     cut c = { .by_rows = m >= n };
     const int64_t side = c.by_rows ? m : n;
-    c.block = m * n * k < CUT_WORK ? side : MIN_BLOCK;
-    if (c.block * MAX_BLOCKS < side)                        /* few large blocks rather than many small ones */
-        c.block = (side + MAX_BLOCKS - 1) / MAX_BLOCKS;
+    c.block = side / PIECES < MIN_BLOCK ? MIN_BLOCK : side / PIECES > MAX_BLOCK ? MAX_BLOCK : side / PIECES;
     c.block = (c.block + BLOCK_STEP - 1) / BLOCK_STEP * BLOCK_STEP;
+    if (m * n * k < CUT_WORK || nbatch >= PIECES)
+        c.block = side;
     c.count = (side + c.block - 1) / c.block;
     return c;
 }
@@ -78,9 +72,9 @@ void cpu_gemm_batched(k_dev *dev, k_dtype t, int ta, int tb, int64_t m, int64_t 
                       void *C, int64_t ldc, int64_t sC, int64_t nbatch)
 {
     const int64_t size = (int64_t)k_dtype_size(t);
-    const cut c = cut_product(m, n, k);
     if (m == 0 || n == 0)
         return;
+    const cut c = cut_product(m, n, k, nbatch);
     IN_STEPS(dev, nbatch * c.count, 1, nbatch * m * n * k / FMA_PER_ELEMENT, {
         const int64_t batch = lo / c.count;
         const int64_t at = lo % c.count * c.block;
