@@ -1,0 +1,53 @@
+/* kernel_attention.h - what linear.c and performer.c share: an attn_call as a k_linattn, and their plan. */
+#ifndef KERNEL_ATTENTION_H
+#define KERNEL_ATTENTION_H
+#include "attn.h"
+#include "kernels/linear_attention.h"
+
+/* The rows of a tensor. */
+static inline k_rows rows(attn_tensor t) { return (k_rows){ t.p, t.sb, t.sh, t.st }; }
+
+/* The problem of a shape; the caller fills in the features, the normaliser, and of a call the tensors. */
+static inline k_linattn problem(const attn_shape *s)
+{
+    return (k_linattn){ .normalise = 1, .B = s->B, .Hq = s->Hq, .Hk = s->Hk, .Tq = s->Tq, .Tk = s->Tk, .Dk = s->Dk, .Dv = s->Dv,
+                        .causal = s->mode == ATTN_CAUSAL, .threads = 1 };
+}
+
+/* The tensors of a call. */
+static inline void bind(k_linattn *p, const attn_call *c)
+{
+    p->threads = c->nthreads;
+    p->klen = c->klen;
+    p->q = rows(c->q), p->k = rows(c->k), p->v = rows(c->v), p->o = rows(c->o);
+    p->d_o = rows(c->d_o), p->dq = rows(c->dq), p->dk = rows(c->dk), p->dv = rows(c->dv);
+    p->saved = c->saved, p->scratch = c->scratch, p->state = c->state;
+    p->pos = c->pos;
+}
+
+/* Sizes and costs.  Multiply-adds, with M features, W of them per feature for the map (D for Wx, 1 else), N queries
+ * and n keys in a (batch, key head): features (N + n) M W, and for the sums the cheaper of
+ * pairs N n (M + Dv) and states (N + n) M Dv; backward computes the features again and two products for each of
+ * the forward's.  Bytes: q, k, v and o once; backward reads them and do, and writes dq, dk and dv. */
+static inline int plan_sizes(const attn_shape *s, const k_linattn *p, attn_plan *plan)
+{
+    k_linattn_sizes z;
+    int ref = s->dtype == ATTN_F64;
+    if (ref) k_dlinattn_sizes(p, &z);
+    else k_slinattn_sizes(p, &z);
+    plan->saved = s->training ? z.saved : 0;
+    plan->scratch_fwd = z.scratch_fwd;
+    plan->scratch_bwd = s->training ? z.scratch_bwd : 0;
+    plan->scratch_dec = z.scratch_dec;
+    plan->state = z.state;
+    double M = k_features_width(&p->f), W = p->f.map == K_MAP_FAVOR ? s->Dk : 1, units = (double)s->B * s->Hk;
+    double N = (double)s->Tq * s->Hq / s->Hk, n = s->Tk, map = (N + n) * M * W;
+    double sums = ref || k_linattn_pairs(p) ? N * n * (M + s->Dv) : (N + n) * M * s->Dv;
+    plan->flops_fwd = 2 * units * (map + sums);
+    plan->flops_bwd = 2 * units * (2 * map + 2 * sums);
+    double q = N * s->Dk, kv = n * (s->Dk + s->Dv), o = N * s->Dv;
+    plan->bytes_fwd = units * (q + kv + o) * (ref ? 8 : 4);
+    plan->bytes_bwd = units * (2 * q + 2 * kv + 2 * o) * (ref ? 8 : 4);
+    return ATTN_OK;
+}
+#endif

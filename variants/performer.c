@@ -1,0 +1,86 @@
+/* performer - FAVOR+: random features whose products estimate exp(q.k / sqrt(D)).
+ *   o_i = sum_j (phi(q_i).phi(k_j)) v_j / (sum_j phi(q_i).phi(k_j) + denom_eps)
+ * with x' = input_scale x, u = proj x', eta = |x'|^2 / 2 and kappa a stabiliser without gradient:
+ *   positive    phi = m^-1/2 (exp(u - eta - kappa) + feature_eps)
+ *   hyperbolic  phi = (2m)^-1/2 (exp(+-u - eta - kappa) + feature_eps)
+ *   trig        phi_q = m^-1/2 [cos u; sin u], phi_k = phi_q exp(eta - kappa); den + 2 guard where |den| <= guard
+ * kappa: of a query the maximum of its u; of the keys of a head one number, the maximum over all of them
+ * (trig: of eta).  Decode keeps a running maximum and rescales, which is the same where feature_eps is 0. */
+#include "kernel_attention.h"
+#include <math.h>
+
+typedef struct {
+    int32_t nb_features, feature_type, projection, ortho_scaling, stabilizer, redraw_interval;
+    double feature_eps, input_scale, denom_eps, guard;
+} opts;
+enum { ORTHOGONAL, IID };
+enum { MAX, NONE };
+static const attn_opt OPTS[] = {
+    { "nb_features", "rows of the projection, m; 0: D ln D", offsetof(opts, nb_features), ATTN_INT, 256, 0, 1 << 20, NULL, 0 },
+    { "feature_type", "phi", offsetof(opts, feature_type), ATTN_CHOICE, 0, 0, 0, "positive,hyperbolic,trig", 0 },
+    { "projection", "how proj is drawn", offsetof(opts, projection), ATTN_CHOICE, 0, 0, 0, "orthogonal,iid", 0 },
+    { "ortho_scaling", "length of orthogonal rows: 0 as of Gaussian rows, 1 sqrt(D)", offsetof(opts, ortho_scaling), ATTN_INT, 0, 0, 1, NULL, 0 },
+    { "feature_eps", "added to every exponential", offsetof(opts, feature_eps), ATTN_FLOAT, 1e-6, 0, 1e30, NULL, 0 },
+    { "stabilizer", "kappa: the maximum, or 0", offsetof(opts, stabilizer), ATTN_CHOICE, 0, 0, 0, "max,none", 0 },
+    { "input_scale", "factor of q and k; 0: D^-1/4", offsetof(opts, input_scale), ATTN_FLOAT, 0, 0, 1e30, NULL, 0 },
+    { "denom_eps", "added to the sum of the weights", offsetof(opts, denom_eps), ATTN_FLOAT, 0, 0, 1e30, NULL, 0 },
+    { "guard", "trig: smallest sum of the weights that is used as it is", offsetof(opts, guard), ATTN_FLOAT, 1e-6, 0, 1e30, NULL, 0 },
+    { "redraw_interval", "training steps between two drawings of proj; 0: never", offsetof(opts, redraw_interval), ATTN_INT, 0, 0, 1 << 30, NULL, 0 },
+    { .name = NULL } };
+static const attn_param PARAMS[] = {
+    { "proj", "random directions [Hk,m,D]", ATTN_FROZEN | ATTN_REDRAW }, { .name = NULL } };
+
+/* Rows of the projection. */
+static int features(const attn_shape *s, const opts *o)
+{
+    int m = o->nb_features ? o->nb_features : (int)(s->Dk * log(s->Dk));
+    return m > 0 ? m : 1;
+}
+
+/* The problem of a shape with these options. */
+static k_linattn performer(const attn_shape *s, const opts *o)
+{
+    static const k_favor TYPES[] = { K_FAVOR_POSITIVE, K_FAVOR_HYPERBOLIC, K_FAVOR_TRIG };
+    k_linattn p = problem(s);
+    p.f = (k_features){ .map = K_MAP_FAVOR, .D = s->Dk, .favor = TYPES[o->feature_type], .m = features(s, o),
+                        .input_scale = o->input_scale, .eps = o->feature_eps, .stabilise = o->stabilizer == MAX };
+    p.denom_eps = o->denom_eps;
+    p.guard = p.f.favor == K_FAVOR_TRIG ? o->guard : 0;
+    return p;
+}
+
+static int plan(const attn_shape *s, const void *opt, attn_plan *plan)
+{
+    const opts *o = opt;
+    k_linattn p = performer(s, o);
+    plan->param_dims[0] = (attn_dims){ 3, { s->Hk, p.f.m, s->Dk } };
+    plan->param_init[0] = o->projection == IID ? (attn_init){ ATTN_INIT_NORMAL, 0, 1 }
+                                               : (attn_init){ o->ortho_scaling ? ATTN_INIT_ORTHO_SQRT : ATTN_INIT_ORTHO_CHI, 0, 0 };
+    return plan_sizes(s, &p, plan);
+}
+
+/* A call with these options. */
+static k_linattn call(const attn_call *c)
+{
+    k_linattn p = performer(c->s, c->opts);
+    bind(&p, c);
+    p.f.W = c->param[0];
+    return p;
+}
+
+static int ref_forward(const attn_call *c)  { k_linattn p = call(c); k_dlinattn_forward(&p);  return ATTN_OK; }
+static int ref_backward(const attn_call *c) { k_linattn p = call(c); k_dlinattn_backward(&p); return ATTN_OK; }
+static int ref_decode(const attn_call *c)   { k_linattn p = call(c); k_dlinattn_decode(&p);   return ATTN_OK; }
+static int cpu_forward(const attn_call *c)  { k_linattn p = call(c); k_slinattn_forward(&p);  return ATTN_OK; }
+static int cpu_backward(const attn_call *c) { k_linattn p = call(c); k_slinattn_backward(&p); return ATTN_OK; }
+static int cpu_decode(const attn_call *c)   { k_linattn p = call(c); k_slinattn_decode(&p);   return ATTN_OK; }
+
+enum { MODES = ATTN_CAUSAL | ATTN_BIDIR | ATTN_CROSS };
+static const attn_impl IMPLS[] = {
+    { "ref", ATTN_CPU, ATTN_F64, MODES, 0, plan, ref_forward, ref_backward, ref_decode },
+    { "cpu", ATTN_CPU, ATTN_F32, MODES, 10, plan, cpu_forward, cpu_backward, cpu_decode },
+    { .name = NULL } };
+static const attn_variant V = {
+    sizeof V, "performer", "FAVOR+ attention (Performer)", "arXiv:2009.14794", "T M (D + Dv)", 0,
+    sizeof(opts), OPTS, NULL, PARAMS, NULL, IMPLS, NULL };
+ATTN_EXPORT(&V);
