@@ -18,7 +18,9 @@ typedef struct nn_train_opts {
     int32_t checkpoint_every;           /* steps; 0 = never */
 } nn_train_opts;
 extern const attn_opt nn_train_table[];
-double nn_learning_rate(const nn_train_opts *, int64_t step);   /* step from 1 */
+/* step from 1.  Linear warm-up to lr, then constant; inverse_sqrt: lr sqrt(warmup / step); cosine and linear: down to
+ * 0 at max_steps. */
+double nn_learning_rate(const nn_train_opts *, int64_t step);
 
 typedef struct nn_trainer {             /* what a task lends to the loop */
     const task_call *call;
@@ -27,12 +29,19 @@ typedef struct nn_trainer {             /* what a task lends to the loop */
     void *ctx;
     int (*batch)(void *ctx, int64_t step);                          /* fills the graph's inputs for this step */
     int (*evaluate)(void *ctx, int64_t step, double *loss);         /* the number that the stop rule looks at */
-    int redraw_interval;                /* of the variant, 0 = never */
+    void (*restored)(void *ctx, int64_t step, double loss);         /* on resuming, once for every evaluation that the
+                                           checkpoint remembers, in order; may be NULL */
+    int redraw_interval;                /* of the variant, 0 = never: before step s when s - 1 is a positive multiple */
     /* results */
     int64_t steps;
     double best, last, seconds;         /* seconds of training steps alone, evaluations left out */
 } nn_trainer;
-int nn_train(nn_trainer *);             /* a TASK_ code; emits nothing: the task reports */
+/* Trains until the stop rule ends it.  An evaluation is due every eval_every steps and after the last.  With
+ * call->checkpoint and checkpoint_every > 0 it goes on from the file when there is one and ends with the numbers of
+ * an undisturbed run; the caller removes the file.  A TASK_ code; emits no metric: the task reports. */
+int nn_train(nn_trainer *);
+/* How a cell ends when building or planning returned this code (ATTN_EUNSUP, NN_ENOMEM ...). */
+int nn_task_code(int code);
 /* One optimiser step from the gradients in params: clips, schedules, updates. */
 void nn_optimiser_step(nn_params *, const nn_train_opts *, int64_t step);
 #ifdef __cplusplus

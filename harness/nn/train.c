@@ -1,0 +1,265 @@
+/* train.c - the training options, the optimiser step and the loop.
+ *
+ * The loop's own state (step, best, strikes, seconds, every evaluation) travels in the checkpoint's extra bytes, so
+ * that a resumed run ends with the numbers of an undisturbed one. */
+#include "train.h"
+#include "internal.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define OFF(field) offsetof(nn_train_opts, field)
+const attn_opt nn_train_table[] = {
+    { "optimizer", "adam (weight decay as L2) or adamw (decoupled)", OFF(optimizer), ATTN_CHOICE, NN_ADAM, 0, 0, "adam,adamw", 0 },
+    { "lr", "learning rate after warm-up", OFF(lr), ATTN_FLOAT, 1e-3, 0, 10, NULL, 0 },
+    { "beta1", "decay of Adam's first moment", OFF(beta1), ATTN_FLOAT, 0.9, 0, 0.999999, NULL, 0 },
+    { "beta2", "decay of Adam's second moment", OFF(beta2), ATTN_FLOAT, 0.999, 0, 0.999999999, NULL, 0 },
+    { "eps", "added to the root of Adam's second moment", OFF(eps), ATTN_FLOAT, 1e-8, 0, 1, NULL, ATTN_OPEN_MIN },
+    { "weight_decay", "decay of the parameters that take it", OFF(weight_decay), ATTN_FLOAT, 0, 0, 10, NULL, 0 },
+    { "clip", "bound of the global gradient norm, 0 = none", OFF(clip), ATTN_FLOAT, 0, 0, 1e6, NULL, 0 },
+    { "schedule", "learning rate after warm-up", OFF(schedule), ATTN_CHOICE, NN_CONSTANT, 0, 0, "constant,inverse_sqrt,cosine,linear", 0 },
+    { "warmup", "steps of linear warm-up", OFF(warmup), ATTN_INT, 0, 0, 1e9, NULL, 0 },
+    { "batch", "sequences per step", OFF(batch), ATTN_INT, 32, 1, 1e6, NULL, 0 },
+    { "max_steps", "steps at most", OFF(max_steps), ATTN_INT, 100000, 1, 1e9, NULL, 0 },
+    { "eval_every", "steps from one evaluation to the next", OFF(eval_every), ATTN_INT, 100, 1, 1e9, NULL, 0 },
+    { "stop.loss", "end when an evaluation is at or below it, 0 = never", OFF(stop_loss), ATTN_FLOAT, 0, 0, 1e9, NULL, 0 },
+    { "stop.patience", "end after more than this many evaluations without a new best, 0 = never", OFF(stop_patience), ATTN_INT, 0, 0,
+      1e9, NULL, 0 },
+    { "checkpoint_every", "steps from one checkpoint to the next, 0 = never", OFF(checkpoint_every), ATTN_INT, 0, 0, 1e9, NULL, 0 },
+    { NULL } };
+
+double nn_learning_rate(const nn_train_opts *o, int64_t step)
+{
+    double s = (double)step, warmup = o->warmup, left = o->max_steps - warmup;
+    if (step <= o->warmup)
+        return o->lr * s / warmup;
+    double done = left > 0 ? fmin((s - warmup) / left, 1) : 1;
+    switch (o->schedule) {
+    case NN_INVERSE_SQRT:
+        return o->lr * sqrt(fmax(warmup, 1) / s);
+    case NN_COSINE:
+        return o->lr * 0.5 * (1 + cos(M_PI * done));
+    case NN_LINEAR:
+        return o->lr * (1 - done);
+    default:
+        return o->lr;
+    }
+}
+
+/* One kernel over the elements [from, to) of the blocks. */
+static void adam(nn_params *p, int64_t from, int64_t to, k_adam adam, double weight_decay, double gscale)
+{
+    size_t at = (size_t)from * k_dtype_size(p->dtype);
+    adam.weight_decay = weight_decay;
+    if (to > from)
+        k_adam_step(p->dev, p->dtype, to - from, p->value + at, p->grad + at, p->m + at, p->v + at, &adam, gscale);
+}
+
+void nn_optimiser_step(nn_params *p, const nn_train_opts *o, int64_t step)
+{
+    k_adam a = { .lr = nn_learning_rate(o, step), .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps,
+                 .decoupled = o->optimizer == NN_ADAMW, .step = step };
+    double gscale = 1;
+    nn_params_settle(p);
+    if (o->clip > 0) {
+        double norm = sqrt(k_sum_squares(p->dev, p->dtype, p->learned, p->grad));
+        gscale = norm > o->clip ? o->clip / norm : 1;
+    }
+    int64_t decayed = o->weight_decay > 0 ? p->decayed : 0;
+    adam(p, 0, decayed, a, o->weight_decay, gscale);
+    adam(p, decayed, p->learned, a, 0, gscale);
+    p->step = step;
+}
+
+int nn_task_code(int code)
+{
+    return code == 0 ? TASK_DONE : code == ATTN_EUNSUP ? TASK_REFUSED : code == NN_ENOMEM ? TASK_OOM : TASK_FAILED;
+}
+
+/* ---- the loop ---------------------------------------------------------------------------------------------------------- */
+
+typedef struct evaluation { int64_t step; double loss; } evaluation;
+
+typedef struct progress {               /* as it stands in a checkpoint, followed by the evaluations */
+    int64_t step, strikes, evaluations;
+    double best, last, seconds;
+} progress;
+
+typedef struct loop {
+    nn_trainer *t;
+    const nn_train_opts *opts;
+    const task_host *host;
+    k_dev *dev;
+    progress at;
+    evaluation *history;
+    int64_t room;                       /* of history, in evaluations */
+    int64_t saved;                      /* step of the checkpoint on the disk */
+} loop;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Tells the host why, and passes the code on. */
+static int because(const loop *l, int code, const char *sentence)
+{
+    l->host->reason(l->host->ctx, sentence);
+    return code;
+}
+
+/* Whether this run writes and reads checkpoints. */
+static int checkpoints(const loop *l) { return l->t->call->checkpoint && l->opts->checkpoint_every > 0; }
+
+/* Saves where the loop stands, unless the file says so already. */
+static int save(loop *l)
+{
+    char why[300];
+    size_t rows = (size_t)l->at.evaluations * sizeof *l->history;
+    if (!checkpoints(l) || l->saved == l->at.step)
+        return TASK_DONE;
+    char *extra = malloc(sizeof l->at + rows);
+    if (!extra)
+        return because(l, TASK_FAILED, "out of host memory for the checkpoint");
+    memcpy(extra, &l->at, sizeof l->at);
+    memcpy(extra + sizeof l->at, l->history, rows);
+    int rc = nn_checkpoint_save(l->t->params, l->t->call->checkpoint, extra, sizeof l->at + rows, why, sizeof why);
+    free(extra);
+    if (rc)
+        return because(l, TASK_FAILED, why);
+    l->saved = l->at.step;
+    return TASK_DONE;
+}
+
+/* Goes back to where the checkpoint's file stands, when there is one. */
+static int restore(loop *l)
+{
+    char why[300] = "";
+    const char *path = l->t->call->checkpoint;
+    if (!checkpoints(l) || access(path, F_OK) != 0)
+        return TASK_DONE;
+    int64_t bytes = nn_checkpoint_extra(path, why, sizeof why);
+    char *extra = bytes < (int64_t)sizeof l->at ? NULL : malloc((size_t)bytes);
+    if (!extra || nn_checkpoint_load(l->t->params, path, extra, (size_t)bytes, why, sizeof why)) {
+        free(extra);
+        return because(l, TASK_FAILED, why[0] ? why : "the checkpoint does not hold the state of a training run");
+    }
+    memcpy(&l->at, extra, sizeof l->at);
+    l->room = (bytes - (int64_t)sizeof l->at) / (int64_t)sizeof *l->history;
+    memmove(extra, extra + sizeof l->at, (size_t)bytes - sizeof l->at);
+    l->history = (evaluation *)extra;
+    if (l->at.evaluations != l->room || l->at.step != nn_params_step(l->t->params))
+        return because(l, TASK_FAILED, "the checkpoint contradicts itself");
+    l->saved = l->at.step;
+    for (int64_t i = 0; l->t->restored && i < l->at.evaluations; i++)
+        l->t->restored(l->t->ctx, l->history[i].step, l->history[i].loss);
+    return TASK_DONE;
+}
+
+/* Remembers one evaluation for the checkpoint. */
+static int remember(loop *l, double loss)
+{
+    if (l->at.evaluations == l->room) {
+        int64_t room = l->room ? 2 * l->room : 64;
+        evaluation *bigger = realloc(l->history, (size_t)room * sizeof *bigger);
+        if (!bigger)
+            return because(l, TASK_FAILED, "out of host memory for the evaluations");
+        l->history = bigger;
+        l->room = room;
+    }
+    l->history[l->at.evaluations++] = (evaluation){ l->at.step, loss };
+    return TASK_DONE;
+}
+
+/* One evaluation and the stop rule: *stop is set when training ends here. */
+static int judge(loop *l, int *stop)
+{
+    char why[80];
+    double loss = NAN;
+    k_set_phase(l->dev, K_PHASE_EVAL);
+    int rc = l->t->evaluate(l->t->ctx, l->at.step, &loss);
+    if (rc == TASK_DONE)
+        rc = remember(l, loss);
+    if (rc)
+        return rc;
+    l->at.last = loss;
+    l->host->progress(l->host->ctx, l->at.step, l->opts->max_steps, "eval_loss", loss);
+    if (!isfinite(loss)) {
+        snprintf(why, sizeof why, "the evaluation loss is %f at step %lld", loss, (long long)l->at.step);
+        return because(l, TASK_DIVERGED, why);
+    }
+    l->at.strikes = loss < l->at.best ? 0 : l->at.strikes + 1;
+    l->at.best = fmin(l->at.best, loss);
+    *stop = (l->opts->stop_loss > 0 && loss <= l->opts->stop_loss) ||
+            (l->opts->stop_patience > 0 && l->at.strikes > l->opts->stop_patience);
+    return TASK_DONE;
+}
+
+/* The part of step s that the clock counts: all but the making of the batch. */
+static int learn(loop *l, int64_t s)
+{
+    nn_trainer *t = l->t;
+    int64_t r = t->redraw_interval;
+    if (r > 0 && s > 1 && (s - 1) % r == 0)
+        nn_params_redraw(t->params, (uint32_t)((s - 1) / r));
+    nn_params_zero_grad(t->params);
+    k_set_phase(l->dev, K_PHASE_FORWARD);
+    int rc = nn_forward(t->graph);
+    k_set_phase(l->dev, K_PHASE_BACKWARD);
+    if (!rc)
+        rc = nn_backward(t->graph);
+    if (rc)
+        return because(l, TASK_FAILED, "forward or backward of the model failed");
+    k_set_phase(l->dev, K_PHASE_STEP);
+    nn_optimiser_step(t->params, l->opts, s);
+    return TASK_DONE;
+}
+
+/* One step with its batch, its evaluation and its checkpoint, as far as they are due. */
+static int step(loop *l, int *stop)
+{
+    int64_t s = l->at.step + 1;
+    k_set_phase(l->dev, K_PHASE_STEP);
+    int rc = l->t->batch(l->t->ctx, s);
+    double before = now();
+    if (rc == TASK_DONE)
+        rc = learn(l, s);
+    int due = s % l->opts->eval_every == 0 || s == l->opts->max_steps;
+    if (due)
+        k_sync(l->dev);                 /* so that the queue's work is counted as training, not as evaluation */
+    l->at.seconds += now() - before;
+    if (rc)
+        return rc;
+    l->at.step = s;
+    if (due && (rc = judge(l, stop)))
+        return rc;
+    int last = *stop || s == l->opts->max_steps;
+    return !last && checkpoints(l) && s % l->opts->checkpoint_every == 0 ? save(l) : TASK_DONE;
+}
+
+int nn_train(nn_trainer *t)
+{
+    loop l = { .t = t, .opts = t->call->train, .host = t->call->host, .dev = t->call->dev, .saved = -1,
+               .at = { .best = INFINITY, .last = NAN } };
+    int stop = 0, rc = restore(&l);
+    while (!rc && !stop && l.at.step < l.opts->max_steps) {
+        if (l.host->stop(l.host->ctx)) {
+            rc = save(&l);
+            rc = rc ? rc : because(&l, TASK_INTERRUPTED, "interrupted");
+            break;
+        }
+        rc = step(&l, &stop);
+    }
+    free(l.history);
+    k_set_phase(l.dev, K_PHASE_SETUP);
+    t->steps = l.at.step;
+    t->best = l.at.best;
+    t->last = l.at.last;
+    t->seconds = l.at.seconds;
+    return rc;
+}
