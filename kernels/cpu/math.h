@@ -26,17 +26,15 @@ static inline float exp_f32(float x)
     float t = fma_f32(x, 1.44269504088896341f, magic), n = t - magic;
     float r = fma_f32(n, -0.693359375f, x);                 /* ln 2 in two parts: the first product is exact */
     r = fma_f32(n, 2.12194440e-4f, r);
-    float p = 1.9875691500e-4f;                             /* Cephes expf */
-    p = fma_f32(p, r, 1.3981999507e-3f);
-    p = fma_f32(p, r, 8.3334519073e-3f);
-    p = fma_f32(p, r, 4.1665795894e-2f);
-    p = fma_f32(p, r, 1.6666665459e-1f);
-    p = fma_f32(p, r, 5.0000001201e-1f);
+    float p = 1.3926406e-3f;                                /* (exp(r) - 1 - r) / r^2, to 1e-8 of exp(r) */
+    p = fma_f32(p, r, 8.3633573e-3f);
+    p = fma_f32(p, r, 4.1666553e-2f);
+    p = fma_f32(p, r, 1.6666576e-1f);
+    p = fma_f32(p, r, 0.5f);
     p = fma_f32(p, r * r, r) + 1.0f;
     float y = float_of(bits_of(p) + (bits_of(t) << 23));
     y = x < lowest ? 0.0f : y;
-    y = x > highest ? INFINITY : y;
-    return x != x ? x : y;
+    return x <= highest ? y : x + INFINITY;                 /* NaN stays NaN */
 }
 
 /* Beyond |x| = 0.625 by exp, below by an odd polynomial, because 1 - exp(-2x) loses digits there. */
