@@ -374,7 +374,7 @@ static int check_block(void *ctx, const char *name, const param *q, void *device
 static int read_block(void *ctx, const char *name, const param *q, void *device, size_t bytes)
 {
     reader *r = ctx;
-    const unsigned char *from;
+    const unsigned char *from = NULL;
     size_t found;
     int rc = find(r, name, safetensors_dtype(r->params->dtype), &q->dims, &from, &found);
     if (!rc)
