@@ -180,5 +180,7 @@ int nn_choose(const nn_mixer_spec *spec, int device, int decoding, nn_choice *ou
         if (rc != ATTN_EUNSUP)
             break;
     }
+    if (rc == ATTN_OK && why && nwhy)
+        why[0] = '\0';                  /* of those that refused before */
     return rc;
 }
