@@ -198,7 +198,9 @@ static int reader_init(run *r, reader *x, nn_graph *g, int B, int T, int Tq, con
     nn_id q = nn_linear(g, nn_gather(g, key_embedding(r, g), x->query),
                         weight(r, g, "query.weight", dims2(r->o->d_key, r->embed), weight_bound(r, r->embed)),
                         weight(r, g, "query.bias", dims1(r->o->d_key), 1 / sqrt(r->embed)));
-    nn_id y = nn_attention(g, r->call->mixer, "mixer", nn_reshape(g, q, dims4(B, Tq, 1, r->o->d_key)), k, x->onehot, gate);
+    nn_mixer_spec mixer = *r->call->mixer;
+    mixer.shape.mode = ATTN_CROSS;
+    nn_id y = nn_attention(g, &mixer, "mixer", nn_reshape(g, q, dims4(B, Tq, 1, r->o->d_key)), k, x->onehot, gate);
     nn_graph_set_loss(g, nn_half_squared_error(g, nn_reshape(g, y, dims2((int64_t)B * Tq, r->S)), x->target));
     return 0;
 }
@@ -269,6 +271,12 @@ static int evaluate_batch(run *r, const int32_t *key, int n, uint32_t draw_index
     return rc;
 }
 
+static void log_loss(void *ctx, int64_t step, double loss)
+{
+    const task_host *host = ((run *)ctx)->call->host;
+    host->metric(host->ctx, "eval_loss", step, loss);
+}
+
 /* The mean over all batches of all distinct keys (in ascending order, at most eval_max_queries) of
  * eval_sequences new sequences. */
 static int evaluate(void *ctx, int64_t step, double *loss)
@@ -304,7 +312,7 @@ static int evaluate(void *ctx, int64_t step, double *loss)
     if (r->redraw_interval > 0 && r->o->redraw_at_eval && r->step > 0)      /* back to the training step's own */
         nn_params_redraw(r->params, (uint32_t)((r->step - 1) / r->redraw_interval));
     *loss = sum / batches;
-    if (rc == 0) r->call->host->metric(r->call->host->ctx, "eval_loss", step, *loss);
+    if (rc == 0) log_loss(r, step, *loss);
     return rc ? TASK_FAILED : TASK_DONE;
 }
 
@@ -397,7 +405,8 @@ static int task_run(const task_call *call)
     r.embed = o->embed_dim ? o->embed_dim : (int)(2 * o->keys * 1.1);
     r.eval_length = o->eval_length ? o->eval_length : o->keys;
     r.perm = ints((size_t)r.S), r.last = ints((size_t)r.S);
-    nn_trainer t = { .call = call, .ctx = &r, .batch = train_batch, .evaluate = evaluate, .redraw_interval = r.redraw_interval };
+    nn_trainer t = { .call = call, .ctx = &r, .batch = train_batch, .evaluate = evaluate, .restored = log_loss,
+                     .redraw_interval = r.redraw_interval };
     int rc = r.perm && r.last ? build(&r) : NN_ENOMEM;
     if (rc == ATTN_OK) {
         t.params = r.params;
@@ -406,7 +415,7 @@ static int task_run(const task_call *call)
         if (rc == TASK_DONE || rc == TASK_DIVERGED) report(&r, &t);
     } else {
         call->host->reason(call->host->ctx, r.why[0] ? r.why : "no memory for the task's index arrays");
-        rc = rc == ATTN_EUNSUP ? TASK_REFUSED : rc == NN_ENOMEM ? TASK_OOM : TASK_FAILED;
+        rc = nn_task_code(rc);
     }
     reader_release(&r.train);
     reader_release(&r.eval);
