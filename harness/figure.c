@@ -1,0 +1,203 @@
+/* figure.c - checking a figure's map, and drawing: collect, write, gnuplot, rename into place. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "figure_internal.h"
+#include "options.h"
+
+extern char **environ;
+
+typedef struct key { const char *name; json_type type; const char *expected; } key;
+static const key keys[] = {
+    { "kind", JSON_STRING, "line or curve" }, { "x", JSON_STRING, "the name of an axis or an option" },
+    { "y", JSON_STRING, "the name of a metric" }, { "series", JSON_STRING, "the name of an axis" },
+    { "name", JSON_STRING, "a name for the files" }, { "title", JSON_STRING, "a text" }, { "xlabel", JSON_STRING, "a text" },
+    { "ylabel", JSON_STRING, "a text" }, { "logx", JSON_TRUE, "true or false" }, { "logy", JSON_TRUE, "true or false" },
+    { "xmax", JSON_REAL, "a number" }, { "ymax", JSON_REAL, "a number" }, { "published", JSON_STRING, "the path of a CSV" } };
+enum { KEYS = sizeof keys / sizeof *keys };
+
+/* Whether a value has a key's type; true stands for both booleans, a real for any number. */
+static int fits(const json_t *v, json_type type)
+{
+    return type == JSON_TRUE ? json_is_boolean(v) : type == JSON_REAL ? json_is_number(v) : json_typeof(v) == type;
+}
+
+int hs_figure_check(const json_t *figure, char *why, size_t nwhy)
+{
+    const char *names[KEYS], *name;
+    json_t *value;
+    for (int i = 0; i < KEYS; i++) names[i] = keys[i].name;
+    json_object_foreach((json_t *)figure, name, value) {
+        int i = 0;
+        while (i < KEYS && strcmp(keys[i].name, name) != 0) i++;
+        const char *near = hs_nearest(name, names, KEYS);
+        if (i == KEYS)
+            snprintf(why, nwhy, "a figure has no '%s'%s%s%s", name, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+        else if (!fits(value, keys[i].type))
+            snprintf(why, nwhy, "'%s' of a figure should be %s", name, keys[i].expected);
+        else
+            continue;
+        return -1;
+    }
+    const char *kind = json_string_value(json_object_get(figure, "kind"));
+    int line = kind && strcmp(kind, "line") == 0, curve = kind && strcmp(kind, "curve") == 0;
+    if (!line && !curve) snprintf(why, nwhy, "the kind of a figure is line or curve%s%s%s", kind ? ", not '" : "", kind ? kind : "", kind ? "'" : "");
+    else if (!fig_y(figure)) snprintf(why, nwhy, "a figure needs y, the name of a metric");
+    else if (line && !json_object_get(figure, "x")) snprintf(why, nwhy, "a figure of kind line needs x, an axis or an option");
+    else return 0;
+    return -1;
+}
+
+FILE *fig_template(const char *name, char *why, size_t nwhy)
+{
+    char self[3072] = "", path[4096];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    char *slash = n > 0 ? strrchr(self, '/') : NULL;
+    if (slash) *slash = '\0';
+    const char *const below[] = { "/../plots", "/../share/harness/plots" };
+    const char *own = getenv("HARNESS_PLOTS");
+    FILE *f = NULL;
+    if (own) {
+        snprintf(path, sizeof path, "%s/%s", own, name);
+        f = fopen(path, "r");
+    }
+    for (int i = 0; !f && !own && i < 2; i++) {
+        snprintf(path, sizeof path, "%s%s/%s", self, below[i], name);
+        f = fopen(path, "r");
+    }
+    if (!f && !own) {
+        snprintf(path, sizeof path, "plots/%s", name);
+        f = fopen(path, "r");
+    }
+    if (!f) snprintf(why, nwhy, "the template %s was not found: say where with HARNESS_PLOTS=folder", name);
+    return f;
+}
+
+/* Makes a folder and those above it. */
+static int make_folder(const char *path)
+{
+    char *copy = strdup(path);
+    int rc = copy ? 0 : -1;
+    for (char *slash = copy; rc == 0 && slash;) {
+        slash = strchr(slash + 1, '/');
+        if (slash) *slash = '\0';
+        if (mkdir(copy, 0777) != 0 && errno != EEXIST) rc = -1;
+        if (slash) *slash = '/';
+    }
+    free(copy);
+    return rc;
+}
+
+/* Runs gnuplot on the script in dir; what it prints goes to a file there.  Its exit status, 127 when there is none. */
+static int run_gnuplot(const char *dir, const char *script)
+{
+    char *const argv[] = { "gnuplot", "-d", (char *)script, NULL };
+    posix_spawn_file_actions_t actions;
+    pid_t pid;
+    int status = 0;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addchdir_np(&actions, dir);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 1, "messages", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    posix_spawn_file_actions_adddup2(&actions, 1, 2);
+    int rc = posix_spawnp(&pid, argv[0], &actions, NULL, argv, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    if (rc != 0) return 127;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+/* The first line that says something, of a file. */
+static void first_line(const char *path, char *out, size_t n)
+{
+    FILE *f = fopen(path, "r");
+    *out = '\0';
+    while (f && fgets(out, (int)n, f) && strspn(out, " \t\n^") == strlen(out)) {}
+    out[strcspn(out, "\n")] = '\0';
+    if (f) fclose(f);
+}
+
+/* Moves a figure's files from its workshop into place, and clears the workshop. */
+static void move_files(const char *from, const char *to, const char *name)
+{
+    static const char *const suffix[] = { "tsv", "gp", "pdf", "png", "svg" };
+    char a[4096], b[4096];
+    for (int i = 0; i < 5; i++) {
+        snprintf(a, sizeof a, "%s/%s.%s", from, name, suffix[i]);
+        snprintf(b, sizeof b, "%s/%s.%s", to, name, suffix[i]);
+        struct stat st;                 /* gnuplot that fails leaves empty files */
+        if (stat(a, &st) != 0 || st.st_size == 0 || rename(a, b) != 0) unlink(a);
+    }
+    snprintf(a, sizeof a, "%s/messages", from);
+    unlink(a);
+    rmdir(from);
+}
+
+/* Writes and draws a collected figure in a workshop of its own inside dir. */
+static int draw(const fig *f, const char *dir, int *gnuplot, char *why, size_t nwhy)
+{
+    char shop[3072], path[4096];
+    snprintf(shop, sizeof shop, "%s/.%s.XXXXXX", dir, f->name);
+    if (!mkdtemp(shop)) {
+        snprintf(why, nwhy, "%s cannot be written (%s)", dir, strerror(errno));
+        return -1;
+    }
+    snprintf(path, sizeof path, "%s.gp", f->name);
+    int rc = fig_write_tsv(f, shop) == 0 ? fig_write_script(f, shop, why, nwhy) : -1;
+    int status = rc == 0 ? run_gnuplot(shop, path) : 0;
+    *gnuplot = status != 127;
+    if (rc != 0 && !*why) snprintf(why, nwhy, "%s cannot be written (%s)", dir, strerror(errno));
+    if (rc == 0 && status != 0 && status != 127) {
+        char said[256];
+        snprintf(path, sizeof path, "%s/messages", shop);
+        first_line(path, said, sizeof said);
+        snprintf(why, nwhy, "gnuplot failed on %s/%s.gp: %s", dir, f->name, said);
+        rc = -1;
+    }
+    move_files(shop, dir, f->name);
+    return rc;
+}
+
+/* What was drawn, on stdout. */
+static void report(const fig *f, const char *dir, int gnuplot)
+{
+    printf("%s/%s.%s", dir, f->name, gnuplot ? "pdf, .png, .svg" : "gp and .tsv (there is no gnuplot to draw them)");
+    if (f->missing) printf("  %zu of %zu cells missing", f->missing, f->cells);
+    if (f->nmarks) printf("  %zu ended otherwise", f->nmarks);
+    if (f->dropped) printf("  %zu values not shown", f->dropped);
+    putchar('\n');
+}
+
+int hs_figures_draw(hs_store *store, const hs_plan *plan, const char *outdir, int flags)
+{
+    char dir[2048], name[80], why[4096] = "";
+    fig_safe_name(plan->experiment, name);
+    snprintf(dir, sizeof dir, "%s/%s", outdir, name);
+    int rc = 0, gnuplot = 1;
+    if (make_folder(dir) != 0) {
+        fprintf(stderr, "harness: the folder %s cannot be made (%s): name another with --out\n", dir, strerror(errno));
+        return -1;
+    }
+    for (size_t i = 0; i < json_array_size(plan->figures); i++) {
+        fig f;
+        why[0] = '\0';
+        int bad = fig_collect(&f, store, plan, json_array_get(plan->figures, i), i + 1, why, sizeof why) != 0 ||
+                  ((flags & HS_FIGURES_PUBLISHED) && fig_published(&f, plan, why, sizeof why) != 0);
+        if (!bad) {
+            fig_measure(&f);
+            bad = draw(&f, dir, &gnuplot, why, sizeof why) != 0;
+        }
+        if (bad) fprintf(stderr, "harness: %s\n", why);
+        else if (flags & HS_FIGURES_VERBOSE) report(&f, dir, gnuplot);
+        rc |= bad;
+        fig_release(&f);
+    }
+    return rc ? -1 : 0;
+}
