@@ -124,24 +124,23 @@ static void end(checking *c)
     c->verdict = NULL;
 }
 
-/* Runs the checks of todo[0..n), `jobs` at a time. */
-static int run_checks(hs_verdict **todo, size_t n, hs_store *store, int jobs, int sigfd, hs_progress *progress)
+/* Runs the checks of todo[0..n). */
+static int run_checks(hs_verdict **todo, size_t n, hs_store *store, const hs_gate_args *a)
 {
     checking place[CHECKS_MAX] = {0};
     size_t next = 0, over = 0;
-    int rc = 0;
-    if (jobs > CHECKS_MAX) jobs = CHECKS_MAX;
+    int rc = 0, jobs = a->jobs < CHECKS_MAX ? a->jobs : CHECKS_MAX;
     while (over < n && rc == 0) {
-        struct pollfd fd[CHECKS_MAX + 1] = {{.fd = sigfd, .events = POLLIN}};
+        struct pollfd fd[CHECKS_MAX + 1] = {{.fd = a->sigfd, .events = POLLIN}};
         for (int i = 0; i < jobs; i++) {
             while (!place[i].verdict && next < n) {
-                begin(&place[i], todo[next++], progress);
+                begin(&place[i], todo[next++], a->progress);
                 over += !place[i].verdict;
             }
             fd[i + 1] = (struct pollfd){.fd = place[i].verdict ? place[i].child.out : -1, .events = POLLIN};
         }
         poll(fd, (nfds_t)jobs + 1, 100);
-        if (fd[0].revents & POLLIN) rc = HS_GATE_INTERRUPTED;
+        if ((fd[0].revents & POLLIN) && a->interrupted(a->ctx)) rc = HS_GATE_INTERRUPTED;
         for (int i = 0; i < jobs && rc == 0; i++) {
             int done = place[i].verdict ? attend(&place[i], store) : 0;
             if (done < 0) rc = -1;
@@ -152,10 +151,10 @@ static int run_checks(hs_verdict **todo, size_t n, hs_store *store, int jobs, in
     return rc;
 }
 
-int hs_gate_init(hs_gate *g, hs_store *store, const hs_plan *plan, const unsigned char *wanted, int jobs, int sigfd, hs_progress *progress)
+int hs_gate_init(hs_gate *g, hs_store *store, const hs_plan *plan, const hs_gate_args *a)
 {
     *g = (hs_gate){0};
-    if (collect(g, plan, wanted) < 0) return -1;
+    if (collect(g, plan, a->wanted) < 0) return -1;
     hs_verdict **todo = calloc(g->n + 1, sizeof *todo);
     size_t n = 0;
     int rc = todo ? 0 : -1;
@@ -166,7 +165,7 @@ int hs_gate_init(hs_gate *g, hs_store *store, const hs_plan *plan, const unsigne
         if (known == 0) todo[n++] = v;
         if (known > 0 && !ok) v->status = HS_WRONG;
     }
-    if (rc == 0) rc = run_checks(todo, n, store, jobs, sigfd, progress);
+    if (rc == 0) rc = run_checks(todo, n, store, a);
     free(todo);
     return rc;
 }

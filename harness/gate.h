@@ -16,9 +16,17 @@ typedef struct hs_verdict {
 typedef struct hs_gate { hs_verdict *verdict; size_t n; } hs_gate;
 
 enum { HS_GATE_INTERRUPTED = 1 };
-/* A verdict for the variant's file of every cell that is wanted, from the store or from checks, `jobs` at a time.
- * 0; HS_GATE_INTERRUPTED as soon as sigfd can be read; -1 when the store failed (hs_store_error). */
-int  hs_gate_init(hs_gate *, hs_store *, const hs_plan *, const unsigned char *wanted, int jobs, int sigfd, hs_progress *);
+typedef struct hs_gate_args {
+    const unsigned char *wanted;        /* by cell: only the files of these are judged */
+    int jobs;                           /* checks at a time */
+    int sigfd;                          /* when it can be read, interrupted(ctx) is asked */
+    int (*interrupted)(void *ctx);
+    void *ctx;
+    hs_progress *progress;
+} hs_gate_args;
+/* Verdicts from the store or from checks.  0; HS_GATE_INTERRUPTED as soon as interrupted() says so; -1 when the
+ * store failed (hs_store_error). */
+int  hs_gate_init(hs_gate *, hs_store *, const hs_plan *, const hs_gate_args *);
 const hs_verdict *hs_gate_of(const hs_gate *, const hs_cell *);
 void hs_gate_release(hs_gate *);
 #endif

@@ -74,6 +74,13 @@ static void signals_read(runner *r)
     }
 }
 
+/* For the gate. */
+static int stopped_by_signal(void *ctx)
+{
+    signals_read(ctx);
+    return ((runner *)ctx)->stopping;
+}
+
 /* ---- the loop ---------------------------------------------------------------------------------------------- */
 
 static int busy(const runner *r)
@@ -211,9 +218,8 @@ static int run_cells(runner *r)
         fprintf(stderr, "harness: cannot start workers: %s\n", strerror(errno));
         return -1;
     }
-    int rc = hs_gate_init(&r->gate, r->store, r->plan, r->wanted, hs_cores(), r->sigfd, &r->progress);
-    if (rc < 0) runner_store_failed(r, "the verdicts of the checks cannot be kept");
-    else if (rc == HS_GATE_INTERRUPTED) signals_read(r);
+    const hs_gate_args gate = {r->wanted, hs_cores(), r->sigfd, stopped_by_signal, r, &r->progress};
+    if (hs_gate_init(&r->gate, r->store, r->plan, &gate) < 0) runner_store_failed(r, "the verdicts of the checks cannot be kept");
     loop(r);
     for (size_t i = 0; i < r->plan->ncells; i++)
         r->sum->count[HS_PLANNED] += r->stage[i] == STAGE_TODO || r->stage[i] == STAGE_ELSEWHERE || r->stage[i] == STAGE_RUNNING;
