@@ -33,7 +33,7 @@ static double value(hs_part p, int64_t b, int64_t h, int64_t t, int64_t w)
 }
 
 /* Compares nb rows and nt tokens of two tensors.  tol > 0 bounds the normalised mean square error, where numbers
- * below 1e-3 count as 1e-3: a gradient that cancels to nothing has no digits to compare. */
+ * below 1e-2 count as 1e-2: a gradient that cancels to nothing has no digits to compare. */
 void hs_diff_part(hs_diff *d, hs_part got, hs_part want, int64_t nb, int64_t nt, double tol)
 {
     double num = 0, den = 0, worst = -1;
@@ -43,7 +43,7 @@ void hs_diff_part(hs_diff *d, hs_part got, hs_part want, int64_t nb, int64_t nt,
             double x = value(got, b, h, t, w), y = value(want, b, h, t, w), e = fabs(x - y);
             if (x == y || (tol == 0 && isnan(x) && isnan(y))) e = 0;
             num += e * e;
-            den += fmax(y * y, 1e-6);
+            den += fmax(y * y, 1e-4);
             if (!(e <= worst)) worst = e, at[0] = b, at[1] = h, at[2] = t, at[3] = w;
         }
     double error = tol > 0 ? num / den : worst;

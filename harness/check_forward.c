@@ -97,21 +97,22 @@ static void same(const hs_case *c, const char *check, hs_rig *r, const hs_rig *b
 static void check_repeats(const hs_case *c, const hs_rig *base)
 {
     if (c->variant->flags & ATTN_NONDET) return;
-    same(c, "same seed, same bits", hs_rig_like(base), base, 0);
+    same(c, "same seed gives the same bits", hs_rig_like(base), base, 0);
     for (int i = 0; i < (c->quick ? 1 : 3); i++) {
         hs_rig *r = hs_rig_like(base);
         r->nthreads = 3;
-        same(c, "3 threads, same bits", r, base, 0);
+        same(c, "3 threads give the same bits", r, base, 0);
     }
 }
 
+/* Equal but for rounding: a BLAS may take another path for another leading dimension. */
 static void check_layouts(const hs_case *c, const hs_rig *base)
 {
     static const char *const names[] = { [HS_BHTD] = "layout BHTD", [HS_PADDED] = "layout with gaps" };
     for (int layout = HS_BHTD; layout <= HS_PADDED; layout++) {
         hs_rig *r = hs_rig_new(c, base->impl, base->s.dtype, base->opts, base->s, layout, NULL, 0);
         hs_rig_from(r, base, 0, 0, 0);
-        same(c, names[layout], r, base, 0);
+        same(c, names[layout], r, base, hs_tolerance(r->s.dtype) * 1e-3);
     }
 }
 

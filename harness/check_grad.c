@@ -118,17 +118,35 @@ void hs_check_differences(const hs_case *c, const hs_rig *base)
 }
 
 /* ---- against the reference --------------------------------------------------------------------------------- */
+/* How far the reference itself moves when its inputs move by the rounding of a float: what a division by
+ * nearly nothing does to a result is no fault of an impl. */
+static double conditioning(const hs_rig *ref)
+{
+    hs_diff d = hs_diff_none;
+    hs_rig *r = hs_rig_like(ref);
+    for (int i = 0; i < HS_INPUTS; i++)
+        for (int64_t e = 0; e < r->in[i].n; e++) r->in[i].val[e] *= 1 + 0x1p-24 * ((e * 7919 + i) % 5 - 2);
+    if (!hs_rig_run(r)) hs_diff_rigs(&d, r, ref, 1);
+    hs_rig_free(r);
+    return d.error;
+}
+
 void hs_check_reference(const hs_case *c, const hs_rig *base)
 {
-    char why[200] = "";
+    const char *check = "equals the reference";
+    double tol = hs_tolerance(base->s.dtype);
     hs_diff d = hs_diff_none;
     if (c->impl == c->ref) return;
-    hs_case_begin(c, "equals the reference");
-    hs_rig *r = hs_rig_new(c, c->ref, ATTN_F64, base->opts, base->s, HS_BTHD, why, sizeof why);
-    if (!r) { hs_case_say(c, "equals the reference", HS_CHECK_FAIL, 0, "the reference refuses what this impl accepts"); return; }
+    hs_case_begin(c, check);
+    hs_rig *r = hs_rig_new(c, c->ref, ATTN_F64, base->opts, base->s, HS_BTHD, NULL, 0);
+    if (!r) { hs_case_say(c, check, HS_CHECK_FAIL, 0, "the reference refuses what this impl accepts"); return; }
     hs_rig_from(r, base, 0, 0, 0);
-    if (!hs_rig_run(r)) hs_diff_rigs(&d, base, r, hs_tolerance(base->s.dtype));
-    hs_case_judge(c, "equals the reference", r, &d);
+    if (!hs_rig_run(r)) hs_diff_rigs(&d, base, r, tol);
+    if (!d.ok && base->s.dtype == ATTN_F32) {
+        d = hs_diff_none;
+        hs_diff_rigs(&d, base, r, fmax(tol, 100 * conditioning(r)));
+    }
+    hs_case_judge(c, check, r, &d);
     hs_rig_free(r);
 }
 

@@ -48,7 +48,8 @@ static void add_changes_of(sets *z, const attn_opt *o)
     for (int i = 0; o->type == ATTN_INT && i < 3; i++) {
         double x = o->min + i;
         snprintf(text, sizeof text, "%.0f", x);
-        if (x >= -1 && x <= BIG && x <= o->max && x != o->def) add_change(z, o, text);
+        if (is_big(o) && i > 0) break;  /* 0 often means automatic; one or two features mean ill conditions */
+        if (x >= -1 && x <= BIG && x <= o->max && x != o->def && !(is_big(o) && x != 0)) add_change(z, o, text);
     }
     if (o->type == ATTN_FLOAT) {
         double x = o->def == 0 ? 0.5 : o->def / 2;

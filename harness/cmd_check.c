@@ -9,52 +9,74 @@
 #include "plan.h"
 
 enum { TABLE, JSON, TAP };
+enum { MOST_ROWS = 64 };
+typedef struct row { char check[64]; size_t n[3]; double error; char place[200]; } row;
 typedef struct printer {
     int format, verbose;
     const char *path;
     json_t *array;
-    char group[512];                    /* the variant, impl, mode and options whose lines are being printed */
-    size_t ok, skipped;                 /* of the group */
-    int open;
+    char group[256];                    /* the variant, impl and mode whose rows are being gathered */
+    row rows[MOST_ROWS];
+    int nrows;
 } printer;
 
 static const char *const words[] = { "ok", "FAIL", "skip" };
 
-/* Results without a variant are about the file. */
+/* "softmax/cpu/causal"; results without a variant are about the file. */
 static void group_name(const printer *p, const hs_check_result *r, char *out, size_t n)
 {
-    snprintf(out, n, "%s%s%s%s%s%s%s", *r->variant ? r->variant : p->path, *r->impl ? "/" : "", r->impl, *r->mode ? "/" : "", r->mode,
-             *r->options ? " " : "", r->options);
+    snprintf(out, n, "%s%s%s%s%s", *r->variant ? r->variant : p->path, *r->impl ? "/" : "", r->impl, *r->mode ? "/" : "", r->mode);
 }
 
+/* One row per check: its verdicts over all option sets and sizes, the worst error and where. */
 static void close_group(printer *p)
 {
-    if (p->open && !p->verbose) printf("%-72s %4zu ok%s\n", p->group, p->ok, p->skipped ? "  (with skips)" : "");
-    p->open = 0;
+    if (p->nrows) printf("\n%-44s %5s %5s %5s %9s  %s\n", p->group, "ok", "FAIL", "skip", "worst", "where");
+    for (int i = 0; i < p->nrows; i++) {
+        const row *x = &p->rows[i];
+        printf("  %-42s %5zu %5zu %5zu %9.2g  %s\n", x->check, x->n[HS_CHECK_OK], x->n[HS_CHECK_FAIL], x->n[HS_CHECK_SKIP],
+               x->error > 0 ? x->error : 0, x->error > 0 || x->n[HS_CHECK_OK] == 0 ? x->place : "");
+    }
+    p->nrows = 0;
 }
 
-/* A line for each group when all is well in it, a line for each check that is not. */
+/* The row of a check without its size: "klen is truncation, T=5" counts for "klen is truncation". */
+static row *row_of(printer *p, const char *check)
+{
+    const char *comma = strstr(check, ", T="), *one = strstr(check, ", one query");
+    size_t n = one ? (size_t)(one - check) : comma ? (size_t)(comma - check) : strlen(check);
+    for (int i = 0; i < p->nrows; i++)
+        if (strlen(p->rows[i].check) == n && !strncmp(p->rows[i].check, check, n)) return &p->rows[i];
+    if (p->nrows == MOST_ROWS) return &p->rows[MOST_ROWS - 1];
+    row *x = &p->rows[p->nrows++];
+    *x = (row){ .error = -1 };
+    snprintf(x->check, sizeof x->check, "%.*s", (int)n, check);
+    return x;
+}
+
 static void print_table(printer *p, const hs_check_result *r)
 {
-    char group[512];
+    char group[256];
     group_name(p, r, group, sizeof group);
-    if (!p->open || strcmp(group, p->group)) {
-        close_group(p);
-        memcpy(p->group, group, sizeof group);
-        p->ok = p->skipped = 0, p->open = 1;
-        if (p->verbose) printf("%s\n", group);
-    }
-    p->ok += r->status == HS_CHECK_OK, p->skipped += r->status == HS_CHECK_SKIP;
-    if (p->verbose) printf("  %-4s  %-48s %9.2g  %s\n", words[r->status], r->check, r->error, r->note);
-    else if (r->status == HS_CHECK_FAIL) printf("%s  %s  %s (%.2g): %s\n", words[r->status], group, r->check, r->error, r->note);
+    if (!p->nrows || strcmp(group, p->group)) close_group(p), memcpy(p->group, group, sizeof group);
+    row *x = row_of(p, r->check);
+    x->n[r->status]++;
+    if (r->status != HS_CHECK_SKIP && !(r->error <= x->error)) {
+        x->error = r->error;
+        snprintf(x->place, sizeof x->place, "%s%s%s", r->options, *r->options && strstr(r->check, ", ") ? " " : "",
+                 strstr(r->check, ", ") ? strstr(r->check, ", ") + 2 : "");
+    } else if (x->error < 0) snprintf(x->place, sizeof x->place, "%s", r->note);
+    if (r->status == HS_CHECK_FAIL || p->verbose)
+        printf("%s  %s%s%s  %s (%.2g)%s%s\n", words[r->status], group, *r->options ? " " : "", r->options, r->check, r->error,
+               *r->note ? ": " : "", r->note);
 }
 
 static void print_tap(const printer *p, const hs_check_result *r)
 {
-    char group[512];
+    char group[256];
     group_name(p, r, group, sizeof group);
     if (r->status == HS_CHECK_FAIL) printf("# %s (%.3g)\n", r->note, r->error);
-    printf("%s - %s %s%s%s\n", r->status == HS_CHECK_FAIL ? "not ok" : "ok", group, r->check,
+    printf("%s - %s %s%s%s%s%s\n", r->status == HS_CHECK_FAIL ? "not ok" : "ok", group, r->options, *r->options ? " " : "", r->check,
            r->status == HS_CHECK_SKIP ? " # SKIP " : "", r->status == HS_CHECK_SKIP ? r->note : "");
 }
 
@@ -114,8 +136,10 @@ int cmd_check(int argc, char **argv)
         hs_check_report_release(&report);
     }
     if (p.format == JSON) {
-        json_dumpf(json_pack("{s:I,s:I,s:I,s:O}", "ok", (json_int_t)ok, "failed", (json_int_t)failed, "skipped", (json_int_t)skipped,
-                             "checks", p.array), stdout, JSON_INDENT(1));
+        json_t *all = json_pack("{s:I,s:I,s:I,s:O}", "ok", (json_int_t)ok, "failed", (json_int_t)failed, "skipped", (json_int_t)skipped,
+                             "checks", p.array);
+        json_dumpf(all, stdout, JSON_INDENT(1));
+        json_decref(all);
         putchar('\n');
     } else fprintf(p.format == TAP ? stderr : stdout, "%zu ok, %zu failed, %zu skipped\n", ok, failed, skipped);
     json_decref(p.array);

@@ -24,6 +24,10 @@ static int plan(const attn_shape *s, const void *opts, attn_plan *p)
         strcpy(p->why, "every query passes its own value: Tq must be Tk, not cross attention");
         return ATTN_EUNSUP;
     }
+    if (s->klen) {
+        strcpy(p->why, "key lengths are not defined: nothing is mixed, so no key can be absent");
+        return ATTN_EUNSUP;
+    }
     /* Rule: v is read and o written once, the other way round backward; no arithmetic but the sum over
      * a group of query heads. */
     double rows = (double)s->B * s->Tq * s->Dv;
