@@ -50,10 +50,11 @@ static hs_catalog *catalog_empty(void)
     return c;
 }
 
-/* Remembers why a file does not serve. */
-static void add_refused(hs_catalog *c, const char *path, const char *reason)
+/* Remembers why a file does not serve; taken: the file is sound, but a name in it belongs to another. */
+static void add_refused(hs_catalog *c, const char *path, const char *reason, int taken)
 {
-    json_array_append_new(c->refused, json_pack("{s:o, s:o}", "path", hs_json_text(path), "reason", hs_json_text(reason)));
+    json_array_append_new(c->refused, json_pack("{s:o, s:o, s:b}", "path", hs_json_text(path), "reason",
+                                                hs_json_text(reason), "taken", taken));
 }
 
 /* Adds one description.  A name that another file has is refused, unless the files are equal byte for byte:
@@ -69,7 +70,7 @@ static void add_described(hs_catalog *c, json_t *one)
     if (taken && !json_equal(json_object_get(taken, "digest"), json_object_get(one, "digest"))) {
         char why[2 * PATH_MAX + 128];
         snprintf(why, sizeof why, "%s: the name %s is taken by %s", path, name, json_string_value(json_object_get(taken, "path")));
-        add_refused(c, path, why);
+        add_refused(c, path, why, 1);
         return;
     }
     if (!in_file) json_object_set_new(c->paths, path, in_file = json_array());
@@ -98,7 +99,7 @@ static void probe_start(hs_catalog *c, probe *p)
     p->deadline = now_ms() + TIME_LIMIT_MS;
     if (!hs_child_start(&p->child, args, why, sizeof why)) return;
     snprintf(text, sizeof text, "%s: %s", p->path, why);
-    add_refused(c, p->path, text);
+    add_refused(c, p->path, text, 0);
 }
 
 /* Reads what is there; 1 when the line is complete. */
@@ -120,12 +121,12 @@ static void probe_settle(hs_catalog *c, probe *p, int wait_status, int timed_out
     const char *refused = json_string_value(json_object_get(p->said, "refused"));
     json_array_foreach(json_object_get(p->said, "variants"), i, one) add_described(c, one);
     json_array_foreach(json_object_get(p->said, "tasks"), i, one) add_described(c, one);
-    if (refused) add_refused(c, p->path, refused);
+    if (refused) add_refused(c, p->path, refused, 0);
     else if (!p->said) {
         hs_child_how(wait_status, how, sizeof how);
         if (timed_out) snprintf(why, sizeof why, "%s: did not load within %d s", p->path, TIME_LIMIT_MS / 1000);
         else snprintf(why, sizeof why, "%s: its loading ended the process: %s", p->path, how);
-        add_refused(c, p->path, why);
+        add_refused(c, p->path, why, 0);
     }
     hs_child_kill(&p->child);
     hs_lines_release(&p->lines);

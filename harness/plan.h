@@ -5,6 +5,7 @@
 #ifndef HS_PLAN_H
 #define HS_PLAN_H
 #include <jansson.h>
+#include <stdio.h>
 #include "plugin.h"
 
 /* Part of every key: a change of it makes every cell stale.  Raised when the numbers of the harness itself
@@ -43,6 +44,8 @@ typedef struct hs_plan_args {
 /* Reads and expands.  On failure prints every error found as file:line:column: sentence to stderr and returns
  * the exit code (HS_EXIT_SPEC, HS_EXIT_PLUGIN, HS_EXIT_EMPTY). */
 int  hs_plan_read(const char *file, const hs_plan_args *, hs_plan *);
+/* The same with a catalog that is at hand (the plan takes it; NULL: every plug-in is sought) and errors to a stream. */
+int  hs_plan_read_with(const char *file, const hs_plan_args *, hs_catalog *, FILE *errors, hs_plan *);
 void hs_plan_release(hs_plan *);
 
 /* Exit codes of every command (FIELD D1). */

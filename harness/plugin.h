@@ -37,7 +37,8 @@ const json_t *hs_catalog_variant(const hs_catalog *, const char *name);
 const json_t *hs_catalog_task(const hs_catalog *, const char *name);
 const json_t *hs_catalog_path(const hs_catalog *, const char *path, const char *name_or_null, char *why, size_t nwhy);
 const json_t *hs_catalog_all(const hs_catalog *);      /* array of all that loaded */
-const json_t *hs_catalog_refused(const hs_catalog *);  /* array of {"path","reason"} */
+const json_t *hs_catalog_refused(const hs_catalog *);  /* array of {"path","reason","taken"}; taken: sound,
+                                                          but its name belongs to another file */
 json_t *hs_plugin_describe(const hs_plugin *);  /* in the child: {"variants":[..],"tasks":[..]} */
 /* SHA-256 of a file's bytes as 64 hex digits. */
 int hs_file_digest(const char *path, char out[65]);

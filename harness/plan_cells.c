@@ -1,0 +1,384 @@
+/* plan_cells.c - the sweep multiplied out: every combination of a series, the task, the training and a seed.
+ *
+ * Variants are outermost and seeds innermost, so that a worker serves the cells of one plug-in one after another.
+ * The canonical text of a cell is put together from the texts of its parts, which many cells share: a sweep of
+ * 10,000 cells is two hashes and two small objects per cell. */
+#define _GNU_SOURCE
+#include "../kernels/device.h"
+#include "plan_internal.h"
+#include <dlfcn.h>
+#include <libgen.h>
+#include <limits.h>
+#include <math.h>
+#include <sha2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* One combination of a group's axes. */
+typedef struct point {
+    json_t *part, *options, *swept;     /* for the doc; all values; those of the axes, in their order */
+    char *text, *ident;                 /* canonical text of part, with and without its digest */
+} point;
+typedef struct points { point *at; size_t n; } points;
+
+/* What the four loops carry. */
+typedef struct expansion {
+    plan_file *f;
+    hs_plan *plan;
+    const plan_series *series;
+    const char *device;
+    size_t room;
+    points tasks, seeds, variants, trains;
+} expansion;
+
+/* Canonical text: sorted keys, no blanks, 17 digits. */
+static char *canonical(const json_t *j)
+{
+    return json_dumps(j, JSON_SORT_KEYS | JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
+}
+
+/* ---- points --------------------------------------------------------------------------------------------------- */
+/* Combination number i of the axes; the last axis runs fastest. */
+static point point_at(const plan_group *g, size_t i)
+{
+    point p = { .options = json_copy(g->fixed), .swept = json_object() };
+    size_t stride = 1;
+    for (size_t a = 0; a < g->naxes; a++) stride *= json_array_size(g->axis[a].values);
+    for (size_t a = 0; a < g->naxes; a++) {
+        size_t n = json_array_size(g->axis[a].values);
+        stride /= n;
+        json_t *v = json_array_get(g->axis[a].values, i / stride % n);
+        json_object_set(p.options, g->axis[a].name, v);
+        json_object_set(p.swept, g->axis[a].name, v);
+    }
+    return p;
+}
+
+/* The canonical texts of a point.  NULL name: the part is the options themselves, which have no digest. */
+static void describe_point(point *p, const char *name, const char *impl, int has_impl, const json_t *digest)
+{
+    if (!name) {
+        p->part = json_incref(p->options);
+        p->text = canonical(p->part);
+        p->ident = strdup(p->text);
+        return;
+    }
+    p->part = json_pack("{s:s, s:O}", "name", name, "options", p->options);
+    if (has_impl) json_object_set_new(p->part, "impl", impl ? json_string(impl) : json_null());
+    p->ident = canonical(p->part);
+    json_object_set(p->part, "digest", (json_t *)digest);
+    p->text = canonical(p->part);
+}
+
+/* Every combination of a group, named as its part of the doc is. */
+static points points_of(const plan_group *g, const char *name, const char *impl, int has_impl, const char *digest)
+{
+    points all = { calloc(plan_group_points(g), sizeof *all.at), 0 };
+    json_t *d = digest ? json_string(digest) : json_null();
+    for (; all.at && all.n < plan_group_points(g); all.n++) {
+        all.at[all.n] = point_at(g, all.n);
+        describe_point(&all.at[all.n], name, impl, has_impl, d);
+    }
+    json_decref(d);
+    return all;
+}
+
+/* Frees them. */
+static void points_release(points *p)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        json_decref(p->at[i].part);
+        json_decref(p->at[i].options);
+        json_decref(p->at[i].swept);
+        free(p->at[i].text);
+        free(p->at[i].ident);
+    }
+    free(p->at);
+    *p = (points){ 0 };
+}
+
+/* ---- labels ------------------------------------------------------------------------------------------------------ */
+/* A value as a label shows it: 0.001, true, dpfp, 8,16. */
+static void print_value(FILE *out, const json_t *v)
+{
+    size_t i;
+    json_t *one;
+    if (json_is_string(v)) fputs(json_string_value(v), out);
+    else if (json_is_boolean(v)) fputs(json_is_true(v) ? "true" : "false", out);
+    else if (json_is_number(v)) fprintf(out, "%.15g", json_number_value(v));
+    json_array_foreach(v, i, one) {
+        if (i) fputc(',', out);
+        print_value(out, one);
+    }
+}
+
+/* "DPFP-{nu}" with the values of this cell. */
+static void print_template(FILE *out, const char *template, const point *v, const point *t, const point *r)
+{
+    for (const char *p = template; *p; p++) {
+        const char *end = *p == '{' ? strchr(p, '}') : NULL;
+        if (!end) { fputc(*p, out); continue; }
+        char *name = strndup(p + 1, (size_t)(end - p - 1));
+        const json_t *value = json_object_get(v->options, name);
+        if (!value) value = json_object_get(t->options, name);
+        if (!value) value = json_object_get(r->options, name);
+        print_value(out, value);
+        free(name);
+        p = end;
+    }
+}
+
+/* The label of a cell: the template, or the name with the options that the series sweeps. */
+static char *make_label(const plan_series *s, const point *v, const point *t, const point *r)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    if (!out) return NULL;
+    if (s->label) print_template(out, s->label, v, t, r);
+    else fputs(s->name, out);
+    for (size_t i = 0; !s->label && i < s->options.naxes; i++) {
+        const plan_axis *a = &s->options.axis[i];
+        if (json_array_size(a->values) < 2) continue;
+        fprintf(out, " %s=", a->name);
+        print_value(out, json_object_get(v->swept, a->name));
+    }
+    fclose(out);
+    return text;
+}
+
+/* ---- axes and --only ------------------------------------------------------------------------------------------ */
+/* Adds coordinates; a name that is taken (a task and a variant may both have `window`) gets its section in front. */
+static void add_coordinates(json_t *axes, const json_t *swept, const char *section)
+{
+    const char *name;
+    char full[192];
+    json_t *v;
+    json_object_foreach((json_t *)swept, name, v) {
+        int taken = json_object_get(axes, name) || !strcmp(name, "variant") || !strcmp(name, "seed");
+        snprintf(full, sizeof full, "%s%s%s", taken ? section : "", taken ? "." : "", name);
+        json_object_set(axes, full, v);
+    }
+}
+
+/* Does a coordinate have the value that is written as text? */
+static int value_is(const json_t *v, const char *text)
+{
+    char *shown = NULL;
+    size_t size;
+    json_t *typed = hs_scalar_json(text);
+    int same = json_is_number(v) && json_is_number(typed) && json_number_value(v) == json_number_value(typed);
+    json_decref(typed);
+    if (same) return 1;
+    FILE *out = open_memstream(&shown, &size);
+    if (!out) return 0;
+    print_value(out, v);
+    fclose(out);
+    same = !strcmp(shown, text);
+    free(shown);
+    return same;
+}
+
+/* One --only AXIS=A,B,C: any of the values will do; the whole text is tried too, for labels with commas. */
+static int passes(const expansion *x, const json_t *axes, const char *only)
+{
+    const char *eq = strchr(only, '=');
+    char *axis = strndup(only, (size_t)(eq - only)), *list = strdup(eq + 1), *rest = list, *one;
+    int is_variant = !strcmp(axis, "variant"), ok;
+    const json_t *v = json_object_get(axes, axis);
+    ok = (v && value_is(v, list)) || (is_variant && !strcmp(x->series->name, list));
+    while (!ok && (one = strsep(&rest, ","))) ok = (v && value_is(v, one)) || (is_variant && !strcmp(x->series->name, one));
+    free(axis);
+    free(list);
+    return ok;
+}
+
+/* Every --only must name an axis of the sweep; -1 with the errors told. */
+static int check_only(plan_file *f)
+{
+    const char *names[512] = { "variant", "seed" };
+    size_t n = 2, bad = 0;
+    for (size_t a = 0; a < f->task_options.naxes && n < 512; a++) names[n++] = f->task_options.axis[a].name;
+    for (size_t s = 0; s < f->nseries; s++) {
+        const plan_group *const groups[] = { &f->series[s].options, &f->series[s].train };
+        for (int g = 0; g < 2; g++)
+            for (size_t a = 0; a < groups[g]->naxes && n < 512; a++) names[n++] = groups[g]->axis[a].name;
+    }
+    for (size_t i = 0; i < f->args->nonly; i++) {
+        const char *only = f->args->only[i];
+        hs_node where = { .kind = HS_MAP, .origin = "--only" };
+        size_t len = strcspn(only, "="), j = 0;
+        char axis[192];
+        snprintf(axis, sizeof axis, "%.*s", (int)len, only);
+        while (j < n && strcmp(names[j], axis)) j++;
+        if (only[len] && j < n) continue;
+        const char *near = hs_nearest(axis, names, n);
+        bad++;
+        if (!only[len]) hs_errors_add(&f->errors, &where, "AXIS=VALUE is expected, as in --only variant=linear, not '%s'", only);
+        else hs_errors_add(&f->errors, &where, "this sweep has no axis '%s'%s%s%s", axis, near ? "; did you mean '" : "",
+                           near ? near : "", near ? "'?" : "");
+    }
+    return bad ? -1 : 0;
+}
+
+/* ---- cells ----------------------------------------------------------------------------------------------------------- */
+/* Key and ident from the texts of the parts; equal to the hash of canonical(doc), which a test holds it to. */
+static int hash_cell(const expansion *x, hs_cell *c, const point *v, const point *t, const point *r, json_int_t seed)
+{
+    char *text = NULL;
+    int n = asprintf(&text, "{\"data\":null,\"device\":\"%s\",\"dtype\":\"%s\",\"numerics\":%d,\"seed\":%lld,\"task\":%s,"
+                     "\"train\":%s,\"variant\":%s}", x->device, x->f->dtype, HS_NUMERICS, (long long)seed, t->text, r->text, v->text);
+    if (n < 0) return -1;
+    SHA256Data((const uint8_t *)text, (size_t)n, c->key);
+    free(text);
+    n = asprintf(&text, "{\"device\":\"%s\",\"dtype\":\"%s\",\"seed\":%lld,\"task\":%s,\"train\":%s,\"variant\":%s}",
+                 x->device, x->f->dtype, (long long)seed, t->ident, r->ident, v->ident);
+    if (n < 0) return -1;
+    SHA256Data((const uint8_t *)text, (size_t)n, c->ident);
+    free(text);
+    return 0;
+}
+
+/* Appends one cell, unless --only leaves it out. */
+static int add_cell(expansion *x, const point *v, const point *t, const point *r, const point *seed_point)
+{
+    hs_plan *plan = x->plan;
+    json_int_t seed = json_integer_value(json_object_get(seed_point->options, "seeds"));
+    char *label = make_label(x->series, v, t, r);
+    json_t *axes = json_object();
+    add_coordinates(axes, t->swept, "task");
+    add_coordinates(axes, r->swept, "train");
+    json_object_set_new(axes, "variant", json_string(label));
+    add_coordinates(axes, v->swept, "variant");
+    json_object_set_new(axes, "seed", json_integer(seed));
+    int wanted = 1;
+    for (size_t i = 0; wanted && i < x->f->args->nonly; i++) wanted = passes(x, axes, x->f->args->only[i]);
+    if (!wanted) {
+        json_decref(axes);
+        free(label);
+        return 0;
+    }
+    hs_cell *c = &plan->cell[plan->ncells++];
+    *c = (hs_cell){ .axes = axes, .label = label, .variant_path = x->series->path,
+                    .task_path = json_string_value(json_object_get(x->f->task, "path")),
+                    .time_limit = x->f->time_limit, .memory_limit = x->f->memory_limit };
+    c->doc = json_pack("{s:O, s:O, s:O, s:I, s:s, s:s, s:n, s:i}", "task", t->part, "variant", v->part, "train", r->part,
+                       "seed", seed, "device", x->device, "dtype", x->f->dtype, "data", "numerics", HS_NUMERICS);
+    return hash_cell(x, c, v, t, r, seed);
+}
+
+/* All cells of one series. */
+static int add_series(expansion *x)
+{
+    const plan_series *s = x->series;
+    int rc = 0;
+    x->variants = points_of(&s->options, s->name, s->impl, 1, s->digest);
+    x->trains = points_of(&s->train, NULL, NULL, 0, NULL);
+    for (size_t v = 0; v < x->variants.n; v++)
+        for (size_t t = 0; t < x->tasks.n; t++)
+            for (size_t r = 0; r < x->trains.n; r++)
+                for (size_t seed = 0; seed < x->seeds.n && !rc; seed++)
+                    rc = add_cell(x, &x->variants.at[v], &x->tasks.at[t], &x->trains.at[r], &x->seeds.at[seed]);
+    points_release(&x->variants);
+    points_release(&x->trains);
+    return rc;
+}
+
+/* The number of cells without --only; more than MAX_CELLS is enough to know. */
+static size_t count_cells(const plan_file *f)
+{
+    double n = 0, shared = (double)plan_group_points(&f->task_options) * (double)plan_group_points(&f->seeds);
+    for (size_t s = 0; s < f->nseries; s++)
+        n += shared * (double)plan_group_points(&f->series[s].options) * (double)plan_group_points(&f->series[s].train);
+    return n <= MAX_CELLS ? (size_t)n : MAX_CELLS + 1;
+}
+
+/* "auto" is the GPU when there is one and the CUDA half was built; it lies beside the library. */
+static const char *resolve_device(const char *said)
+{
+    char path[PATH_MAX], object[PATH_MAX + 64];
+    Dl_info info;
+    if (strcmp(said, "auto")) return said;
+    if (access("/dev/nvidia0", F_OK) || !dladdr((void *)k_dev_open, &info) || !info.dli_fname) return "cpu";
+    snprintf(path, sizeof path, "%s", info.dli_fname);
+    snprintf(object, sizeof object, "%s/%s", dirname(path), K_CUDA_OBJECT);
+    return access(object, R_OK) ? "cpu" : "cuda";
+}
+
+/* ---- what no two cells may share ------------------------------------------------------------------------------ */
+/* Cells by key, then as they stand in the plan. */
+static int by_key(const void *a, const void *b)
+{
+    const hs_cell *x = *(const hs_cell *const *)a, *y = *(const hs_cell *const *)b;
+    int d = strcmp(x->key, y->key);
+    return d ? d : (x > y) - (x < y);
+}
+
+/* Two entries that are the same computation; -1 with the error told once. */
+static int check_keys(plan_file *f, const hs_plan *plan)
+{
+    const hs_cell **sorted = calloc(plan->ncells + 1, sizeof *sorted);
+    int rc = 0;
+    for (size_t i = 0; sorted && i < plan->ncells; i++) sorted[i] = &plan->cell[i];
+    if (sorted && plan->ncells) qsort(sorted, plan->ncells, sizeof *sorted, by_key);
+    for (size_t i = 1; sorted && i < plan->ncells && !rc; i++) {
+        if (strcmp(sorted[i - 1]->key, sorted[i]->key)) continue;
+        hs_errors_add(&f->errors, hs_node_get(f->root, "variants"), "'%s' and '%s' are the same computation: leave one out",
+                      sorted[i - 1]->label, sorted[i]->label);
+        rc = -1;
+    }
+    free(sorted);
+    return rc;
+}
+
+/* A label that two entries share would merge them in a figure; -1 with the error told.  first: the series of each cell. */
+static int check_labels(plan_file *f, const hs_plan *plan, const size_t *ends)
+{
+    json_t *owner = json_object();
+    int rc = 0;
+    for (size_t s = 0, i = 0; s < f->nseries; s++)
+        for (; i < ends[s]; i++) {
+            json_t *first = json_object_get(owner, plan->cell[i].label);
+            size_t other = (size_t)json_integer_value(first);
+            if (!first) json_object_set_new(owner, plan->cell[i].label, json_integer((json_int_t)s));
+            if (!first || other == s) continue;
+            hs_errors_add(&f->errors, f->series[s].node, "the label '%s' is also that of the entry on line %zu: give one a label",
+                          plan->cell[i].label, f->series[other].node->line);
+            rc = -1;
+            i = ends[s] - 1;            /* one error per entry */
+        }
+    json_decref(owner);
+    return rc;
+}
+
+/* See plan_internal.h. */
+int plan_cells(plan_file *f, hs_plan *plan)
+{
+    expansion x = { .f = f, .plan = plan, .device = resolve_device(f->device), .room = count_cells(f) };
+    size_t *ends = calloc(f->nseries, sizeof *ends);
+    int rc = check_only(f);
+    if (x.room > MAX_CELLS) {
+        hs_errors_add(&f->errors, hs_node_get(f->root, "variants"), "the sweep has more than %d cells", MAX_CELLS);
+        rc = -1;
+    }
+    plan->cell = rc ? NULL : calloc(x.room, sizeof *plan->cell);
+    if (!ends || !plan->cell) rc = -1;
+    if (!rc) {
+        x.tasks = points_of(&f->task_options, json_string_value(json_object_get(f->task, "name")), NULL, 0,
+                            json_string_value(json_object_get(f->task, "digest")));
+        x.seeds = points_of(&f->seeds, NULL, NULL, 0, NULL);
+    }
+    for (size_t s = 0; !rc && s < f->nseries; s++) {
+        x.series = &f->series[s];
+        rc = add_series(&x);
+        ends[s] = plan->ncells;
+    }
+    points_release(&x.tasks);
+    points_release(&x.seeds);
+    if (!rc && check_keys(f, plan)) rc = -1;
+    else if (!rc) rc = check_labels(f, plan, ends);
+    free(ends);
+    return rc;
+}

@@ -1,0 +1,262 @@
+/* plan_file.c - the sections of an experiment file, checked one by one: an error in one does not hide the next. */
+#include "nn/train.h"
+#include "plan_internal.h"
+#include <ctype.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const attn_opt seed_table[] = {
+    { "seeds", "seeds of the random numbers", 0, ATTN_INT, 1, 0, INT32_MAX, NULL, 0 }, { .name = NULL } };
+static const attn_opt device_option = { "device", "", 0, ATTN_CHOICE, 0, 0, 0, "auto,cpu,cuda", 0 };
+static const attn_opt dtype_option = { "dtype", "", 0, ATTN_CHOICE, 0, 0, 0, "f32,f64", 0 };
+static const attn_opt jobs_option = { "jobs", "", 0, ATTN_INT, 1, 1, 1024, NULL, 0 };
+
+/* ---- single values ------------------------------------------------------------------------------------------ */
+/* A key of the file that must be there; NULL with the error told. */
+static hs_node *need(plan_file *f, const char *key, const char *what)
+{
+    hs_node *n = hs_node_get(f->root, key);
+    if (!n) hs_errors_add(&f->errors, f->root, "the key '%s' is missing: %s", key, what);
+    return n;
+}
+
+/* The one value of an option at the top of the file, checked; def when it is not there.  The caller frees. */
+static json_t *top_value(plan_file *f, const attn_opt *o, json_t *def)
+{
+    hs_node *n = hs_node_get(f->root, o->name);
+    char why[512];
+    if (!n) return def;
+    json_decref(def);
+    json_t *v = n->kind == HS_SCALAR ? hs_node_json(n) : NULL;
+    json_t *canonical = v ? hs_opt_canonical(o, v, why, sizeof why) : NULL;
+    if (!v) hs_errors_add(&f->errors, n, "%s takes one value", o->name);
+    else if (!canonical) hs_errors_add(&f->errors, n, "%s", why);
+    json_decref(v);
+    return canonical;
+}
+
+/* The same as text that the caller frees. */
+static char *top_choice(plan_file *f, const attn_opt *o, const char *def)
+{
+    json_t *v = top_value(f, o, json_string(def));
+    char *text = strdup(v ? json_string_value(v) : def);
+    json_decref(v);
+    return text;
+}
+
+/* The name names folders and rows: letters, digits, '-', '_' and '.', not a hidden file. */
+static void read_name(plan_file *f)
+{
+    hs_node *n = need(f, "experiment", "a name for this experiment");
+    if (!n) return;
+    int ok = n->kind == HS_SCALAR && *n->text && *n->text != '.' && strlen(n->text) <= 100;
+    for (const char *p = ok ? n->text : ""; *p; p++) ok &= isalnum((unsigned char)*p) || strchr("-_.", *p);
+    if (!ok) hs_errors_add(&f->errors, n, "experiment must be a name of letters, digits, '-', '_' and '.'");
+}
+
+/* A number with one of the units, "30m" with units "smhd"; its index into units, -1 for a bare number, -2 when it is
+ * neither. */
+static int number_unit(const char *text, const char *units, double *x)
+{
+    char *end;
+    if (!isdigit((unsigned char)*text) && *text != '.') return -2;
+    *x = strtod(text, &end);
+    if (!*end) return -1;
+    const char *unit = strchr(units, *end);
+    return unit && !end[1] ? (int)(unit - units) : -2;
+}
+
+/* limits: {time: 30m, memory: 8G}. */
+static void read_limits(plan_file *f)
+{
+    static const char *const keys[] = { "time", "memory" };
+    static const double seconds[] = { 1, 60, 3600, 86400 };
+    hs_node *map = hs_node_get(f->root, "limits");
+    double x = 0;
+    if (!map) return;
+    if (map->kind != HS_MAP) {
+        hs_errors_add(&f->errors, map, "limits: a map is expected, as in {time: 30m, memory: 8G}");
+        return;
+    }
+    hs_node_known(map, "limits", keys, 2, &f->errors);
+    hs_node *time = hs_node_get(map, "time"), *memory = hs_node_get(map, "memory");
+    if (time) {
+        int unit = time->kind == HS_SCALAR ? number_unit(time->text, "smhd", &x) : -2;
+        if (unit == -2 || !(x > 0)) hs_errors_add(&f->errors, time, "time must be a duration such as 90s, 30m or 2h");
+        else f->time_limit = x * (unit < 0 ? 1 : seconds[unit]);
+    }
+    if (memory) {
+        int unit = memory->kind == HS_SCALAR ? number_unit(memory->text, "KMGT", &x) : -2;
+        double bytes = unit == -2 ? 0 : x * pow(1024, unit + 1);
+        if (bytes < 1 || bytes > 9e18) hs_errors_add(&f->errors, memory, "memory must be a size such as 512M or 8G");
+        else f->memory_limit = (int64_t)bytes;
+    }
+}
+
+/* ---- task and training ---------------------------------------------------------------------------------------- */
+/* A name that the catalog does not have: the nearest, or why its file was refused. */
+static void refuse_task(plan_file *f, hs_node *n)
+{
+    const char *names[256];
+    size_t count = 0, i;
+    json_t *one;
+    json_array_foreach(hs_catalog_all(f->catalog), i, one)
+        if (!strcmp(json_string_value(json_object_get(one, "kind")), "task") && count < 256)
+            names[count++] = json_string_value(json_object_get(one, "name"));
+    const char *reason = plan_refused_reason(f->catalog, n->text);
+    const char *near = hs_nearest(n->text, names, count);
+    f->plugin_errors += reason != NULL;
+    hs_errors_add(&f->errors, n, "there is no task '%s'%s%s%s%s%s", n->text, near ? "; did you mean '" : "", near ? near : "",
+                  near ? "'?" : "", reason ? ": " : near ? "" : " (harness list tasks)", reason ? reason : "");
+}
+
+/* task: NAME, or task: {name: NAME, option: value...}. */
+static void read_task(plan_file *f)
+{
+    static const char *const skip[] = { "name", NULL };
+    hs_node *n = need(f, "task", "as in task: {name: associative_retrieval, keys: 20}");
+    hs_node *name = n && n->kind == HS_MAP ? hs_node_get(n, "name") : n;
+    size_t size;
+    char what[128];
+    if (!n) return;
+    if (!name) hs_errors_add(&f->errors, n, "the task has no name, as in task: {name: associative_retrieval, keys: 20}");
+    else if (name->kind != HS_SCALAR || hs_node_is_null(name)) hs_errors_add(&f->errors, name, "the name of a task is expected");
+    else if (!(f->task = hs_catalog_task(f->catalog, name->text))) refuse_task(f, name);
+    if (!f->task) return;
+    f->task_table = hs_opts_rebuild(json_object_get(f->task, "options"), &size);
+    plan_group_init(&f->task_options, f->task_table, NULL);
+    snprintf(what, sizeof what, "task %s", name->text);
+    if (n->kind == HS_MAP) plan_group_read(&f->task_options, n, what, skip, &f->errors);
+}
+
+/* train: the table's defaults, the task's over them, the file's over those. */
+static void read_train(plan_file *f)
+{
+    hs_node *n = hs_node_get(f->root, "train");
+    const char *name;
+    json_t *value;
+    char why[256];
+    plan_group_init(&f->train, nn_train_table, NULL);
+    json_object_foreach(json_object_get(f->task, "train_defaults"), name, value) {
+        const attn_opt *o = hs_opts_find(nn_train_table, name);
+        json_t *typed = o && o->type == ATTN_CHOICE ? json_incref(value) : hs_scalar_json(json_string_value(value));
+        json_t *canonical = o ? hs_opt_canonical(o, typed, why, sizeof why) : NULL;
+        if (canonical) json_object_set_new(f->train.fixed, name, canonical);    /* valid.c vouches for the rest */
+        json_decref(typed);
+    }
+    if (n) plan_group_read(&f->train, n, "train", NULL, &f->errors);
+}
+
+/* ---- figures ---------------------------------------------------------------------------------------------------- */
+/* Every name that an axis of a figure may have: options, metrics and the coordinates of a cell. */
+static int is_quantity(const plan_file *f, const char *name, const char **names, size_t *n, size_t max)
+{
+    static const char *const fixed[] = { "variant", "label", "seed", "step", "device" };
+    const attn_opt *const tables[] = { f->task_table, nn_train_table };
+    size_t i;
+    json_t *m;
+    *n = 0;
+    for (i = 0; i < sizeof fixed / sizeof *fixed; i++) names[(*n)++] = fixed[i];
+    for (int t = 0; t < 2; t++)
+        for (const attn_opt *o = tables[t]; o && o->name && *n < max; o++) names[(*n)++] = o->name;
+    for (size_t s = 0; s < f->nseries; s++)
+        for (int t = 0; t < 2; t++)
+            for (const attn_opt *o = f->series[s].options.table[t]; o && o->name && *n < max; o++) names[(*n)++] = o->name;
+    json_array_foreach(json_object_get(f->task, "metrics"), i, m)
+        if (*n < max) names[(*n)++] = json_string_value(json_object_get(m, "name"));
+    for (i = 0; i < *n; i++)
+        if (!strcmp(names[i], name)) return 1;
+    return 0;
+}
+
+/* One figure: known keys, a kind, and axes that exist. */
+static void read_figure(plan_file *f, hs_node *map)
+{
+    static const char *const keys[] = { "kind", "name", "x", "y", "series", "logx", "logy", "title", "xlabel", "ylabel",
+                                        "xmin", "xmax", "ymin", "ymax", "published" };
+    static const char *const axes[] = { "x", "y", "series" };
+    const char *names[1024];
+    hs_node *kind = hs_node_get(map, "kind");
+    size_t n;
+    if (map->kind != HS_MAP) {
+        hs_errors_add(&f->errors, map, "a figure is a map, as in {kind: line, x: keys, y: best_eval_loss, series: variant}");
+        return;
+    }
+    hs_node_known(map, "a figure", keys, sizeof keys / sizeof *keys, &f->errors);
+    if (!kind) hs_errors_add(&f->errors, map, "a figure needs a kind: line or curve");
+    else if (kind->kind != HS_SCALAR || (strcmp(kind->text, "line") && strcmp(kind->text, "curve")))
+        hs_errors_add(&f->errors, kind, "kind must be line or curve");
+    for (size_t i = 0; i < 3; i++) {
+        hs_node *a = hs_node_get(map, axes[i]);
+        if (!a) continue;
+        if (a->kind != HS_SCALAR) hs_errors_add(&f->errors, a, "'%s' of a figure is one name", axes[i]);
+        else if (f->task && !is_quantity(f, a->text, names, &n, 1024)) {
+            const char *near = hs_nearest(a->text, names, n);
+            hs_errors_add(&f->errors, a, "'%s' of a figure must be an option, a metric or variant, label, seed, step, not '%s'%s%s%s",
+                          axes[i], a->text, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+        }
+    }
+    for (size_t i = 0; i < map->n; i++)
+        if (!strncmp(map->key[i]->text, "log", 3) && strcmp(map->item[i]->text ? map->item[i]->text : "", "true") &&
+            strcmp(map->item[i]->text ? map->item[i]->text : "", "false"))
+            hs_errors_add(&f->errors, map->item[i], "%s must be true or false", map->key[i]->text);
+}
+
+/* figures: a list of maps. */
+static void read_figures(plan_file *f)
+{
+    hs_node *n = hs_node_get(f->root, "figures");
+    if (n && n->kind != HS_LIST) hs_errors_add(&f->errors, n, "figures: a list is expected");
+    for (size_t i = 0; n && n->kind == HS_LIST && i < n->n; i++) read_figure(f, n->item[i]);
+}
+
+/* ---- the whole file ----------------------------------------------------------------------------------------------- */
+/* See plan_internal.h. */
+const char *plan_refused_reason(const hs_catalog *c, const char *name)
+{
+    size_t i, n = strlen(name);
+    json_t *one;
+    json_array_foreach(hs_catalog_refused(c), i, one) {
+        const char *path = json_string_value(json_object_get(one, "path"));
+        const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+        if (!strncmp(base, name, n) && !strcmp(base + n, ".so")) return json_string_value(json_object_get(one, "reason"));
+    }
+    return NULL;
+}
+
+/* seeds: one, a list or a range. */
+static void read_seeds(plan_file *f)
+{
+    hs_node *n = hs_node_get(f->root, "seeds");
+    plan_group_init(&f->seeds, seed_table, NULL);
+    if (n) plan_group_set(&f->seeds, "seeds", n, &f->errors);
+}
+
+/* See plan_internal.h: every section, in the order in which later ones need earlier ones. */
+void plan_file_read(plan_file *f)
+{
+    static const char *const keys[] = { "experiment", "about", "task", "variants", "train", "seeds", "device", "dtype",
+                                        "limits", "jobs", "figures" };
+    if (f->root->kind != HS_MAP) {
+        hs_errors_add(&f->errors, f->root, "an experiment is a map: experiment, task, variants, ...");
+        return;
+    }
+    hs_node_known(f->root, "an experiment", keys, sizeof keys / sizeof *keys, &f->errors);
+    hs_node *about = hs_node_get(f->root, "about");
+    if (about && about->kind != HS_SCALAR) hs_errors_add(&f->errors, about, "about must be a text");
+    read_name(f);
+    read_task(f);
+    read_train(f);
+    read_seeds(f);
+    hs_node *variants = need(f, "variants", "a list of variants, as in variants: [softmax, linear]");
+    if (variants) plan_series_read(f, variants);
+    read_limits(f);
+    f->device = top_choice(f, &device_option, "auto");
+    f->dtype = top_choice(f, &dtype_option, "f32");
+    json_t *jobs = top_value(f, &jobs_option, NULL);
+    f->jobs = (int)json_integer_value(jobs);
+    json_decref(jobs);
+    read_figures(f);
+}
