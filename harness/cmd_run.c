@@ -8,7 +8,9 @@
 #include <unistd.h>
 #include "command.h"
 #include "env.h"
+#include "figure.h"
 #include "plan.h"
+#include "redraw.h"
 #include "runner.h"
 #include "store.h"
 
@@ -87,6 +89,7 @@ static int parse(int argc, char **argv, run_options *o)
     if (argc - optind != 1) return hs_usage(me, argc == optind ? "which experiment file?" : "one experiment file at a time");
     o->file = argv[optind];
     if (!o->run.db) o->run.db = hs_store_default_path();
+    o->run.file = o->file, o->run.plan_args = &o->plan;
     o->dry = dry_run, o->json = as_json, o->strict = strict, o->run.quiet = quiet;
     return -1;
 }
@@ -199,7 +202,7 @@ static void print_summary(const run_options *o, const hs_plan *p, const hs_run_s
         if (s->count[i]) { printf("%s%zu %s", comma, s->count[i], hs_status_names[i]); comma = ", "; }
     if (s->ended == 0 && s->had == p->ncells) printf("; nothing to compute: %s has every cell\n", o->run.db);
     else printf("; %zu computed in %s, %zu were there\n", s->ended, seconds, s->had);
-    printf("results: harness show %s   figures: harness plot %s   SQL: sqlite3 %s 'SELECT * FROM v_cells'\n", o->file, o->file, o->run.db);
+    printf("results: harness show %s   SQL: sqlite3 %s 'SELECT * FROM v_cells'\n", o->file, o->run.db);
     fflush(stdout);
 }
 
@@ -213,6 +216,14 @@ static void print_summary_json(const hs_plan *p, const hs_run_summary *s)
     json_dumpf(all, stdout, JSON_INDENT(1));
     puts("");
     json_decref(all);
+}
+
+/* The figures as the store has them now.  Figures that fail are a warning: the numbers are safe. */
+static void draw_figures(const run_options *o, const hs_plan *p, hs_store *store, const hs_run_summary *s)
+{
+    if (json_array_size(p->figures) == 0 || s->store_failed || s->signal) return;
+    if (hs_figures_draw(store, p, HS_PLOTS_OUT, o->json || o->run.quiet ? 0 : HS_FIGURES_VERBOSE) < 0)
+        fprintf(stderr, "harness: warning: the figures could not be drawn; harness plot %s tries again\n", o->file);
 }
 
 /* FIELD D1: results are success, however they look; --strict wants every cell done. */
@@ -259,6 +270,7 @@ int cmd_run(int argc, char **argv)
         if (o.json) print_summary_json(&plan, &sum);
         else if (!o.run.quiet) print_summary(&o, &plan, &sum);
         print_failures(&sum);
+        draw_figures(&o, &plan, store, &sum);
         if (sum.signal || sum.store_failed) print_again(argc, argv);
     }
     hs_run_summary_release(&sum);

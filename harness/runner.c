@@ -126,7 +126,7 @@ static void wait_for_news(runner *r)
     signals_read(r);
 }
 
-/* What is due now and then: a sign of life for the claims, a look at other runs' cells. */
+/* What is due now and then: a sign of life for the claims, figures, a look at other runs' cells. */
 static void chores(runner *r)
 {
     double now = runner_now();
@@ -134,6 +134,8 @@ static void chores(runner *r)
         r->beat = now;
         if (hs_store_beat(r->store) < 0) hs_progress_say(&r->progress, "harness: %s", hs_store_error(r->store));
     }
+    if (json_array_size(r->plan->figures) > 0 && !r->stopping)
+        hs_redraw_tick(&r->redraw, r->args->file, r->args->plan_args, r->args->db, r->sweep.ended, now);
     if (r->elsewhere == 0 || now - r->looked < look_seconds || r->stopping) return;
     r->looked = now;
     runner_look_elsewhere(r);
@@ -152,6 +154,7 @@ static void loop(runner *r)
         if (r->sum->store_failed)
             for (int i = 0; i < r->jobs; i++) if (r->slot[i].cell != NO_CELL) slot_release(&r->slot[i]), r->slot[i].cell = NO_CELL;
     }
+    hs_redraw_stop(&r->redraw);
     hs_progress_clear(&r->progress);
 }
 
@@ -239,6 +242,7 @@ int hs_run(hs_store *store, const hs_plan *plan, const hs_run_args *args, hs_run
     r.wanted = calloc(plan->ncells + 1, 1);
     r.sigfd = signals_take(&before);
     r.beat = r.start;
+    r.redraw.next = r.start + 10;
     int rc = r.stage && r.was_crashed && r.wanted && r.sigfd >= 0 ? 0 : -1;
     if (rc == 0 && runner_cells_init(&r) == 0) rc = run_cells(&r);
     sum->seconds = runner_now() - r.start;

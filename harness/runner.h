@@ -14,6 +14,8 @@
 
 enum { HS_GRACE_SECONDS = 2, HS_FAILURES_KEPT = 10 };
 typedef struct hs_run_args {
+    const char *file;                   /* the experiment's, and how it was read: figures are drawn from both */
+    const hs_plan_args *plan_args;
     const char *db;                     /* the store's path: checkpoints lie beside it */
     int jobs;                           /* 0: the plan's, else as many as there are cores */
     int quiet;

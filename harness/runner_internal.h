@@ -4,6 +4,7 @@
 #include "child.h"
 #include "gate.h"
 #include "protocol.h"
+#include "redraw.h"
 #include "runner.h"
 
 enum { NO_CELL = -1, VALUES_MAX = 1 << 22 };
@@ -33,6 +34,7 @@ typedef struct runner {
     hs_progress progress;
     hs_sweep sweep;
     hs_gate gate;
+    hs_redraw redraw;
     unsigned char *stage;               /* enum stage, by cell */
     unsigned char *was_crashed;         /* before this run: another try is wanted */
     unsigned char *wanted;              /* not in the store when the run began */

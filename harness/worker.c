@@ -22,6 +22,7 @@
 #include "plan.h"
 #include "plugin.h"
 #include "protocol.h"
+#include "redraw.h"
 #include "nn/train.h"
 
 enum { LOADED_MAX = 16, PROGRESS_MS = 100 };
@@ -357,6 +358,7 @@ int hs_worker_main(void)
             json_t *message = json_loads(line, 0, NULL);
             const char *check = json_string_value(json_object_get(message, "check"));
             if (check) serve_check(&w, check);
+            else if (json_object_get(message, "draw")) hs_redraw_serve(message);
             else if (json_is_object(message)) serve_cell(&w, message);
             json_decref(message);
         }
