@@ -104,8 +104,7 @@ void k_attention_backward(const k_attention *a)
 k_attention k_attention_append(const k_attention *a, float *cache, int64_t pos, int capacity)
 {
     int64_t width = a->Dk + a->Dv, sh = width * capacity;
-    k_heads k = { cache + pos * width, sh * a->Hk, sh, width }, v = k;
-    v.p += a->Dk;
+    k_heads k = { cache + pos * width, sh * a->Hk, sh, width }, v = { cache + pos * width + a->Dk, sh * a->Hk, sh, width };
     for (int b = 0; b < a->B; b++) for (int h = 0; h < a->Hk; h++) for (int t = 0; t < a->Tk; t++) {
         memcpy(k_row(k, b, h, t), k_row(a->k, b, h, t), (size_t)a->Dk * sizeof(float));
         memcpy(k_row(v, b, h, t), k_row(a->v, b, h, t), (size_t)a->Dv * sizeof(float));
@@ -114,9 +113,7 @@ k_attention k_attention_append(const k_attention *a, float *cache, int64_t pos, 
     k_attention whole = *a;
     whole.causal = whole.keys_turned = 1;
     whole.Tk = (int)pos + a->Tk;
-    whole.k = k;
-    whole.v = v;
-    whole.k.p -= pos * width;
-    whole.v.p -= pos * width;
+    whole.k = (k_heads){ cache, k.sb, sh, width };
+    whole.v = (k_heads){ cache + a->Dk, k.sb, sh, width };
     return whole;
 }
