@@ -15,7 +15,7 @@ static inline k_linattn problem(const attn_shape *s)
 }
 
 /* The tensors of a call. */
-static inline void bind(k_linattn *p, const attn_call *c)
+static inline void bind_call(k_linattn *p, const attn_call *c)
 {
     p->threads = c->nthreads;
     p->klen = c->klen;
@@ -25,10 +25,18 @@ static inline void bind(k_linattn *p, const attn_call *c)
     p->pos = c->pos;
 }
 
+/* Pairs of a query and a key that it sees, in one head. */
+static inline double visible_pairs(const attn_shape *s)
+{
+    double q = s->Tq, k = s->Tk;
+    if (s->mode != ATTN_CAUSAL) return q * k;
+    return q <= k ? q * (k - (q - 1) / 2) : k * (k + 1) / 2;
+}
+
 /* Sizes and costs.  Multiply-adds, with M features, W of them per feature for the map (D for Wx, 1 else), N queries
- * and n keys in a (batch, key head): features (N + n) M W, and for the sums the cheaper of
- * pairs N n (M + Dv) and states (N + n) M Dv; backward computes the features again and two products for each of
- * the forward's.  Bytes: q, k, v and o once; backward reads them and do, and writes dq, dk and dv. */
+ * and n keys in a (batch, key head), P pairs that see each other: features (N + n) M W, and for the sums
+ * P (M + Dv) by pairs or (N + n) M Dv by states; backward computes the features again and two products for
+ * each of the forward's.  Bytes: q, k, v and o once; backward reads them and do, and writes dq, dk and dv. */
 static inline int plan_sizes(const attn_shape *s, const k_linattn *p, attn_plan *plan)
 {
     k_linattn_sizes z;
@@ -42,9 +50,9 @@ static inline int plan_sizes(const attn_shape *s, const k_linattn *p, attn_plan 
     plan->state = z.state;
     double M = k_features_width(&p->f), W = p->f.map == K_MAP_FAVOR ? s->Dk : 1, units = (double)s->B * s->Hk;
     double N = (double)s->Tq * s->Hq / s->Hk, n = s->Tk, map = (N + n) * M * W;
-    double sums = ref || k_linattn_pairs(p) ? N * n * (M + s->Dv) : (N + n) * M * s->Dv;
+    double P = visible_pairs(s) * s->Hq / s->Hk, sums = ref || k_linattn_pairs(p) ? P * (M + s->Dv) : (N + n) * M * s->Dv;
     plan->flops_fwd = 2 * units * (map + sums);
-    plan->flops_bwd = 2 * units * (2 * map + 2 * sums);
+    plan->flops_bwd = 4 * units * (map + sums);
     double q = N * s->Dk, kv = n * (s->Dk + s->Dv), o = N * s->Dv;
     plan->bytes_fwd = units * (q + kv + o) * (ref ? 8 : 4);
     plan->bytes_bwd = units * (2 * q + 2 * kv + 2 * o) * (ref ? 8 : 4);

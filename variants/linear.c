@@ -24,6 +24,7 @@ static k_linattn linear(const attn_shape *s, const opts *o)
     return p;
 }
 
+/* Sizes, and what the options do not allow. */
 static int plan(const attn_shape *s, const void *opt, attn_plan *plan)
 {
     const opts *o = opt;
@@ -39,7 +40,7 @@ static int plan(const attn_shape *s, const void *opt, attn_plan *plan)
 static k_linattn call(const attn_call *c)
 {
     k_linattn p = linear(c->s, c->opts);
-    bind(&p, c);
+    bind_call(&p, c);
     return p;
 }
 

@@ -49,6 +49,7 @@ static k_linattn performer(const attn_shape *s, const opts *o)
     return p;
 }
 
+/* Sizes, and how proj is drawn. */
 static int plan(const attn_shape *s, const void *opt, attn_plan *plan)
 {
     const opts *o = opt;
@@ -63,7 +64,7 @@ static int plan(const attn_shape *s, const void *opt, attn_plan *plan)
 static k_linattn call(const attn_call *c)
 {
     k_linattn p = performer(c->s, c->opts);
-    bind(&p, c);
+    bind_call(&p, c);
     p.f.W = c->param[0];
     return p;
 }

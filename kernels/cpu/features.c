@@ -1,6 +1,6 @@
 /* The feature maps of kernels/features.h in float: every inner loop is contiguous, the products of favor
  * are one matrix product over the rows, exponentials go through k_sexp. */
-#include "kernels/features.h"
+#include "kernels/cpu/features_internal.h"
 #include "kernels/cpu.h"
 #include <math.h>
 #include <string.h>
@@ -52,15 +52,6 @@ static void map_row_backward(k_map map, int D, const float *restrict x, const fl
 
 /* ---- dpfp -------------------------------------------------------------------------------------------- */
 
-/* rr[4D] = [r; r], so that r_((i-s) mod 2D) = rr[2D+i-s] is a contiguous load. */
-static void rectify(int D, const float *restrict x, float *restrict rr)
-{
-    for (int d = 0; d < D; d++) {
-        rr[d] = rr[2 * D + d] = x[d] > 0 ? x[d] : 0;
-        rr[D + d] = rr[3 * D + d] = x[d] < 0 ? -x[d] : 0;
-    }
-}
-
 /* phi[2 nu D] of x[D]; rr[4D] is work. */
 static void dpfp_row(const k_features *f, const float *x, float *restrict phi, float *restrict rr)
 {
@@ -81,19 +72,10 @@ static void dpfp_row_backward(const k_features *f, const float *x, const float *
         for (int i = 0; i < R; i++) drr[R + i] += dphi[i] * rr[R + i - s];
         for (int i = 0; i < R; i++) drr[R + i - s] += dphi[i] * rr[R + i];
     }
-    for (int d = 0; d < D; d++) {
-        float up = drr[d] + drr[R + d], down = drr[D + d] + drr[R + D + d];
-        dx[d] = x[d] > 0 ? up : x[d] < 0 ? -down : 0;
-    }
+    rectify_backward(D, 1, x, drr, dx);
 }
 
 /* ---- favor --------------------------------------------------------------------------------------------- */
-
-/* The factor of x in x'. */
-static float input_scale(const k_features *f) { return f->input_scale > 0 ? (float)f->input_scale : powf((float)f->D, -0.25f); }
-
-/* The factor in front of the features. */
-static float front(const k_features *f) { return 1 / sqrtf((float)(f->favor == K_FAVOR_HYPERBOLIC ? 2 * f->m : f->m)); }
 
 /* The largest u of a row, or the largest +-u. */
 static float largest(const k_features *f, const float *u)

@@ -302,7 +302,8 @@ static void backward_pairs_tile(const unit *u, int j0, int j1)
     }
     k_sgemm(0, 0, u->rows, u->M, n, 1, u->dP, ROWS, u->bs, u->M, 1, u->da, u->M);
     if (!p->dk.p) return;
-    k_sgemm(1, 0, n, u->M, u->rows, 1, u->dP, ROWS, u->a, u->M, 0, u->db, u->M);
+    if (u->rows == 1) for (int j = 0; j < n; j++) for (int m = 0; m < u->M; m++) u->db[j * u->M + m] = u->dP[j] * u->a[m];
+    else k_sgemm(1, 0, n, u->M, u->rows, 1, u->dP, ROWS, u->a, u->M, 0, u->db, u->M);
     store_dk(u, j0, j1);
 }
 

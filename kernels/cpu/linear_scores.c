@@ -5,6 +5,7 @@
  * exponential for two features.  E is kept for backward.  Rows where E or g might leave the range of float
  * keep u, marked by g = -1, and take both exponentials with the shift inside. */
 #include "kernels/linear_attention.h"
+#include "kernels/cpu/features_internal.h"
 #include "kernels/cpu.h"
 #include <math.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 /* exp(+-40) and products of two such stay far inside the range of float. */
 static const float SAFE = 40;
 
+/* The maps that this file knows. */
 int k_scores_fused(const k_features *f)
 {
     return f->map == K_MAP_DPFP || (f->map == K_MAP_FAVOR && f->favor == K_FAVOR_HYPERBOLIC);
@@ -25,15 +27,6 @@ size_t k_scores_keep(const k_features *f)
 
 /* ---- dpfp ------------------------------------------------------------------------------------------- */
 
-/* rr[4D] = [r; r] of x[D], as in features.c. */
-static void rectify(int D, const float *restrict x, float *restrict rr)
-{
-    for (int d = 0; d < D; d++) {
-        rr[d] = rr[2 * D + d] = x[d] > 0 ? x[d] : 0;
-        rr[D + d] = rr[3 * D + d] = x[d] < 0 ? -x[d] : 0;
-    }
-}
-
 /* a . phi of rr[2R], a[nu,R]. */
 static float dpfp_score(int nu, int R, const float *restrict a, const float *restrict rr)
 {
@@ -45,7 +38,7 @@ static float dpfp_score(int nu, int R, const float *restrict a, const float *res
     return sum;
 }
 
-/* da += ds phi, and drr[2R] += ds times the derivative of a . phi by both factors. */
+/* da += ds phi, and drr[2R] += the derivative of a . phi by both factors. */
 static void dpfp_score_backward(int nu, int R, float ds, const float *restrict a, const float *restrict rr,
                                 float *restrict da, float *restrict drr)
 {
@@ -67,15 +60,10 @@ static void dpfp_backward(const k_features *f, const float *x, const float *a, f
     rectify(D, x, rr);
     memset(drr, 0, 2 * (size_t)R * sizeof *drr);
     dpfp_score_backward(f->nu, R, ds, a, rr, da, drr);
-    if (dx) for (int d = 0; d < D; d++) {
-        float up = drr[d] + drr[R + d], down = drr[D + d] + drr[R + D + d];
-        dx[d] = ds * (x[d] > 0 ? up : x[d] < 0 ? -down : 0);
-    }
+    if (dx) rectify_backward(D, ds, x, drr, dx);
 }
 
 /* ---- hyperbolic favor ----------------------------------------------------------------------------------- */
-
-static float front(const k_features *f) { return 1 / sqrtf(2.0f * f->m); }
 
 /* exp(shift + u) and exp(shift - u) of u[m], into e[2m]. */
 static void both_exp(int m, const float *restrict u, float shift, float *restrict e)
@@ -105,6 +93,7 @@ static float cosh_row(int m, float shift, const float *restrict a, float *restri
     return k_sdot(2 * m, a, e);
 }
 
+/* s[n] and keep[n,m+1]; work[2m]. */
 static void favor_forward(const k_features *f, int n, const float *x, int64_t ldx, float kappa, const float *a,
                           float *s, float *keep, float *work)
 {
@@ -115,7 +104,7 @@ static void favor_forward(const k_features *f, int n, const float *x, int64_t ld
     for (int j = 0; j < n; j++) s[j] = ce + c * cosh_row(m, -g[j] - kappa, a, keep + (size_t)j * m, g + j, work);
 }
 
-/* du[m] and da[2m] += of w = c g ds at E[m]; returns -deta. */
+/* du[m], and da[2m] +=, of w = c g ds at E[m]; returns -deta. */
 static float cosh_backward(int m, float w, const float *restrict a, const float *restrict E, float *restrict da, float *restrict du)
 {
     float sum = 0;
@@ -145,12 +134,13 @@ static float exp_backward(int m, float w, const float *restrict a, const float *
     return sum;
 }
 
+/* da[M] += and dx[n,D] of ds[n]; work[n,m+1] and 2m. */
 static void favor_backward(const k_features *f, int n, const float *x, int64_t ldx, float kappa, const float *a,
                            const float *ds, const float *keep, float *da, float *dx, int64_t lddx, float *work)
 {
     int m = f->m;
     const float *g = keep + (size_t)n * m;
-    float c = front(f), scale = f->input_scale > 0 ? (float)f->input_scale : powf((float)f->D, -0.25f), sum = 0;
+    float c = front(f), scale = input_scale(f), sum = 0;
     float *du = work, *deta = du + (size_t)n * m, *e = deta + n;
     for (int j = 0; j < n; j++) {
         const float *E = keep + (size_t)j * m, *xj = x + j * ldx;
@@ -170,6 +160,7 @@ static void favor_backward(const k_features *f, int n, const float *x, int64_t l
 
 /* ---- either ------------------------------------------------------------------------------------------------ */
 
+/* s[n] of the keys x[n,D]. */
 void k_sscores_forward(const k_features *f, int n, const float *x, int64_t ldx, const float *kappa, const float *a,
                        float *s, float *keep, float *work)
 {
@@ -184,6 +175,7 @@ void k_sscores_forward(const k_features *f, int n, const float *x, int64_t ldx, 
     }
 }
 
+/* da[M] += and dx[n,D] of ds[n]. */
 void k_sscores_backward(const k_features *f, int n, const float *x, int64_t ldx, const float *kappa, const float *a,
                         const float *ds, const float *keep, float *da, float *dx, int64_t lddx, float *work)
 {

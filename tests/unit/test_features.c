@@ -7,7 +7,7 @@
 #include <cmocka.h>
 #include <math.h>
 #include <string.h>
-#include "kernels/features.h"
+#include "kernels/linear_attention.h"
 #include "kernels/philox.h"
 
 enum { N = 5, D = 7, M_FAVOR = 11, M_MAX = 2 * (2 * D - 1) * D, WORK = 4096 };
@@ -182,6 +182,52 @@ static void favor_survives_large_inputs(void **state)
     }
 }
 
+/* The scores of one query without features are the products with the features, at unit scale and where the
+ * exponentials of favor leave the range of float one by one. */
+static void fused_scores_are_products_of_features(void **state)
+{
+    (void)state;
+    const float scales[] = { 1, 8, 40 };
+    for (int c = 0; c < 6 * MAPS_N; c++) {
+        k_features f = with(c / 6, Wf);
+        if (!k_scores_fused(&f)) continue;
+        f.stabilise = c & 1;
+        if (c / 2 % 3) f.eps = 0;                   /* far from unit scale eps would hide all the rest */
+        int M = k_features_width(&f);
+        float x[N * D], phi[N * M_MAX], a[M_MAX], ds[N], dphi[N * M_MAX], work[WORK], keep[N * (M_FAVOR + 1)];
+        float s[N], da[M_MAX], dx[N * D], want_dx[N * D];
+        for (int i = 0; i < N * D; i++) x[i] = scales[c / 2 % 3] * Xf[i];
+        for (int r = 0; r < M; r++) a[r] = (float)fabs(number(5, r));
+        for (int j = 0; j < N; j++) ds[j] = (float)number(6, j);
+        float kappa = k_sfeatures_kappa(&f, N, x, D, work);
+        k_sfeatures_forward(&f, K_KEY, N, x, D, &kappa, phi, M, work);
+        k_sscores_forward(&f, N, x, D, &kappa, a, s, k_scores_keep(&f) ? keep : NULL, work);
+        for (int j = 0; j < N; j++) {
+            double want = 0;
+            for (int r = 0; r < M; r++) want += (double)a[r] * phi[j * M + r];
+            assert_float_equal(s[j], want, 2e-5 * fabs(want));
+        }
+        for (int i = 0; i < N * M; i++) dphi[i] = ds[i / M] * a[i % M];
+        k_sfeatures_backward(&f, K_KEY, N, x, D, phi, M, dphi, M, want_dx, D, work);
+        memset(da, 0, sizeof da);
+        k_sscores_backward(&f, N, x, D, &kappa, a, ds, keep, da, dx, D, work);
+        for (int r = 0; r < M; r++) {
+            double want = 0, size = 0;
+            for (int j = 0; j < N; j++) {
+                want += (double)ds[j] * phi[j * M + r];
+                size += fabs((double)ds[j] * phi[j * M + r]);
+            }
+            assert_float_equal(da[r], want, 2e-5 * size);
+        }
+        double size = 0, error = 0;
+        for (int i = 0; i < N * D; i++) {
+            size += pow(want_dx[i], 2);
+            error += pow(dx[i] - want_dx[i], 2);
+        }
+        assert_true(isfinite(size) && error <= 1e-9 * size);
+    }
+}
+
 static void normalised_rows_have_unit_size(void **state)
 {
     (void)state;
@@ -224,6 +270,7 @@ int main(void)
         cmocka_unit_test(float_agrees_with_double),
         cmocka_unit_test(favor_has_its_identities),
         cmocka_unit_test(favor_survives_large_inputs),
+        cmocka_unit_test(fused_scores_are_products_of_features),
         cmocka_unit_test(normalised_rows_have_unit_size),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
