@@ -127,9 +127,9 @@ static int refuse_choice(const attn_opt *o, const char *got, char *why, size_t n
 }
 
 /* ---- ranges ------------------------------------------------------------------------------------------- */
-/* An integer that stands for "no limit" says nothing to a reader, and neither does an infinite double. */
-static int has_min(const attn_opt *o) { return o->type == ATTN_FLOAT ? isfinite(o->min) : o->min > INT32_MIN; }
-static int has_max(const attn_opt *o) { return o->type == ATTN_FLOAT ? isfinite(o->max) : o->max < INT32_MAX; }
+/* A number that stands for "no limit" says nothing to a reader: 1e30 and more, INT32_MIN and INT32_MAX. */
+static int has_min(const attn_opt *o) { return o->type == ATTN_FLOAT ? o->min > -1e30 : o->min > INT32_MIN; }
+static int has_max(const attn_opt *o) { return o->type == ATTN_FLOAT ? o->max < 1e30 : o->max < INT32_MAX; }
 
 /* See options.h. */
 void hs_opt_range(const attn_opt *o, char *out, size_t n)

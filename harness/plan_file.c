@@ -1,4 +1,5 @@
 /* plan_file.c - the sections of an experiment file, checked one by one: an error in one does not hide the next. */
+#include "figure.h"
 #include "nn/train.h"
 #include "plan_internal.h"
 #include <ctype.h>
@@ -171,37 +172,50 @@ static int is_quantity(const plan_file *f, const char *name, const char **names,
     return 0;
 }
 
-/* One figure: known keys, a kind, and axes that exist. */
+/* Each key on its own in a figure that is otherwise sound, so that the error stands where the key does; then the whole. */
+static int check_figure_keys(plan_file *f, hs_node *map)
+{
+    char why[512];
+    size_t before = f->errors.n;
+    for (size_t i = 0; i < map->n; i++) {
+        json_t *one = json_pack("{s:s, s:s, s:s}", "kind", "line", "x", "x", "y", "y");
+        json_object_set_new(one, map->key[i]->text, hs_node_json(map->item[i]));
+        if (hs_figure_check(one, why, sizeof why)) hs_errors_add(&f->errors, map->key[i], "%s", why);
+        json_decref(one);
+    }
+    json_t *all = hs_node_json(map);
+    if (f->errors.n == before && hs_figure_check(all, why, sizeof why)) hs_errors_add(&f->errors, map, "%s", why);
+    json_decref(all);
+    return f->errors.n > before ? -1 : 0;
+}
+
+/* A name as a figure may write it, without "task.", "variant." or "train." in front. */
+static const char *bare_name(const char *name)
+{
+    static const char *const sections[] = { "task.", "variant.", "train." };
+    for (size_t i = 0; i < 3; i++)
+        if (!strncmp(name, sections[i], strlen(sections[i]))) return name + strlen(sections[i]);
+    return name;
+}
+
+/* One figure: keys and types, and axes that exist. */
 static void read_figure(plan_file *f, hs_node *map)
 {
-    static const char *const keys[] = { "kind", "name", "x", "y", "series", "logx", "logy", "title", "xlabel", "ylabel",
-                                        "xmin", "xmax", "ymin", "ymax", "published" };
     static const char *const axes[] = { "x", "y", "series" };
     const char *names[1024];
-    hs_node *kind = hs_node_get(map, "kind");
     size_t n;
     if (map->kind != HS_MAP) {
         hs_errors_add(&f->errors, map, "a figure is a map, as in {kind: line, x: keys, y: best_eval_loss, series: variant}");
         return;
     }
-    hs_node_known(map, "a figure", keys, sizeof keys / sizeof *keys, &f->errors);
-    if (!kind) hs_errors_add(&f->errors, map, "a figure needs a kind: line or curve");
-    else if (kind->kind != HS_SCALAR || (strcmp(kind->text, "line") && strcmp(kind->text, "curve")))
-        hs_errors_add(&f->errors, kind, "kind must be line or curve");
+    if (check_figure_keys(f, map) || !f->task) return;
     for (size_t i = 0; i < 3; i++) {
         hs_node *a = hs_node_get(map, axes[i]);
-        if (!a) continue;
-        if (a->kind != HS_SCALAR) hs_errors_add(&f->errors, a, "'%s' of a figure is one name", axes[i]);
-        else if (f->task && !is_quantity(f, a->text, names, &n, 1024)) {
-            const char *near = hs_nearest(a->text, names, n);
-            hs_errors_add(&f->errors, a, "'%s' of a figure must be an option, a metric or variant, label, seed, step, not '%s'%s%s%s",
-                          axes[i], a->text, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
-        }
+        if (!a || is_quantity(f, bare_name(a->text), names, &n, 1024)) continue;
+        const char *near = hs_nearest(a->text, names, n);
+        hs_errors_add(&f->errors, a, "'%s' of a figure must be an option, a metric or variant, seed, step, not '%s'%s%s%s",
+                      axes[i], a->text, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
     }
-    for (size_t i = 0; i < map->n; i++)
-        if (!strncmp(map->key[i]->text, "log", 3) && strcmp(map->item[i]->text ? map->item[i]->text : "", "true") &&
-            strcmp(map->item[i]->text ? map->item[i]->text : "", "false"))
-            hs_errors_add(&f->errors, map->item[i], "%s must be true or false", map->key[i]->text);
 }
 
 /* figures: a list of maps. */
