@@ -80,11 +80,7 @@ static void dpfp_row_backward(const k_features *f, const float *x, const float *
 /* The largest u of a row, or the largest +-u. */
 static float largest(const k_features *f, const float *u)
 {
-    float max = -INFINITY;
-    if (f->favor == K_FAVOR_POSITIVE) return k_smax(f->m, u);
-    #pragma omp simd reduction(max : max)
-    for (int r = 0; r < f->m; r++) max = fabsf(u[r]) > max ? fabsf(u[r]) : max;
-    return max;
+    return f->favor == K_FAVOR_POSITIVE ? k_smax(f->m, u) : largest_magnitude(f->m, u);
 }
 
 /* u[n,m] = W x' and eta[n] of x[n,D]; returns what stabilises them as keys. */

@@ -3,6 +3,7 @@
 #define KERNELS_CPU_FEATURES_INTERNAL_H
 #include "kernels/features.h"
 #include <math.h>
+#include <string.h>
 
 /* rr[4D] = [r; r] of x[D] with r = [relu(x); relu(-x)], so that r_((i-s) mod 2D) = rr[2D+i-s] is a contiguous load. */
 static inline void rectify(int D, const float *restrict x, float *restrict rr)
@@ -30,5 +31,21 @@ static inline float input_scale(const k_features *f)
 static inline float front(const k_features *f)
 {
     return 1 / sqrtf((float)(f->favor == K_FAVOR_HYPERBOLIC ? 2 * f->m : f->m));
+}
+
+/* The largest |u| of u[m]; NaN if there is one.  As integers, magnitudes have the order of their numbers, and compilers
+ * vectorise an integer maximum without leave to forget about NaN. */
+static inline float largest_magnitude(int m, const float *u)
+{
+    uint32_t max = 0;
+    for (int r = 0; r < m; r++) {
+        uint32_t bits;
+        memcpy(&bits, u + r, sizeof bits);
+        bits &= 0x7fffffff;
+        max = bits > max ? bits : max;
+    }
+    float largest;
+    memcpy(&largest, &max, sizeof largest);
+    return largest;
 }
 #endif

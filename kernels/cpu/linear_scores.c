@@ -78,10 +78,8 @@ static void both_exp(int m, const float *restrict u, float shift, float *restric
 /* sum_r a_r exp(shift + u_r) + a_(m+r) exp(shift - u_r).  u[m] becomes E where that is safe; *g tells. */
 static float cosh_row(int m, float shift, const float *restrict a, float *restrict u, float *g, float *restrict e)
 {
-    float max = 0, sum = 0;
-    #pragma omp simd reduction(max : max)
-    for (int r = 0; r < m; r++) max = fabsf(u[r]) > max ? fabsf(u[r]) : max;
-    if (max <= SAFE && fabsf(shift) <= SAFE) {
+    float sum = 0;
+    if (largest_magnitude(m, u) <= SAFE && fabsf(shift) <= SAFE) {
         k_sexp(m, u, u);
         #pragma omp simd reduction(+ : sum)
         for (int r = 0; r < m; r++) sum += a[r] * u[r] + a[m + r] / u[r];
