@@ -63,7 +63,7 @@ static void begin(checking *c, hs_verdict *v, hs_progress *progress)
     static const char *const args[] = {"worker", NULL};
     char why[256] = "";
     json_t *message = json_pack("{s:s}", "check", v->path);
-    hs_progress_say(progress, "checking %s", v->path);
+    if (!progress->quiet) hs_progress_say(progress, "checking %s", v->path);
     *c = (checking){.verdict = v, .deadline = now_seconds() + HS_GATE_SECONDS};
     if (hs_child_start(&c->child, args, why, sizeof why) < 0 || hs_line_write(c->child.in, message) < 0) {
         v->status = HS_TIMEOUT;

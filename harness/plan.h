@@ -32,6 +32,7 @@ typedef struct hs_plan {
     json_t *figures;                    /* as written, checked: [{"kind","x","y","series",...}] */
     json_t *text;                       /* the whole file as JSON, for the record */
     int jobs;                           /* 0: not said */
+    int partial;                        /* narrowed by --only or --set: the experiment keeps its other cells */
     hs_catalog *catalog;
 } hs_plan;
 

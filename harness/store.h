@@ -28,7 +28,7 @@ const char *hs_store_error(const hs_store *);
 const char *hs_store_default_path(void);    /* $HARNESS_DB, else results/harness.db */
 
 /* Records the experiment (text, file, time, environment) and its cells in order; rows of cells that the file no
- * longer has leave the experiment, not the store. */
+ * longer has leave the experiment, not the store; none do when the plan is partial. */
 int hs_store_plan(hs_store *, const hs_plan *);
 /* The machine and its software (`harness env --json`): experiments and results recorded from now on name it. */
 int hs_store_environment(hs_store *, const json_t *environment);

@@ -100,7 +100,8 @@ int hs_store_plan(hs_store *s, const hs_plan *plan)
     if (store_begin(s) != 0) return -1;
     sqlite3_int64 id = 0;
     int ok = store_reap(s) == 0 && (id = put_experiment(s, plan)) != 0 &&
-             hs_sql_do(s->db, "DELETE FROM membership WHERE experiment=?", "i", id) == SQLITE_DONE && put_cells(s, plan, id);
+             (plan->partial || hs_sql_do(s->db, "DELETE FROM membership WHERE experiment=?", "i", id) == SQLITE_DONE) &&
+             put_cells(s, plan, id);
     return store_end(s, ok);
 }
 
