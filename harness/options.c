@@ -79,13 +79,15 @@ static int edit_distance(const char *a, const char *b)
     return d[na % 3][nb];
 }
 
-/* A typo changes one letter of a short name, two or three of a long one; the first of equals wins. */
+/* A typo changes one letter of a short name, but not its first ("gpu" is no "cpu"), and two or three of a long
+ * one; the first of equals wins. */
 const char *hs_nearest(const char *name, const char *const *names, size_t n)
 {
     size_t len = strlen(name);
     int best = len <= 3 ? 2 : len <= 7 ? 3 : 4;
     const char *found = NULL;
     for (size_t i = 0; i < n; i++) {
+        if (len <= 3 && name[0] != names[i][0]) continue;
         int d = edit_distance(name, names[i]);
         if (d < best) best = d, found = names[i];
     }
@@ -122,7 +124,7 @@ static int refuse_choice(const attn_opt *o, const char *got, char *why, size_t n
     while (n < 64 && choice_name(o->choices, n, names[n], sizeof names[n])) list[n] = names[n], n++;
     near = hs_nearest(got, list, (size_t)n);
     hs_opt_range(o, range, sizeof range);
-    return refuse(why, nwhy, "%s must be %s, not '%s'%s%s%s", o->name, range, got, near ? ": did you mean '" : "",
+    return refuse(why, nwhy, "%s must be %s, not '%s'%s%s%s", o->name, range, got, near ? "; did you mean '" : "",
                   near ? near : "", near ? "'?" : "");
 }
 

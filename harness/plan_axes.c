@@ -237,28 +237,41 @@ static void refuse_unknown(const plan_group *g, hs_node *key, const char *name, 
                   near ? "'?" : "");
 }
 
+/* What the reading of one map of options carries along. */
+typedef struct reading {
+    plan_group *g;
+    const char *what;                   /* "variant linear" */
+    json_t *seen;                       /* names so far: stop: {loss: 1} and stop.loss: 1 are the same */
+    hs_errors *e;
+} reading;
+
 /* Reads the entries of a map whose names begin with prefix. */
-static void read_map(plan_group *g, hs_node *map, const char *prefix, const char *what, const char *const *skip, hs_errors *e)
+static void read_map(const reading *r, hs_node *map, const char *prefix, const char *const *skip)
 {
     for (size_t i = 0; i < map->n; i++) {
         char name[256];
-        int skipped = 0, untyped = !g->table[0] && !g->table[1];
-        for (size_t j = 0; skip && skip[j]; j++) skipped |= !strcmp(map->key[i]->text, skip[j]);
+        hs_node *key = map->key[i], *value = map->item[i];
+        int skipped = 0, untyped = !r->g->table[0] && !r->g->table[1];
+        for (size_t j = 0; skip && skip[j]; j++) skipped |= !strcmp(key->text, skip[j]);
         if (skipped) continue;
-        snprintf(name, sizeof name, "%s%s", prefix, map->key[i]->text);
-        if (untyped || plan_group_find(g, name)) plan_group_set(g, name, map->item[i], e);
-        else if (map->item[i]->kind == HS_MAP && is_prefix(g, name)) {
+        snprintf(name, sizeof name, "%s%s", prefix, key->text);
+        if (json_object_get(r->seen, name)) hs_errors_add(r->e, key, "'%s' of %s is given twice", name, r->what);
+        else if (untyped || plan_group_find(r->g, name)) plan_group_set(r->g, name, value, r->e);
+        else if (value->kind == HS_MAP && is_prefix(r->g, name)) {
             strncat(name, ".", sizeof name - strlen(name) - 1);
-            read_map(g, map->item[i], name, what, NULL, e);
+            read_map(r, value, name, NULL);
         }
-        else if (is_prefix(g, name)) hs_errors_add(e, map->item[i], "'%s' of %s is a map of options", name, what);
-        else refuse_unknown(g, map->key[i], name, what, e);
+        else if (is_prefix(r->g, name)) hs_errors_add(r->e, value, "'%s' of %s is a map of options", name, r->what);
+        else refuse_unknown(r->g, key, name, r->what, r->e);
+        json_object_set_new(r->seen, name, json_true());
     }
 }
 
 /* See plan_internal.h. */
 void plan_group_read(plan_group *g, hs_node *map, const char *what, const char *const *skip, hs_errors *e)
 {
-    if (map->kind == HS_MAP) read_map(g, map, "", what, skip, e);
+    reading r = { g, what, json_object(), e };
+    if (map->kind == HS_MAP) read_map(&r, map, "", skip);
     else if (!hs_node_is_null(map)) hs_errors_add(e, map, "%s: a map of options is expected", what);
+    json_decref(r.seen);
 }

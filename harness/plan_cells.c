@@ -208,15 +208,16 @@ static int check_only(plan_file *f)
     }
     for (size_t i = 0; i < f->args->nonly; i++) {
         const char *only = f->args->only[i];
-        hs_node where = { .kind = HS_MAP, .origin = "--only" };
+        char axis[192], origin[256];
+        hs_node where = { .kind = HS_MAP, .origin = origin };
         size_t len = strcspn(only, "="), j = 0;
-        char axis[192];
         snprintf(axis, sizeof axis, "%.*s", (int)len, only);
+        snprintf(origin, sizeof origin, "--only %s", only);
         while (j < n && strcmp(names[j], axis)) j++;
         if (only[len] && j < n) continue;
         const char *near = hs_nearest(axis, names, n);
         bad++;
-        if (!only[len]) hs_errors_add(&f->errors, &where, "AXIS=VALUE is expected, as in --only variant=linear, not '%s'", only);
+        if (!only[len]) hs_errors_add(&f->errors, &where, "AXIS=VALUE is expected, as in --only variant=linear");
         else hs_errors_add(&f->errors, &where, "this sweep has no axis '%s'%s%s%s", axis, near ? "; did you mean '" : "",
                            near ? near : "", near ? "'?" : "");
     }

@@ -30,7 +30,8 @@ static hs_node *parse_value(const char *text, const char *origin, hs_errors *e)
 static void put(hs_node *map, const char *key, hs_node *value)
 {
     const hs_node *old = hs_node_get(map, key);
-    if (old && old->kind != HS_SCALAR && value->kind == HS_SCALAR) {
+    int was_axis = old && (old->kind == HS_LIST || hs_node_get(old, "from"));
+    if (was_axis && value->kind == HS_SCALAR) {
         hs_node *list = hs_node_new(HS_LIST, NULL, value);
         if (list && !hs_node_append(list, value)) value = list;
     }
