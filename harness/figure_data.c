@@ -319,7 +319,7 @@ void fig_measure(fig *f)
             if (f->logy && p.low <= 0) p.low = p.y;     /* the band ends at the axis, wherever that is: see low in the data */
             f->xmin = fmin(f->xmin, p.x);
             f->xmax = fmax(f->xmax, p.x);
-            f->ymin = fmin(f->ymin, p.low);
+            f->ymin = fmin(f->ymin, p.y >= 0 && p.low < 0 ? 0 : p.low);     /* a loss is not negative, its band may be */
             f->ymax = fmax(f->ymax, p.high);
             s->point[kept++] = s->point[k];
         }

@@ -14,17 +14,21 @@
 
 /* Okabe and Ito's colours, that colour-blind people tell apart; their yellow is too pale for a line on white. */
 static const int colours[] = { 0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7, 0xe69f00, 0x56b4e9, 0x000000, 0x808080 };
-static const int markers[] = { 7, 5, 9, 11, 13, 15 };   /* filled; the hollow one of each is the number before */
-enum { COLOURS = 8, MARKERS = 6, LABEL_MAX = 48 };
+/* Points of gnuplot's cairo terminals: a filled shape, and the hollow one or what comes nearest. */
+static const struct { int filled, hollow; } markers[] = { { 7, 6 }, { 5, 4 }, { 9, 8 }, { 11, 10 }, { 13, 12 }, { 15, 14 },
+                                                          { 1, 1 }, { 3, 3 } };
+static const size_t paper_style = (size_t)-1;           /* of the legend's entry for all published numbers */
+enum { COLOURS = 8, NAME_MAX_LETTERS = 48, NOTE_MAX_LETTERS = 54, GREY = 0x404040 };
 /* The mark of each ending. */
-static const int endings[HS_STATUSES] = { [HS_REFUSED] = 4, [HS_WRONG] = 1, [HS_DIVERGED] = 2, [HS_OOM] = 8,
-                                          [HS_TIMEOUT] = 10, [HS_CRASHED] = 3 };
+static const int endings[HS_STATUSES] = { [HS_REFUSED] = 4, [HS_WRONG] = 12, [HS_DIVERGED] = 2, [HS_OOM] = 8,
+                                          [HS_TIMEOUT] = 10, [HS_CRASHED] = 14 };
 
-static const double page_width = 9, plot_height = 5.2, axis_height = 1.05, row_height = 0.4, title_height = 0.45;
+static const double page_width = 9, plot_height = 5.2, axis_height = 1.15, row_height = 0.4, title_height = 0.6,
+                    sample_width = 0.75, letter_width = 0.158;
 
 /* A user's text as a literal: in single quotes gnuplot expands nothing, and a quote is doubled.  Control characters
  * become spaces, a long text is cut.  The caller frees. */
-static char *literal(const char *text)
+static char *literal(const char *text, size_t most)
 {
     char *clean = strdup(text), *out = malloc(2 * strlen(text) + 8), *o = out;
     if (!clean || !out) abort();
@@ -32,7 +36,7 @@ static char *literal(const char *text)
     size_t letters = 0;
     *o++ = '\'';
     for (const char *p = clean; *p; p++) {
-        if ((*p & 0xc0) != 0x80 && letters++ == LABEL_MAX) {
+        if ((*p & 0xc0) != 0x80 && letters++ == most) {
             o = stpcpy(o, "…");
             break;
         }
@@ -106,6 +110,12 @@ int fig_write_tsv(const fig *f, const char *dir)
     return fclose(out) == 0 ? 0 : -1;
 }
 
+/* Red, green and blue of a series. */
+static int colour_of(const fig_series *s)
+{
+    return s->style == paper_style ? GREY : colours[s->style % COLOURS];
+}
+
 /* ---- text that grows ------------------------------------------------------------------------------------------- */
 typedef struct text { char *s; size_t n; FILE *f; } text;
 
@@ -149,7 +159,7 @@ static void power_text(int n, char out[32])
 static void log_tics(FILE *out, char axis, double low, double high)
 {
     int first = (int)floor(log10(low) + 1e-9), last = (int)ceil(log10(high) - 1e-9), stride = 1 + (last - first) / 8;
-    int few = last - first <= 1;
+    int few = high / low < 100;
     const char *comma = "";
     fprintf(out, "set %ctics (", axis);
     for (int n = first; n <= last; n++)
@@ -205,38 +215,42 @@ static char *axes_text(const fig *f)
 }
 
 /* ---- what is plotted --------------------------------------------------------------------------------------------- */
-/* One series of ours: its band, when some point has several seeds, and its line. */
+/* The 95 % band of one series of ours, when some point has several seeds; where it reaches 0 on a logarithmic axis it
+ * goes on below the axis. */
+static void plot_band(FILE *out, const fig *f, size_t i, int index)
+{
+    const fig_series *s = &f->series[i];
+    size_t k = 0;
+    while (k < s->npoints && s->point[k].n < 2) k++;
+    if (k == s->npoints || s->published) return;
+    char *low = f->logy ? format("($3 > 0 ? $3 : %.3g)", f->ymin * 1e-3) : strdup("3");
+    fprintf(out, "'%s.tsv' index %d using 1:%s:4 with filledcurves linecolor rgb '#%06x' notitle, \\\n     ", f->name, index,
+            low, colour_of(s));
+    free(low);
+}
+
+/* How a series looks, as arguments of plot, arrow and point: colour, and dashes once the colours are used up. */
+static char *line_style(const fig_series *s)
+{
+    const char *dash = s->published ? "(4,4)" : s->style < COLOURS ? "solid" : s->style < 2 * COLOURS ? "(8,3)" : "(1,3)";
+    return format("linecolor rgb '#%06x' linewidth %s dashtype %s", colour_of(s), s->published ? "0.7" : "1.4", dash);
+}
+
+static char *point_style(const fig_series *s)
+{
+    size_t m = s->style == paper_style ? 0 : s->style % COLOURS;
+    return format("pointtype %d pointsize %s", s->published ? markers[m].hollow : markers[m].filled, s->published ? "0.7" : "0.5");
+}
+
+/* The line of one series; a long curve has a marker here and there. */
 static void plot_series(FILE *out, const fig *f, size_t i, int index)
 {
     const fig_series *s = &f->series[i];
-    int colour = colours[s->style % COLOURS], marker = markers[s->style % MARKERS], band = 0;
-    for (size_t k = 0; k < s->npoints; k++) band |= s->point[k].n > 1;
-    char *name = literal(s->name), floor_text[32];
-    hs_exact(f->logy ? f->ymin * 1e-3 : -INFINITY, floor_text);
-    if (band && f->logy)
-        fprintf(out, "'%s.tsv' index %d using 1:($3 > 0 ? $3 : %s):4 with filledcurves linecolor rgb '#%06x' notitle, \\\n     ",
-                f->name, index, floor_text, colour);
-    else if (band)
-        fprintf(out, "'%s.tsv' index %d using 1:3:4 with filledcurves linecolor rgb '#%06x' notitle, \\\n     ",
-                f->name, index, colour);
-    fprintf(out, "'%s.tsv' index %d using 1:2 with linespoints linecolor rgb '#%06x' linewidth 1.4 dashtype %s pointtype %d "
-            "pointsize 0.5 pointinterval %d title %s, \\\n     ", f->name, index, colour,
-            s->style < COLOURS ? "solid" : s->style < 2 * COLOURS ? "'-'" : "'.'", marker,
-            f->curve ? (int)(1 + s->npoints / 9) : 1, name);
-    free(name);
-}
-
-/* One series of a paper: thin, dashed, hollow, in the colour of ours. */
-static void plot_published(FILE *out, const fig *f, size_t i, int index)
-{
-    const fig_series *s = &f->series[i];
-    int ours = s->style < f->ours;
-    char *name = literal(s->name), *title = ours ? strdup("notitle") : format("title %s", name);
-    fprintf(out, "'%s.tsv' index %d using 1:2 with linespoints linecolor rgb '#%06x' linewidth 0.7 dashtype (4,4) "
-            "pointtype %d pointsize 0.75 %s, \\\n     ", f->name, index, colours[s->style % COLOURS],
-            markers[s->style % MARKERS] - 1, title);
-    free(name);
-    free(title);
+    char *line = line_style(s), *point = point_style(s);
+    fprintf(out, "'%s.tsv' index %d using 1:2 with linespoints %s %s pointinterval %d notitle, \\\n     ", f->name, index, line,
+            point, f->curve && !s->published ? (int)(1 + s->npoints / 9) : 1);
+    free(line);
+    free(point);
 }
 
 /* How many marks an ending has. */
@@ -247,16 +261,17 @@ static size_t count_marks(const fig *f, int status)
     return n;
 }
 
-/* The arguments of gnuplot's plot. */
+/* The arguments of gnuplot's plot: bands below, then lines, then marks. */
 static char *plot_text(const fig *f)
 {
     text t;
     int index = 0;
     text_open(&t);
-    for (size_t i = 0; i < f->nseries; i++) {
-        if (f->series[i].npoints == 0) continue;
-        (f->series[i].published ? plot_published : plot_series)(t.f, f, i, index++);
-    }
+    for (size_t i = 0; i < f->nseries; i++)
+        if (f->series[i].npoints) plot_band(t.f, f, i, index++);
+    index = 0;
+    for (size_t i = 0; i < f->nseries; i++)
+        if (f->series[i].npoints) plot_series(t.f, f, i, index++);
     for (int status = 0; status < HS_STATUSES; status++)
         if (count_marks(f, status))
             fprintf(t.f, "'%s.tsv' index %d using 1:2:3 axes x1y2 with points linecolor rgb variable linewidth 1.2 pointtype %d "
@@ -266,34 +281,87 @@ static char *plot_text(const fig *f)
 }
 
 /* ---- below the plot ---------------------------------------------------------------------------------------------- */
-/* The entries of the legend, and how many stand in one row. */
-static size_t legend(const fig *f, size_t *columns)
+/* Where text may be put: centimetres from the left and from the bottom become fractions of the page. */
+typedef struct page { FILE *out; double height; int label; } page;
+
+/* Text that begins at a place. */
+static void put_text(page *p, double x, double y, const char *words, size_t most)
 {
-    size_t entries = 0, longest = 1;
-    for (size_t i = 0; i < f->nseries; i++) {
-        const fig_series *s = &f->series[i];
-        if (s->npoints == 0 || (s->published && s->style < f->ours)) continue;
-        size_t letters = 0;
-        for (const char *p = s->name; *p; p++) letters += (*p & 0xc0) != 0x80;
-        if (letters > LABEL_MAX) letters = LABEL_MAX;
-        if (letters > longest) longest = letters;
-        entries++;
-    }
-    *columns = (size_t)(page_width / (1.25 + 0.165 * (double)longest));
-    if (*columns < 1) *columns = 1;
-    if (*columns > 4) *columns = 4;
-    return (entries + *columns - 1) / *columns;
+    char *quoted = literal(words, most);
+    fprintf(p->out, "set label %d %s at screen %.4f, screen %.4f left noenhanced front textcolor rgb '#%06x'\n", ++p->label, quoted,
+            x / page_width, y / p->height, GREY);
+    free(quoted);
 }
 
-/* One line below the legend, with a mark before it when pointtype is not 0. */
-static void write_note(FILE *out, int line, double y, int pointtype, const char *note)
+/* A point, in the words of point_style and a colour. */
+static void put_point(page *p, double x, double y, const char *style, int colour)
 {
-    char *words = literal(note), point[112] = "";
-    if (pointtype)
-        snprintf(point, sizeof point, "point pointtype %d pointsize 0.6 linewidth 1.2 linecolor rgb '#404040' offset 0.6,0", pointtype);
-    fprintf(out, "set label %d %s at screen %.4f, screen %.4f left noenhanced front textcolor rgb '#404040' %s\n", line, words,
-            pointtype ? 0.05 : 0.03, y, point);
-    free(words);
+    fprintf(p->out, "set label %d '' at screen %.4f, screen %.4f front point %s linecolor rgb '#%06x'\n", ++p->label, x / page_width,
+            y / p->height, style, colour);
+}
+
+/* One entry of the legend. */
+static void put_entry(page *p, const fig_series *s, const char *name, double x, double y)
+{
+    char *line = line_style(s), *point = point_style(s);
+    fprintf(p->out, "set arrow from screen %.4f, screen %.4f to screen %.4f, screen %.4f nohead front %s\n", x / page_width,
+            y / p->height, (x + 0.6) / page_width, y / p->height, line);
+    put_point(p, x + 0.3, y, point, colour_of(s));
+    put_text(p, x + sample_width, y, name, NAME_MAX_LETTERS);
+    free(line);
+    free(point);
+}
+
+/* Centimetres that an entry takes. */
+static double entry_width(const char *name)
+{
+    size_t letters = 0;
+    for (const char *p = name; *p && letters < NAME_MAX_LETTERS; p++) letters += (*p & 0xc0) != 0x80;
+    return sample_width + letter_width * (double)letters + 0.3;
+}
+
+/* The legend's entries: every series that is seen, a published one only when none of ours has its name; and one for all
+ * of those. */
+typedef struct legend { const fig_series **entry; fig_series paper; size_t n, rows; } legend;
+
+static void legend_init(legend *l, const fig *f)
+{
+    *l = (legend){ .entry = calloc(f->nseries + 1, sizeof *l->entry), .rows = 1,
+                   .paper = { .name = "published", .published = 1, .style = paper_style } };
+    if (!l->entry) abort();
+    for (size_t i = 0; i < f->nseries; i++)
+        if (f->series[i].npoints && !(f->series[i].published && f->series[i].style < f->ours)) l->entry[l->n++] = &f->series[i];
+    if (f->nseries > f->ours) l->entry[l->n++] = &l->paper;
+}
+
+/* The widths of the columns when the entries stand in so many rows; their sum. */
+static double legend_width(const legend *l, size_t rows, double *width)
+{
+    double sum = 0;
+    for (size_t i = 0; i < l->n; i++) {
+        double w = entry_width(l->entry[i]->name), *column = &width[i / rows];
+        if (i % rows == 0) *column = 0;
+        if (w > *column) {
+            sum += w - *column;
+            *column = w;
+        }
+    }
+    return sum;
+}
+
+/* Writes the legend column by column, in the fewest rows that fit, centred, its first row at y; the fewest rows are
+ * found when nothing is written yet (p NULL). */
+static void put_legend(page *p, legend *l, double y)
+{
+    double *width = calloc(l->n + 1, sizeof *width), x;
+    if (!width) abort();
+    while (legend_width(l, l->rows, width) > page_width - 0.2 && l->rows < l->n) l->rows++;
+    x = 0.5 * (page_width - legend_width(l, l->rows, width)) + 0.1;
+    for (size_t i = 0; p && i < l->n; i++) {
+        put_entry(p, l->entry[i], l->entry[i]->name, x, y - row_height * (double)(i % l->rows));
+        if ((i + 1) % l->rows == 0) x += width[i / l->rows];
+    }
+    free(width);
 }
 
 /* The values that an axis cut off. */
@@ -305,34 +373,40 @@ static size_t count_beyond(const fig *f)
     return n;
 }
 
-/* The remarks: endings with the first reason, what is missing, what is not shown, what is dashed.  y of the first and the
- * step to the next are fractions of the page; returns the count, and writes when out is not NULL. */
-static int write_notes(FILE *out, const fig *f, double y, double step)
+/* The remarks that hold for the whole figure, one line; the caller frees. */
+static char *remarks(const fig *f)
 {
-    int lines = 0;
-    const int published = f->nseries > f->ours;
+    text t;
+    size_t beyond = count_beyond(f);
+    const char *then = "";
+    text_open(&t);
+    if (f->missing) fprintf(t.f, "%zu of %zu cells missing", f->missing, f->cells), then = "; ";
+    if (beyond) fprintf(t.f, "%s%zu %s above the axis", then, beyond, beyond == 1 ? "value lies" : "values lie"), then = "; ";
+    if (f->dropped) fprintf(t.f, "%s%zu not shown (nan%s)", then, f->dropped, f->logx || f->logy ? " or not positive" : "");
+    return text_take(&t);
+}
+
+/* One line for each kind of ending, with its first reason, then the remarks; the first line at y.  p NULL: only counts. */
+static size_t put_notes(page *p, const fig *f, double y)
+{
+    size_t lines = 0;
     for (int status = 0; status < HS_STATUSES; status++) {
         size_t n = count_marks(f, status), i = 0;
         if (n == 0) continue;
         while ((int)f->mark[i].status != status) i++;
-        char *note = format("%s (%zu)%s%s", hs_status_names[status], n, f->mark[i].reason ? ": " : "",
-                            f->mark[i].reason ? f->mark[i].reason : "");
-        if (out) write_note(out, lines + 1, y - step * lines, endings[status], note);
+        const char *reason = f->mark[i].reason;
+        char *note = format("%s (%zu)%s%s", hs_status_names[status], n, reason ? ": " : "", reason ? reason : "");
+        char *point = format("pointtype %d pointsize 0.6 linewidth 1.2", endings[status]);
+        if (p) put_point(p, 0.4, y - row_height * (double)lines, point, GREY);
+        if (p) put_text(p, 0.65, y - row_height * (double)lines, note, NOTE_MAX_LETTERS);
         lines++;
         free(note);
+        free(point);
     }
-    size_t beyond = count_beyond(f);
-    char *notes[] = { f->missing ? format("%zu of %zu cells missing", f->missing, f->cells) : NULL,
-                      f->dropped ? format("%zu values not shown: %s", f->dropped,
-                                          f->logx || f->logy ? "no number, or not positive" : "no number") : NULL,
-                      beyond ? format("%zu values lie above the axis", beyond) : NULL,
-                      published ? strdup("dashed, hollow: published") : NULL };
-    for (size_t i = 0; i < sizeof notes / sizeof *notes; i++) {
-        if (!notes[i]) continue;
-        if (out) write_note(out, lines + 1, y - step * lines, 0, notes[i]);
-        lines++;
-        free(notes[i]);
-    }
+    char *rest = remarks(f);
+    if (*rest && p) put_text(p, 0.3, y - row_height * (double)lines, rest, NOTE_MAX_LETTERS);
+    lines += *rest != '\0';
+    free(rest);
     return lines;
 }
 
@@ -358,23 +432,36 @@ static int fill(FILE *in, FILE *out, const place *places, size_t n)
     return ferror(out) ? -1 : 0;
 }
 
+/* Legend and notes as commands, and the heights that follow from them; the caller frees. */
+static char *below_text(const fig *f, double *below, double *height)
+{
+    legend l;
+    text t;
+    legend_init(&l, f);
+    put_legend(NULL, &l, 0);
+    double rows = row_height * (double)(l.n ? l.rows : 0) + 0.1;
+    *below = rows + row_height * (double)put_notes(NULL, f, 0) + 0.1;
+    *height = (*f->title ? title_height : 0.15) + plot_height + axis_height + *below;
+    text_open(&t);
+    page p = { t.f, *height, 0 };
+    put_legend(&p, &l, *below - 0.5 * row_height);
+    put_notes(&p, f, *below - rows - 0.5 * row_height);
+    if (f->xmin > f->xmax) fprintf(t.f, "set label %d 'no cell has finished yet' at graph 0.5, graph 0.5 center\n", p.label + 1);
+    free(l.entry);
+    return text_take(&t);
+}
+
 /* The script of a figure from its template, already open. */
 static int write_script(const fig *f, FILE *in, FILE *out)
 {
-    size_t columns, rows = legend(f, &columns);
-    int lines = write_notes(NULL, f, 0, 0);
-    double title = *f->title ? title_height : 0.15, below = row_height * ((double)rows + lines) + 0.1;
-    double height = title + plot_height + axis_height + below;
-    text notes;
-    text_open(&notes);
-    write_notes(notes.f, f, (row_height * (lines - 0.4)) / height, row_height / height);
-    if (f->xmin > f->xmax) fputs("set label 99 'no cell has finished yet' at graph 0.5, graph 0.5 center\n", notes.f);
+    double below, height;
+    char *notes = below_text(f, &below, &height);
     place places[] = {
-        { "NAME", strdup(f->name) }, { "TITLE", literal(f->title) }, { "XLABEL", literal(f->xlabel) },
-        { "YLABEL", literal(f->ylabel) }, { "RANGES", axes_text(f) }, { "TOP", format("%.4f", 1 - title / height) },
-        { "BOTTOM", format("%.4f", (axis_height + below) / height) }, { "KEY", format("%.4f", below / height) },
-        { "COLUMNS", format("%zu", columns) }, { "NOTES", text_take(&notes) }, { "WIDTH", format("%.2f", page_width) },
-        { "HEIGHT", format("%.2f", height) }, { "PLOT", plot_text(f) },
+        { "NAME", strdup(f->name) }, { "TITLE", literal(f->title, 64) }, { "XLABEL", literal(f->xlabel, NOTE_MAX_LETTERS) },
+        { "YLABEL", literal(f->ylabel, 40) }, { "RANGES", axes_text(f) }, { "BELOW", notes },
+        { "TOP", format("%.4f", (below + axis_height + plot_height) / height) },
+        { "BOTTOM", format("%.4f", (below + axis_height) / height) }, { "PLOT", plot_text(f) },
+        { "WIDTH", format("%.2f", page_width) }, { "HEIGHT", format("%.2f", height) },
         { "PIXELS", format("%.0f,%.0f", page_width / 2.54 * 300, height / 2.54 * 300) },
         { "POINTS", format("%.0f,%.0f", page_width / 2.54 * 72, height / 2.54 * 72) } };
     int rc = fill(in, out, places, sizeof places / sizeof *places);
