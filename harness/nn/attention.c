@@ -139,7 +139,8 @@ nn_id nn_attention(nn_graph *g, const nn_mixer_spec *spec, const char *prefix, n
 /* Input i as a strided tensor over its data. */
 static attn_tensor strided(const nn_graph *g, const node *n, int i, int64_t H, int64_t T, int64_t D)
 {
-    return n->in[i] < 0 ? (attn_tensor){ 0 } : nn_tensor_of(g->tensors[n->in[i]].data, H, T, D, 0);
+    static const attn_tensor absent;
+    return n->in[i] < 0 ? absent : nn_tensor_of(g->tensors[n->in[i]].data, H, T, D, 0);
 }
 
 /* Where the variant writes the gradient of input i: nowhere, into it, or beside it when it must be added. */

@@ -57,7 +57,7 @@ nn_id nn_fail(nn_graph *g, int code, const char *format, ...)
 const char *nn_dims_text(attn_dims dims, char *out, size_t n)
 {
     size_t used = (size_t)snprintf(out, n, "[");
-    for (int i = 0; i < dims.n && used < n; i++)
+    for (int i = 0; i < dims.n && i < ATTN_MAX_DIMS && used < n; i++)
         used += (size_t)snprintf(out + used, n - used, "%s%lld", i ? "," : "", (long long)dims.d[i]);
     if (used < n)
         snprintf(out + used, n - used, "]");
@@ -274,7 +274,12 @@ int nn_graph_compile(nn_graph *g, char *why, size_t nwhy)
 
 /* ---- replaying ---------------------------------------------------------------------------------------------------- */
 
-attn_dims nn_dims(const nn_graph *g, nn_id id) { return id < 0 ? (attn_dims){ 0 } : g->tensors[id].dims; }
+attn_dims nn_dims(const nn_graph *g, nn_id id)
+{
+    static const attn_dims none;
+    return id < 0 ? none : g->tensors[id].dims;
+}
+
 void *nn_data(nn_graph *g, nn_id id) { return id < 0 ? NULL : g->tensors[g->tensors[id].root].data; }
 void *nn_grad(nn_graph *g, nn_id id) { return id < 0 ? NULL : g->tensors[g->tensors[id].root].grad; }
 

@@ -127,7 +127,8 @@ static int save(loop *l)
     if (!extra)
         return because(l, TASK_FAILED, "out of host memory for the checkpoint");
     memcpy(extra, &l->at, sizeof l->at);
-    memcpy(extra + sizeof l->at, l->history, rows);
+    if (rows)
+        memcpy(extra + sizeof l->at, l->history, rows);
     int rc = nn_checkpoint_save(l->t->params, l->t->call->checkpoint, extra, sizeof l->at + rows, why, sizeof why);
     free(extra);
     if (rc)
