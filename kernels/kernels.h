@@ -64,7 +64,7 @@ void k_free(k_dev *, void *);                   /* NULL is fine */
 void k_set_phase(k_dev *, k_phase);
 void k_memory_read(const k_dev *, k_memory *);
 void k_set_limit(k_dev *, size_t bytes);        /* k_alloc beyond it fails with K_ENOMEM; 0: no limit */
-int  k_check_guards(k_dev *, char *what, size_t nwhat);  /* K_EGUARD and "activation buffer of 4096 bytes, 3 bytes past its end" */
+int  k_check_guards(k_dev *, char *what, size_t nwhat);  /* K_EGUARD and "activations buffer of 4096 bytes, 3 bytes past its end" */
 
 /* An arena: one block, filled from the front, emptied at once. */
 typedef struct k_arena { k_dev *dev; char *base; size_t size, used, peak; } k_arena;
@@ -98,6 +98,7 @@ void k_mul(k_dev *, k_dtype, int64_t n, void *out, const void *x, const void *y)
 void k_add_bias(k_dev *, k_dtype, int64_t rows, int64_t d, void *x, const void *bias);   /* x[rows,d] += bias[d] */
 void k_sum_rows(k_dev *, k_dtype, int64_t rows, int64_t d, const void *x, void *out);    /* out[d] += sum over rows */
 typedef enum k_unary { K_RELU, K_SIGMOID, K_TANH, K_EXP, K_SILU, K_GELU, K_SOFTPLUS, K_ELU1, K_UNARIES } k_unary;
+/* gelu is x times the normal distribution function (erf); elu1 is elu + 1; softplus is exact for all x. */
 void k_unary_forward(k_dev *, k_dtype, k_unary, int64_t n, void *y, const void *x);
 void k_unary_backward(k_dev *, k_dtype, k_unary, int64_t n, void *dx, const void *dy, const void *x, const void *y); /* dx += */
 
@@ -130,12 +131,16 @@ double k_sum_squares(k_dev *, k_dtype, int64_t n, const void *x);               
 int    k_all_finite(k_dev *, k_dtype, int64_t n, const void *x);                         /* waits */
 
 /* ---- randomness: Philox4x32-10, counter-based, same bits on every device --------------------------------------- */
-/* Element i of stream (seed, stream, draw) depends on nothing else.  See kernels/philox.h for the layout. */
+/* Element i of stream (seed, stream, draw) depends on nothing else.  It is made of word i % 4 of counter block
+ * i / 4 (kernels/philox.h): uniform from the word's 32 bits; normal from the words of its pair, i and i ^ 1
+ * (kernels/normal.h).  All is computed in double and rounded last: the values of K_F32 are the rounded values of
+ * K_F64, except that a uniform number that rounds up to hi becomes the number below it. */
 typedef struct k_rng { uint64_t seed; uint32_t stream, draw; } k_rng;
 void k_random_uniform(k_dev *, k_dtype, int64_t n, void *x, k_rng, double lo, double hi); /* in [lo, hi) */
 void k_random_normal(k_dev *, k_dtype, int64_t n, void *x, k_rng, double mean, double sd); /* Box-Muller on pairs */
 /* Random features, [blocks][m,D]: orthonormal rows in blocks of D (QR of a Gaussian, signs of R's diagonal),
- * scaled as ATTN_INIT_ORTHO_CHI (chi = 1) or to sqrt(D) (chi = 0).  Computed in double on the host. */
+ * scaled as ATTN_INIT_ORTHO_CHI (chi = 1) or to sqrt(D) (chi = 0).  Computed in double on the host, in room from
+ * the heap. */
 void k_random_orthogonal(k_dev *, k_dtype, int64_t blocks, int64_t m, int64_t D, void *x, k_rng, int chi);
 
 #ifdef __cplusplus

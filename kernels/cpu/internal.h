@@ -13,6 +13,9 @@ enum { CHUNK = 16384, SERIAL_BELOW = 2 * CHUNK };
 
 #define K_PRAGMA(x) _Pragma(#x)
 #define SIMD K_PRAGMA(omp simd)
+#ifdef __clang__
+#pragma clang diagnostic ignored "-Wpass-failed"        /* in double some of these loops call libm and stay scalar */
+#endif
 
 /* Runs body for lo, hi over [0,n) in steps of grain; work: elements touched in all, few means no threads. */
 #define IN_STEPS(dev, n, grain, work, ...)                                                        \

@@ -151,6 +151,24 @@ static void naive_scatter(const problem *p, double **b)
 {
     ROWS COLUMNS b[0][p->index[r] * p->d + j] += b[1][r * p->d + j];
 }
+/* Twice, so that the ones of the first move are taken away. */
+static void run_one_hot(k_dev *v, k_dtype t, const problem *p, void **b)
+{
+    int32_t *shown = calloc((size_t)p->rows * 2 + 1, sizeof *shown), *first = shown + p->rows;
+    k_zero(v, b[0], (size_t)p->n * k_dtype_size(t));
+    for (int64_t r = 0; r < p->rows; r++)
+        first[r] = (int32_t)((p->index[r] + 1) % p->d);
+    k_one_hot_move(v, t, p->rows, p->d, b[0], first, shown);
+    for (int64_t r = 0; r < p->rows; r++)
+        first[r] = p->index[r] < 0 ? 0 : p->index[r];
+    k_one_hot_move(v, t, p->rows, p->d, b[0], first, shown);
+    assert_memory_equal(shown, first, (size_t)p->rows * sizeof *shown);
+    free(shown);
+}
+static void naive_one_hot(const problem *p, double **b)
+{
+    ROWS COLUMNS b[0][r * p->d + j] = j == (p->index[r] < 0 ? 0 : p->index[r]);
+}
 static void run_rms(k_dev *v, k_dtype t, const problem *p, void **b)
 {
     k_rms_forward(v, t, p->rows, p->d, 0.1, b[1], b[0]);
@@ -208,6 +226,7 @@ static const kernel_case cases[] = {
     { "unary", run_unary, naive_unary, K_UNARIES, 0 }, { "adam", run_adam, naive_adam, 3, 0 },
     { "add_bias", run_add_bias, naive_add_bias, 1, 0 }, { "sum_rows", run_sum_rows, naive_sum_rows, 1, 0 },
     { "gather_rows", run_gather, naive_gather, 2, 0 }, { "scatter_add_rows", run_scatter, naive_scatter, 1, 0 },
+    { "one_hot_move", run_one_hot, naive_one_hot, 1, 1 },
     { "rms", run_rms, naive_rms, 1, 1 }, { "half_sq", run_half_sq, naive_half_sq, 1, 1 }, { "xent", run_xent, naive_xent, 1, 1 },
 };
 static const struct { int64_t rows, d; } shapes[] = { { 0, 5 }, { 1, 1 }, { 3, 1 }, { 1, 17 }, { 17, 3 }, { 50, 20 }, { 1000, 41 },
