@@ -51,6 +51,7 @@ static int is_fused(const k_linattn *p)
     return p->Tq == 1 && p->Hq == p->Hk && k_linattn_pairs(p) && k_scores_fused(&p->f);
 }
 
+/* n floats in whole cache lines. */
 static size_t round16(size_t n) { return (n + 15) / 16 * 16; }
 
 /* Takes n floats from a cursor, aligned to a cache line. */
@@ -94,6 +95,7 @@ static size_t decode_scratch(const k_linattn *p)
     return 2 * round16(k_features_width(&p->f)) + round16(k_features_work(&p->f, 1));
 }
 
+/* Scratch is for SLOTS units at a time, saved and state for all. */
 void k_slinattn_sizes(const k_linattn *p, k_linattn_sizes *z)
 {
     unit u;
@@ -252,6 +254,7 @@ static void load_all_queries(const unit *u)
     for (int g = 0; g < u->heads; g++) load_queries(u, u->hk * u->heads + g, 0, u->p->Tq, u->a + (size_t)g * u->p->Tq * u->M);
 }
 
+/* num in G and den in h, tile by tile, then o. */
 static void forward_pairs(const unit *u)
 {
     const k_linattn *p = u->p;
@@ -307,6 +310,7 @@ static void backward_pairs_tile(const unit *u, int j0, int j1)
     store_dk(u, j0, j1);
 }
 
+/* da over all tiles, dk and dv of each, then dq. */
 static void backward_pairs(const unit *u)
 {
     const k_linattn *p = u->p;
@@ -327,6 +331,7 @@ static void backward_pairs(const unit *u)
  * the two ranges is empty, so that a walk is all keys and then all queries, or the other way round. */
 typedef struct tile { int k0, k1, q0, q1, past; } tile;
 
+/* x, or the bound that it is beyond. */
 static int between(int x, int lo, int hi) { return x < lo ? lo : x > hi ? hi : x; }
 
 /* Tiles of a walk. */
@@ -492,6 +497,7 @@ static void each_unit(const k_linattn *p, void (*visit)(const k_linattn *p, int 
 /* Where a unit's kappa is saved. */
 static float *saved_kappa(const k_linattn *p, int at) { return (float *)p->saved + (size_t)p->B * p->Hq * p->Tq + at; }
 
+/* o of a unit; kappa is kept for backward. */
 static void forward_unit(const k_linattn *p, int at, int slot)
 {
     unit u = unit_at(p, at, slot);
@@ -505,6 +511,7 @@ static void forward_unit(const k_linattn *p, int at, int slot)
     blind_queries(&u, p->o, p->Dv);
 }
 
+/* dq, dk and dv of a unit; keys that do not exist get 0. */
 static void backward_unit(const k_linattn *p, int at, int slot)
 {
     unit u = unit_at(p, at, slot);
@@ -565,6 +572,7 @@ static void decode_unit(const k_linattn *p, int at, int slot)
     }
 }
 
+/* The methods of the header, unit by unit. */
 void k_slinattn_forward(const k_linattn *p)  { each_unit(p, forward_unit); }
 void k_slinattn_backward(const k_linattn *p) { each_unit(p, backward_unit); }
 void k_slinattn_decode(const k_linattn *p)   { each_unit(p, decode_unit); }

@@ -33,6 +33,7 @@ static int limit(const k_linattn *p, int b, int i)
     return n < 0 ? 0 : n < keys(p, b) ? n : keys(p, b);
 }
 
+/* x[n] . y[n]. */
 static double dot(const double *x, const double *y, int n)
 {
     double s = 0;
