@@ -26,6 +26,7 @@ static double now_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Of the variant's file; "" when it could not be read: then there is nothing to keep a verdict by. */
 static const char *digest_of(const hs_cell *c)
 {
     const char *digest = json_string_value(json_object_get(json_object_get(c->doc, "variant"), "digest"));
@@ -35,7 +36,7 @@ static const char *digest_of(const hs_cell *c)
 const hs_verdict *hs_gate_of(const hs_gate *g, const hs_cell *c)
 {
     for (size_t i = 0; i < g->n; i++)
-        if (!strcmp(g->verdict[i].digest, digest_of(c))) return &g->verdict[i];
+        if (!strcmp(g->verdict[i].digest, digest_of(c)) && !strcmp(g->verdict[i].path, c->variant_path)) return &g->verdict[i];
     return NULL;
 }
 
@@ -86,7 +87,7 @@ static int take_line(checking *c, hs_store *store, const char *line)
         hs_verdict *v = c->verdict;
         v->status = ok ? HS_DONE : HS_WRONG;
         if (!ok && asprintf(&v->reason, "the check is red: %s", why ? why : "it gave no reason") < 0) v->reason = NULL;
-        rc = hs_store_verdict_put(store, v->digest, ok, v->reason, json_object_get(said, "report")) < 0 ? -1 : 0;
+        rc = *v->digest && hs_store_verdict_put(store, v->digest, ok, v->reason, json_object_get(said, "report")) < 0 ? -1 : 0;
     }
     json_decref(said);
     return rc;
@@ -160,7 +161,7 @@ int hs_gate_init(hs_gate *g, hs_store *store, const hs_plan *plan, const hs_gate
     int rc = todo ? 0 : -1;
     for (size_t i = 0; i < g->n && rc == 0; i++) {
         hs_verdict *v = &g->verdict[i];
-        int ok = 1, known = hs_store_verdict_get(store, v->digest, &ok, &v->reason);
+        int ok = 1, known = *v->digest ? hs_store_verdict_get(store, v->digest, &ok, &v->reason) : 0;
         if (known < 0) rc = -1;
         if (known == 0) todo[n++] = v;
         if (known > 0 && !ok) v->status = HS_WRONG;
