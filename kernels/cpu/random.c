@@ -6,21 +6,48 @@
 #include "../cpu.h"
 #include "../normal.h"
 #include <stdlib.h>
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
 
 /* Philox blocks that are drawn at once, four numbers each. */
 enum { BATCH = 32, NUMBERS = 4 * BATCH };
 
 typedef enum law { UNIFORM, NORMAL } law;
 
-/* word[i][b] is word i of counter block first + b. */
+/* Four Philox blocks side by side, each word in the low half of a 64-bit lane; the high halves are rubbish that
+ * no product reads. */
+typedef uint64_t lanes __attribute__((vector_size(32)));
+enum { LANES = 4 };
+
+static inline lanes product_of_low_halves(lanes a, uint64_t b)
+{
+#ifdef __AVX2__
+    return (lanes)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x((long long)b));
+#else
+    return (a & 0xffffffff) * b;
+#endif
+}
+
+/* philox4x32_10 of the counter blocks first .. first + BATCH - 1: word[i][b] is word i of block first + b. */
 static void draw_words(k_rng r, uint64_t first, uint32_t word[4][BATCH])
 {
-    SIMD for (int b = 0; b < BATCH; b++) {
-        const philox4 w = philox4x32_10(r.seed, first + (uint64_t)b, r.stream, r.draw);
-        word[0][b] = w.v[0];
-        word[1][b] = w.v[1];
-        word[2][b] = w.v[2];
-        word[3][b] = w.v[3];
+    for (int b = 0; b < BATCH; b += LANES) {
+        const lanes block = first + (uint64_t)b + (lanes){ 0, 1, 2, 3 }, zero = { 0 };
+        lanes c[4] = { block, block >> 32, zero + r.stream, zero + r.draw };
+        uint32_t k0 = (uint32_t)r.seed, k1 = (uint32_t)(r.seed >> 32);
+        for (int round = 0; round < 10; round++) {
+            const lanes p0 = product_of_low_halves(c[0], 0xD2511F53u), p1 = product_of_low_halves(c[2], 0xCD9E8D57u);
+            c[0] = p1 >> 32 ^ c[1] ^ (uint64_t)k0;
+            c[2] = p0 >> 32 ^ c[3] ^ (uint64_t)k1;
+            c[1] = p1;
+            c[3] = p0;
+            k0 += 0x9E3779B9u;
+            k1 += 0xBB67AE85u;
+        }
+        for (int i = 0; i < 4; i++)
+            for (int l = 0; l < LANES; l++)
+                word[i][b + l] = (uint32_t)c[i][l];
     }
 }
 
@@ -85,6 +112,12 @@ void cpu_random_normal(k_dev *dev, k_dtype t, int64_t n, void *x, k_rng rng, dou
     draw_all(dev, t, NORMAL, n, x, rng, mean, sd, INFINITY);
 }
 
+static void scale(int n, double a, double *x)
+{
+    for (int i = 0; i < n; i++)
+        x[i] *= a;
+}
+
 /* Gram-Schmidt, each row twice, which is enough to be orthogonal to the last digits.  The diagonal of R is
  * positive, so that Q is drawn evenly from the orthogonal matrices.  q [rows,D], rows <= D; c [D] to work in. */
 static void orthonormalise(int rows, int D, double *q, double *c)
@@ -96,8 +129,7 @@ static void orthonormalise(int rows, int D, double *q, double *c)
             k_dgemm(0, 0, 1, D, i, -1, c, i, q, D, 1, x, D);        /* x -= Q^T c */
         }
         k_dgemm(0, 1, 1, 1, D, 1, x, D, x, D, 0, &square, 1);
-        for (int k = 0; k < D; k++)
-            x[k] /= sqrt(square);
+        scale(D, 1 / sqrt(square), x);
     }
 }
 
@@ -119,8 +151,7 @@ static void draw_group(k_dtype t, int64_t first, int rows, int D, void *x, k_rng
             draw_normals(rng, LENGTHS + (uint64_t)(first + r) * stride, D, g);
             k_dgemm(0, 1, 1, 1, D, 1, g, D, g, D, 0, &square, 1);
         }
-        for (int k = 0; k < D; k++)
-            row[k] *= sqrt(square);
+        scale(D, sqrt(square), row);
         write_out(t, x, (first + r) * D, D, row);
     }
 }

@@ -171,6 +171,23 @@ static void check_orthogonal(int64_t blocks, int64_t m, int64_t D, int chi)
     k_free(one, f);
 }
 
+/* Row r is in the direction of numbers 4 r .. of the stream, as long as those from counter block 2^62 + r on. */
+static void random_features_come_from_known_counters(void **state)
+{
+    (void)state;
+    const k_rng r = { 77, 1, 2 };
+    double x[8], z[2][4];
+    k_random_orthogonal(one, K_F64, 1, 2, 4, x, r, 1);
+    for (uint64_t row = 0; row < 2; row++) {
+        const philox4 w = philox4x32_10(r.seed, row ? (1ull << 62) + 1 : 0, r.stream, r.draw);
+        normal_pair(w.v[0], w.v[1], &z[row][0], &z[row][1]);
+        normal_pair(w.v[2], w.v[3], &z[row][2], &z[row][3]);
+    }
+    const double length = sqrt(product(4, x, x));
+    assert_true(fabs(product(4, x, z[0]) - length * sqrt(product(4, z[0], z[0]))) < 1e-13);
+    assert_true(fabs(sqrt(product(4, x + 4, x + 4)) - sqrt(product(4, z[1], z[1]))) < 1e-13);
+}
+
 static void random_features_are_orthogonal(void **state)
 {
     (void)state;
@@ -207,7 +224,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(philox_gives_the_published_vectors), cmocka_unit_test(elements_depend_on_their_index_alone),
         cmocka_unit_test(floats_are_the_rounded_doubles), cmocka_unit_test(normal_numbers_follow_libm),
-        cmocka_unit_test(normal_numbers_have_their_moments), cmocka_unit_test(random_features_are_orthogonal),
+        cmocka_unit_test(normal_numbers_have_their_moments), cmocka_unit_test(random_features_come_from_known_counters),
+        cmocka_unit_test(random_features_are_orthogonal),
         cmocka_unit_test(random_features_are_drawn_evenly),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
