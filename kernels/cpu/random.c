@@ -112,6 +112,16 @@ void cpu_random_normal(k_dev *dev, k_dtype t, int64_t n, void *x, k_rng rng, dou
     draw_all(dev, t, NORMAL, n, x, rng, mean, sd, INFINITY);
 }
 
+/* D rounded up to whole counter blocks. */
+static int padded(int D) { return (D + 3) / 4 * 4; }
+
+static double norm(int n, const double *x)
+{
+    double square;
+    k_dgemm(0, 1, 1, 1, n, 1, x, n, x, n, 0, &square, 1);
+    return sqrt(square);
+}
+
 static void scale(int n, double a, double *x)
 {
     for (int i = 0; i < n; i++)
@@ -119,55 +129,53 @@ static void scale(int n, double a, double *x)
 }
 
 /* Gram-Schmidt, each row twice, which is enough to be orthogonal to the last digits.  The diagonal of R is
- * positive, so that Q is drawn evenly from the orthogonal matrices.  q [rows,D], rows <= D; c [D] to work in. */
-static void orthonormalise(int rows, int D, double *q, double *c)
+ * positive, so that Q is drawn evenly from the orthogonal matrices.  q [rows,D] by ld, rows <= D; c [D] to work in. */
+static void orthonormalise(int rows, int D, double *q, int ld, double *c)
 {
     for (int i = 0; i < rows; i++) {
-        double *x = q + (int64_t)i * D, square;
+        double *x = q + (int64_t)i * ld;
         for (int pass = 0; i > 0 && pass < 2; pass++) {
-            k_dgemm(0, 1, 1, i, D, 1, x, D, q, D, 0, c, i);         /* c = Q x */
-            k_dgemm(0, 0, 1, D, i, -1, c, i, q, D, 1, x, D);        /* x -= Q^T c */
+            k_dgemm(0, 1, 1, i, D, 1, x, D, q, ld, 0, c, i);        /* c = Q x */
+            k_dgemm(0, 0, 1, D, i, -1, c, i, q, ld, 1, x, D);       /* x -= Q^T c */
         }
-        k_dgemm(0, 1, 1, 1, D, 1, x, D, x, D, 0, &square, 1);
-        scale(D, 1 / sqrt(square), x);
+        scale(D, 1 / norm(D, x), x);
     }
 }
 
 /* The counters of the lengths, far from those of the directions. */
 static const uint64_t LENGTHS = 1ull << 62;
 
-/* Rows first .. first + rows - 1 of all rows, orthonormal among each other, scaled, into x at their place.
- * q [D + 1, D rounded up to NUMBERS] is room to work in. */
-static void draw_group(k_dtype t, int64_t first, int rows, int D, void *x, k_rng rng, int chi, double *q)
+/* Rows first .. first + rows - 1 of all rows, orthonormal among each other, scaled, into x at their place.  Row r
+ * is made of the numbers from ld r on, ld being D rounded up to whole counter blocks.
+ * Room to work in: q [D,ld] and NUMBERS more, length [D], c [D]. */
+static void draw_group(k_dtype t, int64_t first, int rows, int D, void *x, k_rng rng, int chi, double *q, double *length, double *c)
 {
-    const uint64_t stride = ((uint64_t)D + 3) / 4;          /* counter blocks of a row */
-    double *g = q + (int64_t)D * D;
-    for (int r = 0; r < rows; r++)                          /* each row's surplus is overwritten by the next */
-        draw_normals(rng, (uint64_t)(first + r) * stride, D, q + (int64_t)r * D);
-    orthonormalise(rows, D, q, g);
+    const int ld = padded(D);
+    const uint64_t counter = (uint64_t)first * (uint64_t)ld / 4;
+    if (chi)
+        draw_normals(rng, LENGTHS + counter, (int64_t)rows * ld, q);
+    for (int r = 0; r < rows; r++)
+        length[r] = chi ? norm(D, q + (int64_t)r * ld) : sqrt(D);
+    draw_normals(rng, counter, (int64_t)rows * ld, q);
+    orthonormalise(rows, D, q, ld, c);
     for (int r = 0; r < rows; r++) {
-        double *row = q + (int64_t)r * D, square = D;
-        if (chi) {
-            draw_normals(rng, LENGTHS + (uint64_t)(first + r) * stride, D, g);
-            k_dgemm(0, 1, 1, 1, D, 1, g, D, g, D, 0, &square, 1);
-        }
-        scale(D, sqrt(square), row);
-        write_out(t, x, (first + r) * D, D, row);
+        scale(D, length[r], q + (int64_t)r * ld);
+        write_out(t, x, (first + r) * D, D, q + (int64_t)r * ld);
     }
 }
 
 /* Takes room for a group from the heap; without it the numbers are NaN. */
 void cpu_random_orthogonal(k_dev *dev, k_dtype t, int64_t blocks, int64_t m, int64_t D, void *x, k_rng rng, int chi)
 {
-    const int64_t groups = (m + D - 1) / D, room = D * D + D + NUMBERS;
+    const int64_t groups = (m + D - 1) / D, size = D * padded((int)D) + NUMBERS;
     IN_STEPS(dev, blocks * groups, 1, blocks * m * D * D, {
         const int64_t at = lo % groups * D;
         const int64_t first = lo / groups * m + at;
         const int64_t rows = m - at < D ? m - at : D;
-        double *q = malloc((size_t)room * sizeof *q);
+        double *q = malloc((size_t)(size + 2 * D) * sizeof *q);
         (void)hi;
         if (q)
-            draw_group(t, first, (int)rows, (int)D, x, rng, chi, q);
+            draw_group(t, first, (int)rows, (int)D, x, rng, chi, q, q + size, q + size + D);
         else
             for (int64_t i = first * D; i < (first + rows) * D; i++)
                 write_out(t, x, i, 1, &(double){ NAN });
