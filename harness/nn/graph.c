@@ -138,9 +138,6 @@ nn_id nn_use(nn_graph *g, int index)
         return NN_BAD;
     if (index < 0 || index >= g->params->count)
         return nn_fail(g, ATTN_EINVAL, "%s", g->params->why[0] ? g->params->why : "use: no such parameter");
-    for (nn_id i = 0; i < g->ntensors; i++)
-        if (g->tensors[i].param == index && g->tensors[i].root == i)
-            return i;
     nn_id id = nn_new_tensor(g, g->params->dtype, g->params->list[index].dims, "use");
     if (id != NN_BAD) {
         g->tensors[id].param = index;

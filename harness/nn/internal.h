@@ -33,7 +33,6 @@ struct nn_params {
     int64_t decayed, learned, all;      /* elements with padding: [0,decayed) [decayed,learned) [learned,all) */
     char *value, *grad, *m, *v;         /* blocks of the device: all, learned, learned, learned elements */
     int64_t step;                       /* of the optimiser, taken so far */
-    uint32_t draw;                      /* of the last redraw */
     char why[200];                      /* the first mistake of nn_param */
 };
 

@@ -38,8 +38,8 @@ void *nn_param_grad(nn_params *, int);          /* NULL when frozen */
 void nn_params_redraw(nn_params *, uint32_t draw);  /* every ATTN_REDRAW parameter from draw number `draw` */
 void nn_params_zero_grad(nn_params *);
 int64_t nn_params_step(const nn_params *);      /* optimiser steps taken */
-/* Everything that training needs to go on bit for bit: values, moments, step, draws and `extra` of the caller, as
- * one safetensors file (see checkpoint.c).  Written to path.tmp, flushed, renamed.  load refuses damage, another
+/* Everything that training needs to go on bit for bit: values (redrawn ones too), moments, step and `extra` of the
+ * caller, as one safetensors file (see checkpoint.c).  Written to path.tmp, flushed, renamed.  load refuses damage, another
  * seed and another set of names or shapes with a sentence, and then has changed nothing. */
 int  nn_checkpoint_save(nn_params *, const char *path, const void *extra, size_t nextra, char *why, size_t nwhy);
 int  nn_checkpoint_load(nn_params *, const char *path, void *extra, size_t nextra, char *why, size_t nwhy);

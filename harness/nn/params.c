@@ -199,7 +199,6 @@ void *nn_param_grad(nn_params *p, int i)
 
 void nn_params_redraw(nn_params *p, uint32_t draw)
 {
-    p->draw = draw;
     for (int i = 0; i < p->count; i++)
         if (p->list[i].flags & ATTN_REDRAW)
             draw_param(p, &p->list[i], draw);

@@ -96,7 +96,6 @@ typedef struct loop {
     progress at;
     evaluation *history;
     int64_t room;                       /* of history, in evaluations */
-    int64_t saved;                      /* step of the checkpoint on the disk */
 } loop;
 
 static double now(void)
@@ -116,12 +115,12 @@ static int because(const loop *l, int code, const char *sentence)
 /* Whether this run writes and reads checkpoints. */
 static int checkpoints(const loop *l) { return l->t->call->checkpoint && l->opts->checkpoint_every > 0; }
 
-/* Saves where the loop stands, unless the file says so already. */
+/* Saves where the loop stands. */
 static int save(loop *l)
 {
     char why[300];
     size_t rows = (size_t)l->at.evaluations * sizeof *l->history;
-    if (!checkpoints(l) || l->saved == l->at.step)
+    if (!checkpoints(l))
         return TASK_DONE;
     char *extra = malloc(sizeof l->at + rows);
     if (!extra)
@@ -131,10 +130,7 @@ static int save(loop *l)
         memcpy(extra + sizeof l->at, l->history, rows);
     int rc = nn_checkpoint_save(l->t->params, l->t->call->checkpoint, extra, sizeof l->at + rows, why, sizeof why);
     free(extra);
-    if (rc)
-        return because(l, TASK_FAILED, why);
-    l->saved = l->at.step;
-    return TASK_DONE;
+    return rc ? because(l, TASK_FAILED, why) : TASK_DONE;
 }
 
 /* Goes back to where the checkpoint's file stands, when there is one. */
@@ -156,7 +152,6 @@ static int restore(loop *l)
     l->history = (evaluation *)extra;
     if (l->at.evaluations != l->room || l->at.step != nn_params_step(l->t->params))
         return because(l, TASK_FAILED, "the checkpoint contradicts itself");
-    l->saved = l->at.step;
     for (int64_t i = 0; l->t->restored && i < l->at.evaluations; i++)
         l->t->restored(l->t->ctx, l->history[i].step, l->history[i].loss);
     return TASK_DONE;
@@ -245,7 +240,7 @@ static int step(loop *l, int *stop)
 
 int nn_train(nn_trainer *t)
 {
-    loop l = { .t = t, .opts = t->call->train, .host = t->call->host, .dev = t->call->dev, .saved = -1,
+    loop l = { .t = t, .opts = t->call->train, .host = t->call->host, .dev = t->call->dev,
                .at = { .best = INFINITY, .last = NAN } };
     int stop = 0, rc = restore(&l);
     while (!rc && !stop && l.at.step < l.opts->max_steps) {

@@ -153,8 +153,22 @@ static void what_is_missing_is_refused(void **state)
     one[0].device = ATTN_CPU;
     one[0].dtypes = ATTN_BF16;
     assert_int_equal(code_of(&s, 0), ATTN_EUNSUP);
+    one[0] = toy_impls[1];
+    s.shape.dtype = ATTN_F64;                               /* float serves double only when it is named */
+    s.impl = NULL;
+    assert_int_equal(code_of(&s, 0), ATTN_EUNSUP);
+    s.impl = "fast";
+    assert_int_equal(code_of(&s, 0), ATTN_OK);
+    attn_impl two[] = { toy_impls[0], toy_impls[1], { NULL } };
+    v.impls = two;
+    two[0].rank = 50;                                       /* rank comes after dtype */
+    s.impl = NULL;
+    s.shape.dtype = ATTN_F32;
+    assert_string_equal(chosen(&s, 0), "fast");
+    v.impls = one;
+    s.impl = "ref";
+    one[0] = toy_impls[0];
     const toy_opts stateless = { NO_DECODE_STATE };
-    one[0].dtypes = ATTN_F64;
     s.opts = &stateless;
     assert_int_equal(code_of(&s, 8), ATTN_EUNSUP);
 }
@@ -261,6 +275,7 @@ static void rig_init(rig *r, int dtype, const char *impl, int how, int norm, int
     io->param[0] = r->room[10];
     io->param[1] = r->room[11];
     io->dparam[0] = r->room[12];
+    io->dparam[1] = r->room[16];        /* of the frozen param: nobody may write it */
     io->state_in[0] = tokens ? NULL : r->room[13];
     io->state_out[0] = r->room[14];
     io->dstate_in[0] = r->room[15];
@@ -328,6 +343,8 @@ static void conversion_and_layouts_agree(void **state)
                 rig *r = rig_new(dtype, kind & 2 ? "fast" : "ref", how, norm);
                 run(r);
                 assert_int_equal(results(r, have), n);
+                for (size_t byte = 0; byte < sizeof r->room[16]; byte++)
+                    assert_int_equal((unsigned char)r->room[16][byte], 0xff);
                 for (int i = 0; i < n; i++)
                     assert_true(fabs(have[i] - want[i]) <= (kind == 0 ? 1e-13 : 2e-5) * (1 + fabs(want[i])));
                 rig_free(r);
@@ -507,6 +524,47 @@ static void calls_allocate_nothing(void **state)
     }
 }
 
+static attn_call seen;
+
+static int note_forward(const attn_call *c)
+{
+    seen = *c;
+    return toy64_forward(c);
+}
+
+/* Everything that attn.h promises a variant besides the tensors. */
+static void the_call_is_complete(void **state)
+{
+    (void)state;
+    k_dev *three;
+    attn_impl impls[] = { toy_impls[0], { NULL } };
+    attn_variant v = toy;
+    impls[0].forward = note_forward;
+    v.impls = impls;
+    rig *r = rig_new(ATTN_F64, NULL, BHTD, 0);
+    nn_mixer_spec s = r->spec;
+    nn_mixer *m;
+    s.variant = &v;
+    assert_int_equal(k_dev_open("cpu", 3, &three, why, sizeof why), 0);
+    assert_int_equal(nn_mixer_new(three, &s, 0, &m, why, sizeof why), ATTN_OK);
+    r->io.seed = 42;
+    assert_int_equal(nn_mixer_forward(m, &r->io), ATTN_OK);
+    assert_int_equal(seen.size, sizeof seen);
+    assert_int_equal(seen.nthreads, 3);
+    assert_int_equal(seen.seed, 42);
+    assert_null(seen.stream);
+    assert_ptr_equal(seen.opts, &fine);
+    assert_ptr_equal(seen.plan, nn_mixer_plan(m));
+    assert_ptr_equal(seen.klen, r->klen);
+    assert_memory_equal(seen.s, nn_mixer_shape(m), sizeof *seen.s);
+    assert_ptr_equal(seen.q.p, r->io.q.p);                  /* one dtype: no copies */
+    assert_ptr_equal(seen.o.p, r->io.o.p);
+    assert_true(seen.saved && (uintptr_t)seen.saved % 256 == 0 && seen.scratch && (uintptr_t)seen.scratch % 256 == 0);
+    nn_mixer_free(m);
+    k_dev_close(three);
+    rig_free(r);
+}
+
 static void asking_takes_no_memory(void **state)
 {
     (void)state;
@@ -527,6 +585,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(shapes_are_checked), T(the_best_fit_is_chosen), T(what_is_missing_is_refused), T(bad_plans_are_caught),
         T(conversion_and_layouts_agree), T(output_norm_is_its_formula), T(unwanted_gradients_are_left_out),
-        T(decoding_equals_forward), T(incomplete_calls_are_refused), T(calls_allocate_nothing), T(asking_takes_no_memory) };
+        T(decoding_equals_forward), T(incomplete_calls_are_refused), T(calls_allocate_nothing), T(the_call_is_complete), T(asking_takes_no_memory) };
     return cmocka_run_group_tests_name("mixer", tests, NULL, NULL);
 }

@@ -31,6 +31,15 @@ static const toy_opts fine = { FINE };
 
 /* ---- gradients ------------------------------------------------------------------------------------------------------------ */
 
+/* Elements of parameter i. */
+static int64_t count(nn_params *p, int i)
+{
+    int64_t n = 1;
+    for (int d = 0; d < nn_param_dims(p, i).n; d++)
+        n *= nn_param_dims(p, i).d[d];
+    return n;
+}
+
 /* Every learned element's gradient, computed by the tape, against central differences of the loss. */
 static void check_gradients(nn_params *p, nn_graph *g)
 {
@@ -39,10 +48,7 @@ static void check_gradients(nn_params *p, nn_graph *g)
     assert_int_equal(nn_backward(g), 0);
     for (int i = 0; i < nn_params_count(p); i++) {
         double *x = nn_param_value(p, i), *dx = nn_param_grad(p, i);
-        int64_t n = 1;
-        for (int d = 0; d < nn_param_dims(p, i).n; d++)
-            n *= nn_param_dims(p, i).d[d];
-        for (int64_t e = 0; dx && e < n; e++) {
+        for (int64_t e = 0; dx && e < count(p, i); e++) {
             double was = x[e], h = 1e-5;
             x[e] = was + h;
             assert_int_equal(nn_forward(g), 0);
@@ -157,9 +163,8 @@ static void the_task_model(void **state)
 }
 
 /* Self-attention with q = k = v = a parameter, then with a residual around it: gradients meet in one tensor. */
-static void attention_shares_its_inputs(void **state)
+static model shared_inputs(void)
 {
-    (void)state;
     model m = begin();
     nn_graph *g = m.graph;
     nn_mixer_spec spec = toy_spec(ATTN_BIDIR, ATTN_F64);
@@ -171,6 +176,33 @@ static void attention_shares_its_inputs(void **state)
     assert_int_equal(nn_graph_set_loss(g, nn_half_squared_error(g, nn_reshape(g, h, dims(2, 12, 4, 0, 0)), t)), 0);
     ready(&m);
     targets(&m, t, 12, 4);
+    return m;
+}
+
+static void attention_shares_its_inputs(void **state)
+{
+    (void)state;
+    model m = shared_inputs();
+    check_gradients(m.params, m.graph);
+    end(&m);
+}
+
+/* What depends on nothing learned has no gradient, and neither has what the loss does not depend on. */
+static void gradients_exist_where_needed(void **state)
+{
+    (void)state;
+    model m = begin();
+    nn_graph *g = m.graph;
+    nn_id x = nn_input(g, K_F64, dims(2, 3, 4, 0, 0)), w = weight(&m, "w", dims(2, 4, 4, 0, 0), 1), t = nn_input(g, K_I32, dims(1, 3, 0, 0, 0));
+    nn_id f = nn_use(g, nn_param(m.params, "f", dims(2, 4, 4, 0, 0), (attn_init){ ATTN_INIT_NORMAL, 0, 1 }, ATTN_FROZEN));
+    nn_id a = nn_linear(g, x, f, NN_NONE), b = nn_linear(g, a, w, NN_NONE), aside = nn_unary(g, K_TANH, b);
+    nn_graph_set_loss(g, nn_cross_entropy(g, nn_linear(g, b, f, NN_NONE), t));
+    ready(&m);
+    assert_null(nn_grad(g, x));
+    assert_null(nn_grad(g, f));
+    assert_null(nn_grad(g, a));
+    assert_null(nn_grad(g, aside));
+    assert_non_null(nn_grad(g, b));
     check_gradients(m.params, g);
     end(&m);
 }
@@ -187,11 +219,8 @@ static void float_is_close_to_double(void **state)
         model *wide = pairs[i][0], *narrow = pairs[i][1];
         ready(wide);
         ready(narrow);
-        for (int p = 0; p < nn_params_count(wide->params); p++) {
-            attn_dims n = nn_param_dims(wide->params, p);
-            int64_t count = n.d[0] * (n.n > 1 ? n.d[1] : 1);
-            k_convert(dev, count, nn_param_value(narrow->params, p), K_F32, nn_param_value(wide->params, p), K_F64);
-        }
+        for (int p = 0; p < nn_params_count(wide->params); p++)
+            k_convert(dev, count(wide->params, p), nn_param_value(narrow->params, p), K_F32, nn_param_value(wide->params, p), K_F64);
         model_batch(wide, 3, 1);
         model_batch(narrow, 3, 0);
         model *const both[] = { wide, narrow };
@@ -204,8 +233,7 @@ static void float_is_close_to_double(void **state)
         for (int p = 0; p < nn_params_count(wide->params); p++) {
             double *x = nn_param_grad(wide->params, p);
             float *y = nn_param_grad(narrow->params, p);
-            attn_dims n = nn_param_dims(wide->params, p);
-            for (int64_t k = 0; x && k < n.d[0] * (n.n > 1 ? n.d[1] : 1); k++)
+            for (int64_t k = 0; x && k < count(wide->params, p); k++)
                 assert_true(fabs(x[k] - (double)y[k]) < 2e-5 * (1 + fabs(x[k])));
         }
         end(wide);
@@ -234,13 +262,11 @@ static void replay_and_threads_change_no_bit(void **state)
             assert_int_equal(nn_backward(m.graph), 0);
             have[n++] = (float)nn_loss(m.graph);
             for (int p = 0; p < nn_params_count(m.params); p++) {
-                attn_dims d = nn_param_dims(m.params, p);
-                int64_t count = d.d[0] * (d.n > 1 ? d.d[1] : 1);
-                if (!nn_param_grad(m.params, p))
-                    continue;
-                assert_true(n + count < 4096);
-                memcpy(have + n, nn_param_grad(m.params, p), (size_t)count * sizeof *have);
-                n += count;
+                int64_t more = nn_param_grad(m.params, p) ? count(m.params, p) : 0;
+                assert_true(n + more < 4096);
+                if (more)
+                    memcpy(have + n, nn_param_grad(m.params, p), (size_t)more * sizeof *have);
+                n += more;
             }
             if (threads == 1 && turn == 0)
                 memcpy(first, have, sizeof have);
@@ -305,31 +331,32 @@ static void graphs_share_parameters(void **state)
 static void gradients_accumulate_until_zeroed(void **state)
 {
     (void)state;
-    model m = task_model(dev, K_F64, ATTN_CROSS, 0);
-    int lonely = nn_param(m.params, "lonely", dims(1, 7, 0, 0, 0), (attn_init){ ATTN_INIT_CONST, 2, 0 }, 0);
-    ready(&m);
-    model_batch(&m, 1, 1);
-    double once[3][24];
-    int of[3] = { nn_param(m.params, "E", dims(2, 4, 6, 0, 0), (attn_init){ 0 }, 0), nn_param(m.params, "Wkv", dims(2, 4, 3, 0, 0), (attn_init){ 0 }, 0),
-                  nn_param(m.params, "mixer.w", dims(1, 3, 0, 0, 0), (attn_init){ 0 }, 0) };
-    const int count[3] = { 24, 12, 3 };
-    nn_params_zero_grad(m.params);
-    for (int turn = 1; turn <= 2; turn++) {
-        assert_int_equal(nn_forward(m.graph), 0);
-        assert_int_equal(nn_backward(m.graph), 0);
-        for (int p = 0; p < 3; p++)
-            for (int i = 0; i < count[p]; i++) {
-                double x = ((double *)nn_param_grad(m.params, of[p]))[i];
-                if (turn == 1)
-                    once[p][i] = x;
-                assert_true(fabs(x - turn * once[p][i]) < 1e-13);
-            }
+    for (int kind = 0; kind < 2; kind++) {
+        model m = kind ? shared_inputs() : task_model(dev, K_F64, ATTN_CROSS, 0);
+        int lonely = kind ? 0 : nn_param(m.params, "lonely", dims(1, 7, 0, 0, 0), (attn_init){ ATTN_INIT_CONST, 2, 0 }, 0);
+        if (!kind) {
+            ready(&m);
+            model_batch(&m, 1, 1);
+        }
+        double once[16][64];
+        nn_params_zero_grad(m.params);
+        for (int turn = 1; turn <= 2; turn++) {
+            assert_int_equal(nn_forward(m.graph), 0);
+            assert_int_equal(nn_backward(m.graph), 0);
+            for (int p = 0; p < nn_params_count(m.params); p++)
+                for (int64_t i = 0; nn_param_grad(m.params, p) && i < count(m.params, p); i++) {
+                    double x = ((double *)nn_param_grad(m.params, p))[i];
+                    if (turn == 1)
+                        once[p][i] = x;
+                    assert_true(fabs(x - turn * once[p][i]) < 1e-13);
+                }
+        }
+        memset(nn_param_grad(m.params, lonely), 0x41, 7 * sizeof(double));
+        nn_params_zero_grad(m.params);
+        for (int i = 0; i < 7; i++)
+            assert_true(((double *)nn_param_grad(m.params, lonely))[i] == 0);
+        end(&m);
     }
-    memset(nn_param_grad(m.params, lonely), 0x41, 7 * sizeof(double));
-    nn_params_zero_grad(m.params);
-    for (int i = 0; i < 7; i++)
-        assert_true(((double *)nn_param_grad(m.params, lonely))[i] == 0);
-    end(&m);
 }
 
 /* A row without a target counts in neither the loss nor the mean; no row with one is a loss of 0. */
@@ -569,7 +596,7 @@ static void too_little_memory_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(linear_unary_matmul), T(gradients_add_up), T(the_task_model), T(attention_shares_its_inputs), T(float_is_close_to_double),
+        T(linear_unary_matmul), T(gradients_add_up), T(the_task_model), T(attention_shares_its_inputs), T(gradients_exist_where_needed), T(float_is_close_to_double),
         T(replay_and_threads_change_no_bit), T(replay_allocates_nothing), T(graphs_share_parameters),
         T(gradients_accumulate_until_zeroed), T(rows_without_target_do_not_count), T(gradients_nobody_needs_are_not_asked_for),
         T(values_depend_on_seed_and_name_alone), T(initial_values_are_of_their_kind), T(bad_parameters_are_told), T(bad_models_are_told),

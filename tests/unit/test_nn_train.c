@@ -127,6 +127,10 @@ static void clipping_and_decay(void **state)
     near(first(p, 1), 1 - 0.5 * 4.0 / 5);
     near(first(p, 2), 1);
     assert_int_equal(nn_params_step(p), 1);
+    double was = first(p, 0);
+    nn_params_zero_grad(p);
+    nn_optimiser_step(p, &o, 2);        /* no backward came: the gradients are zero, not the old ones */
+    near(first(p, 0), was);
     nn_params_free(p);
     p = three();
     o.clip = 2.5;                       /* the norm is 5: gradients are halved */
