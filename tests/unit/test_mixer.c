@@ -532,6 +532,12 @@ static int note_forward(const attn_call *c)
     return toy64_forward(c);
 }
 
+static int note_backward(const attn_call *c)
+{
+    seen = *c;
+    return toy64_backward(c);
+}
+
 /* Everything that attn.h promises a variant besides the tensors. */
 static void the_call_is_complete(void **state)
 {
@@ -540,6 +546,7 @@ static void the_call_is_complete(void **state)
     attn_impl impls[] = { toy_impls[0], { NULL } };
     attn_variant v = toy;
     impls[0].forward = note_forward;
+    impls[0].backward = note_backward;
     v.impls = impls;
     rig *r = rig_new(ATTN_F64, NULL, BHTD, 0);
     nn_mixer_spec s = r->spec;
@@ -560,6 +567,10 @@ static void the_call_is_complete(void **state)
     assert_ptr_equal(seen.q.p, r->io.q.p);                  /* one dtype: no copies */
     assert_ptr_equal(seen.o.p, r->io.o.p);
     assert_true(seen.saved && (uintptr_t)seen.saved % 256 == 0 && seen.scratch && (uintptr_t)seen.scratch % 256 == 0);
+    assert_int_equal(nn_mixer_backward(m, &r->io), ATTN_OK);
+    assert_ptr_equal(seen.dparam[0], r->io.dparam[0]);
+    assert_null(seen.dparam[1]);                            /* frozen, whatever the caller says */
+    assert_ptr_equal(seen.d_o.p, r->io.d_o.p);
     nn_mixer_free(m);
     k_dev_close(three);
     rig_free(r);
