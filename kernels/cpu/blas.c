@@ -56,15 +56,13 @@ static cut cut_product(int64_t m, int64_t n, int64_t k, int64_t nbatch)
     return c;
 }
 
-static void multiply(k_dtype t, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const char *A,
-                     int64_t lda, const char *B, int64_t ldb, double beta, char *C, int64_t ldc)
+static void multiply(k_dtype t, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const void *A,
+                     int64_t lda, const void *B, int64_t ldb, double beta, void *C, int64_t ldc)
 {
     if (t == K_F64)
-        k_dgemm(ta, tb, (int)m, (int)n, (int)k, alpha, (const double *)A, (int)lda, (const double *)B, (int)ldb, beta,
-                (double *)C, (int)ldc);
+        k_dgemm(ta, tb, (int)m, (int)n, (int)k, alpha, A, (int)lda, B, (int)ldb, beta, C, (int)ldc);
     else
-        k_sgemm(ta, tb, (int)m, (int)n, (int)k, (float)alpha, (const float *)A, (int)lda, (const float *)B, (int)ldb,
-                (float)beta, (float *)C, (int)ldc);
+        k_sgemm(ta, tb, (int)m, (int)n, (int)k, (float)alpha, A, (int)lda, B, (int)ldb, (float)beta, C, (int)ldc);
 }
 
 void cpu_gemm_batched(k_dev *dev, k_dtype t, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,

@@ -112,7 +112,7 @@ int k_dev_open(const char *name, int nthreads, k_dev **out, char *err, size_t ne
     int rc = K_ENOMEM;
     *out = NULL;
     if (dev) {
-        dev->threads = nthreads > 0 ? nthreads : omp_get_num_procs();
+        dev->threads = nthreads > 0 ? nthreads : omp_get_max_threads();
         rc = open_on(dev, name);
     }
     if (rc < 0) {

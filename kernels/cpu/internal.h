@@ -13,6 +13,7 @@ enum { CHUNK = 16384, SERIAL_BELOW = 2 * CHUNK };
 
 #define K_PRAGMA(x) _Pragma(#x)
 #define SIMD K_PRAGMA(omp simd)
+#pragma GCC diagnostic ignored "-Wpsabi"                /* no vector is passed beyond a static function */
 #ifdef __clang__
 #pragma clang diagnostic ignored "-Wpass-failed"        /* in double some of these loops call libm and stay scalar */
 #endif
