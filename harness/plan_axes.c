@@ -150,7 +150,7 @@ static int add_list(const attn_opt *o, const char *name, json_t *values, hs_node
         else if (add_value(o, values, hs_node_json(item), item, e)) rc = -1;
         else {
             json_t *last = json_array_get(values, json_array_size(values) - 1);
-            char *text = json_dumps(last, JSON_ENCODE_ANY | JSON_COMPACT);
+            char *text = json_dumps(last, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15));
             if (json_object_get(seen, text)) hs_errors_add(e, item, "%s has the value %s twice", name, text), rc = -1;
             json_object_set_new(seen, text, json_true());
             free(text);
