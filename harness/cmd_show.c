@@ -87,8 +87,9 @@ static int add_row(sheet *s, const char *key, const json_t *axes)
         size_t column = metric_column(s->table, name, axes);
         hs_sql_bind(s->value, "tt", key, name);
         if (sqlite3_step(s->value) != SQLITE_ROW) continue;
-        int nan = sqlite3_column_type(s->value, 0) == SQLITE_NULL;
-        hs_table_set(s->table, row, column, hs_json_number(nan ? NAN : sqlite3_column_double(s->value, 0)));
+        double value = sqlite3_column_type(s->value, 0) == SQLITE_NULL ? NAN : sqlite3_column_double(s->value, 0);
+        int whole = value == trunc(value) && fabs(value) < 1e15;        /* steps and bytes, in full */
+        hs_table_set(s->table, row, column, whole ? json_integer((json_int_t)value) : hs_json_number(value));
     }
     return 0;
 }

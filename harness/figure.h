@@ -11,7 +11,7 @@
  *   logx, logy               true: logarithmic axis
  *   xmax, ymax               the axis ends there, whatever lies beyond
  *   published  a CSV with the columns series, x (or step) and y: the numbers of a paper
- * A text of a user reaches gnuplot only as a literal in single quotes, without control characters. */
+ * A text of a user reaches gnuplot only as a literal in single quotes, without quotes and control characters. */
 #ifndef HS_FIGURE_H
 #define HS_FIGURE_H
 #include <jansson.h>

@@ -26,11 +26,12 @@ static const int endings[HS_STATUSES] = { [HS_REFUSED] = 4, [HS_WRONG] = 12, [HS
 static const double page_width = 9, plot_height = 5.2, axis_height = 1.15, row_height = 0.4, title_height = 0.6,
                     sample_width = 0.75, letter_width = 0.158;
 
-/* A user's text as a literal: in single quotes gnuplot expands nothing, and a quote is doubled.  Control characters
- * become spaces, a long text is cut.  The caller frees. */
+/* A user's text as a literal in single quotes, in which gnuplot expands nothing.  A quote in it becomes an apostrophe,
+ * because gnuplot 5.4 misreads a doubled one at the beginning; control characters become spaces; a long text is cut.
+ * The caller frees. */
 static char *literal(const char *text, size_t most)
 {
-    char *clean = strdup(text), *out = malloc(2 * strlen(text) + 8), *o = out;
+    char *clean = strdup(text), *out = malloc(3 * strlen(text) + 8), *o = out;
     if (!clean || !out) abort();
     hs_clean_text(clean);
     size_t letters = 0;
@@ -40,8 +41,8 @@ static char *literal(const char *text, size_t most)
             o = stpcpy(o, "…");
             break;
         }
-        if (*p == '\'') *o++ = '\'';
-        *o++ = (unsigned char)*p < 32 ? ' ' : *p;
+        if (*p == '\'') o = stpcpy(o, "’");
+        else *o++ = (unsigned char)*p < 32 ? ' ' : *p;
     }
     strcpy(o, "'");
     free(clean);
@@ -329,8 +330,11 @@ static void legend_init(legend *l, const fig *f)
     *l = (legend){ .entry = calloc(f->nseries + 1, sizeof *l->entry), .rows = 1,
                    .paper = { .name = "published", .published = 1, .style = paper_style } };
     if (!l->entry) abort();
-    for (size_t i = 0; i < f->nseries; i++)
-        if (f->series[i].npoints && !(f->series[i].published && f->series[i].style < f->ours)) l->entry[l->n++] = &f->series[i];
+    for (size_t i = 0; i < f->nseries; i++) {
+        const fig_series *s = &f->series[i];
+        int named = s->published && s->style < f->ours && f->series[s->style].npoints;      /* ours stands for it */
+        if (s->npoints && !named) l->entry[l->n++] = s;
+    }
     if (f->nseries > f->ours) l->entry[l->n++] = &l->paper;
 }
 

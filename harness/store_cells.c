@@ -75,21 +75,26 @@ static sqlite3_int64 put_experiment(hs_store *s, const hs_plan *plan)
     return id;
 }
 
-/* Records the cells and that they belong to the experiment, in the plan's order. */
+/* Records the cells and that they belong to the experiment, in the plan's order; the same question under an older key
+ * (another build of its variant) leaves the experiment. */
 static int put_cells(hs_store *s, const hs_plan *plan, sqlite3_int64 experiment)
 {
     sqlite3_stmt *insert = hs_sql_ask(s->db, CELL_INSERT, "");
     sqlite3_stmt *join = hs_sql_ask(s->db, "INSERT OR REPLACE INTO membership(experiment, cell, position, label, axes) "
                                     "SELECT ?, id, ?, ?, ? FROM cell WHERE key=?", "");
-    int ok = insert && join;
+    sqlite3_stmt *part = hs_sql_ask(s->db, "DELETE FROM membership WHERE experiment=? AND cell IN "
+                                    "(SELECT id FROM cell WHERE ident=? AND key<>?)", "");
+    int ok = insert && join && part;
     for (size_t i = 0; ok && i < plan->ncells; i++) {
         const hs_cell *cell = &plan->cell[i];
         char *axes = json_dumps(cell->axes, JSON_COMPACT);      /* in the file's order */
         ok = axes && put_cell(insert, cell) &&
              hs_sql_bind(join, "iittt", experiment, (sqlite3_int64)i, cell->label, axes, cell->key) == SQLITE_OK &&
-             sqlite3_step(join) == SQLITE_DONE;
+             sqlite3_step(join) == SQLITE_DONE &&
+             hs_sql_bind(part, "itt", experiment, cell->ident, cell->key) == SQLITE_OK && sqlite3_step(part) == SQLITE_DONE;
         free(axes);
     }
+    sqlite3_finalize(part);
     sqlite3_finalize(insert);
     sqlite3_finalize(join);
     return ok;

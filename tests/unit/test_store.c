@@ -173,6 +173,13 @@ static void test_experiments_share_their_cells(void **state)
     assert_int_equal(count(s, "SELECT count(*) FROM v_cells WHERE experiment = 'two'"), 2);
     assert_int_equal(count(s, "SELECT count(*) FROM cell"), 8);
     two.ncells = 4;
+    hs_plan narrow;                         /* a narrowed run keeps the others, and replaces what it asks anew */
+    fake_plan(&narrow, "one", 1, 2, 1, 2);
+    narrow.partial = 1;
+    assert_int_equal(hs_store_plan(s, &narrow), 0);
+    assert_int_equal(count(s, "SELECT count(*) FROM v_cells WHERE experiment = 'one'"), 8);
+    assert_int_equal(count(s, "SELECT count(*) FROM v_cells WHERE experiment = 'one' AND status = 'done'"), 0);
+    fake_plan_free(&narrow);
     hs_store_close(s);
     fake_plan_free(&one);
     fake_plan_free(&two);

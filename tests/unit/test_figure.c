@@ -1,0 +1,291 @@
+/* test_figure.c - figures: what is collected, what is written, and that no text of a user reaches gnuplot as a command. */
+#define _GNU_SOURCE
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "fake_plan.h"
+#include "figure_internal.h"
+
+typedef struct room {
+    char dir[64], why[640];
+    hs_store *store;
+    hs_plan plan;
+} room;
+
+static int setup(void **state)
+{
+    room *r = calloc(1, sizeof *r);
+    char db[96];
+    strcpy(r->dir, "/tmp/test_figure.XXXXXX");
+    assert_non_null(mkdtemp(r->dir));
+    snprintf(db, sizeof db, "%s/store.db", r->dir);
+    assert_int_equal(hs_store_open(db, 0, &r->store, r->why, sizeof r->why), 0);
+    fake_plan(&r->plan, "fake", 3, 4, 3, 1);    /* 3 series, keys 20 40 60 80, seeds 1 2 3 */
+    assert_int_equal(hs_store_plan(r->store, &r->plan), 0);
+    *state = r;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    room *r = *state;
+    char command[192];
+    hs_store_close(r->store);
+    fake_plan_free(&r->plan);
+    snprintf(command, sizeof command, "rm -rf %s", r->dir);
+    int rc = system(command);
+    free(r);
+    return rc;
+}
+
+/* Finishes cell i with one value of loss at step 100 and another at step 200. */
+static void finish(room *r, size_t i, enum hs_status status, const char *reason, double at100, double at200)
+{
+    hs_value value[] = { { "loss", "1", 100, at100 }, { "loss", "1", 200, at200 } };
+    assert_int_equal(hs_store_finish(r->store, &r->plan.cell[i], &(hs_result){ status, reason, NULL, 1, value, 2 }), 0);
+}
+
+/* Finishes every cell: series s at keys k has the loss (s + 1) k, its seeds one below, at and one above. */
+static void finish_all(room *r)
+{
+    for (size_t i = 0; i < r->plan.ncells; i++) {
+        double middle = (double)((i / 12 + 1) * (20 + 20 * (i / 3 % 4)));
+        finish(r, i, HS_DONE, NULL, 1e3, middle + (double)(i % 3) - 1);
+    }
+}
+
+static json_t *spec_of(const char *text)
+{
+    json_t *spec = json_loads(text, 0, NULL);
+    assert_non_null(spec);
+    return spec;
+}
+
+static void collect(room *r, fig *f, const json_t *spec)
+{
+    if (fig_collect(f, r->store, &r->plan, spec, 1, r->why, sizeof r->why) != 0) fail_msg("%s", r->why);
+    fig_measure(f);
+}
+
+#define LINE "\"kind\": \"line\", \"x\": \"keys\", \"y\": \"loss\""
+
+static void test_seeds_become_mean_and_band(void **state)
+{
+    room *r = *state;
+    fig f;
+    json_t *spec = spec_of("{" LINE "}");
+    finish_all(r);
+    collect(r, &f, spec);
+    assert_int_equal(f.nseries, 3);
+    assert_string_equal(f.series[2].name, "DPFP-1");
+    assert_int_equal(f.series[2].npoints, 4);
+    for (int k = 0; k < 4; k++) {
+        fig_point p = f.series[2].point[k];
+        assert_true(p.x == 20 + 20 * k && p.n == 3);
+        assert_true(fabs(p.y - 3 * p.x) < 1e-12);
+        assert_true(fabs(p.high - p.y - 4.302652729749462 / sqrt(3)) < 1e-9);      /* t(.975, 2), deviation 1 */
+        assert_true(fabs(p.y - p.low - (p.high - p.y)) < 1e-9);
+    }
+    assert_int_equal(f.missing + f.dropped + f.nmarks, 0);
+    fig_release(&f);
+    json_decref(spec);
+}
+
+static void test_another_axis_splits_a_series(void **state)
+{
+    room *r = *state;
+    fig f;
+    json_t *spec = spec_of("{\"kind\": \"curve\", \"y\": \"loss\"}");
+    finish_all(r);
+    collect(r, &f, spec);       /* the curves of one label differ in keys: they are not averaged */
+    assert_int_equal(f.nseries, 12);
+    assert_string_equal(f.series[1].name, "Softmax, keys=40");
+    assert_int_equal(f.series[1].npoints, 2);
+    assert_true(f.series[1].point[0].x == 100 && f.series[1].point[0].y == 1e3 && f.series[1].point[1].y == 40);
+    fig_release(&f);
+    json_decref(spec);
+    spec = spec_of("{" LINE ", \"series\": \"seed\"}");
+    collect(r, &f, spec);       /* a line per seed, and the variants still apart */
+    assert_int_equal(f.nseries, 9);
+    assert_string_equal(f.series[0].name, "1, Softmax");
+    fig_release(&f);
+    json_decref(spec);
+}
+
+static void test_endings_are_marks_and_the_missing_are_counted(void **state)
+{
+    room *r = *state;
+    fig f;
+    json_t *spec = spec_of("{" LINE "}");
+    finish(r, 0, HS_DONE, NULL, 1, 2);
+    finish(r, 1, HS_TIMEOUT, "longer than 5 s", 1, 2);
+    finish(r, 2, HS_INTERRUPTED, NULL, 1, 2);
+    finish(r, 3, HS_CRASHED, "signal 11", 1, 2);
+    finish(r, 4, HS_DONE, NULL, 1, NAN);
+    collect(r, &f, spec);
+    assert_int_equal(f.cells, 36);
+    assert_int_equal(f.missing, 32);
+    assert_int_equal(f.nmarks, 2);
+    assert_int_equal(f.dropped, 1);
+    assert_int_equal(f.mark[0].status, HS_TIMEOUT);
+    assert_string_equal(f.mark[0].reason, "longer than 5 s");
+    assert_true(f.mark[1].x == 40);
+    assert_int_equal(f.series[0].npoints, 1);
+    assert_int_equal(f.series[0].point[0].n, 1);
+    fig_release(&f);
+    json_decref(spec);
+}
+
+static void test_what_is_not_positive_leaves_a_logarithmic_axis(void **state)
+{
+    room *r = *state;
+    fig f;
+    json_t *spec = spec_of("{" LINE ", \"logy\": true}");
+    finish(r, 0, HS_DONE, NULL, 1, 0);
+    finish(r, 3, HS_DONE, NULL, 1, -1);
+    finish(r, 6, HS_DONE, NULL, 1, INFINITY);
+    finish(r, 9, HS_DONE, NULL, 1, 1e-4);
+    collect(r, &f, spec);
+    assert_int_equal(f.dropped, 3);
+    assert_int_equal(f.series[0].npoints, 1);
+    assert_true(f.ymin == 1e-4 && f.ymax == 1e-4);
+    fig_release(&f);
+    json_decref(spec);
+}
+
+/* A file's text; the caller frees. */
+static char *slurp(const char *path)
+{
+    char *text = NULL;
+    size_t n = 0;
+    FILE *f = fopen(path, "r");
+    if (!f || getdelim(&text, &n, '\0', f) < 0) fail_msg("%s cannot be read", path);
+    fclose(f);
+    return text;
+}
+
+static const char *const hostile[] = {
+    "\"; system(\"touch pwned\"); #", "'; system('touch pwned'); #", "`touch pwned`", "$(touch pwned)", "a\nsystem('touch pwned')\n",
+    "\\", "\\'; !touch pwned", "@touch", "%s%n%d", "{/Symbol a}^{2}_3", "φ ∇ 漢字 <b>&amp;", "", "\xff\xfe", "<touch pwned",
+    "' . system('touch pwned') . '", "a\tb\rc" };
+enum { HOSTILE = sizeof hostile / sizeof *hostile };
+
+static void test_no_text_is_a_command(void **state)
+{
+    room *r = *state;
+    char path[256];
+    finish_all(r);
+    for (int i = 0; i < HOSTILE; i++) {
+        for (size_t k = 0; k < r->plan.ncells; k++) r->plan.cell[k].label = k < 12 ? hostile[i] : fake_labels[k / 12];
+        json_t *spec = spec_of("{" LINE "}");
+        for (int k = 0; k < 4; k++) {
+            static const char *const places[] = { "title", "xlabel", "ylabel", "name" };
+            json_object_set_new(spec, places[k], json_stringn_nocheck(hostile[i], strlen(hostile[i])));
+        }
+        json_array_append_new(r->plan.figures, spec);
+    }
+    free(r->plan.experiment);
+    r->plan.experiment = strdup("../'; touch pwned");
+    if (hs_figures_draw(r->store, &r->plan, r->dir, 0) != 0) fail_msg("a figure was not drawn");
+    snprintf(path, sizeof path, "find %s . -maxdepth 3 -name pwned | grep -q .", r->dir);
+    assert_int_not_equal(system(path), 0);
+    snprintf(path, sizeof path, "%s/______touch_pwned", r->dir);
+    assert_int_equal(access(path, F_OK), 0);
+    if (system("command -v gnuplot >/dev/null") == 0) {
+        snprintf(path, sizeof path, "test $(ls %s/______touch_pwned/*.png | wc -l) -ge 10", r->dir);
+        assert_int_equal(system(path), 0);
+    }
+}
+
+static void test_a_literal_holds_no_quote(void **state)
+{
+    room *r = *state;
+    char path[128];
+    fig f;
+    json_t *spec = spec_of("{" LINE ", \"title\": \"it's\\n`a` \\\\ @x\"}");
+    finish_all(r);
+    collect(r, &f, spec);
+    assert_int_equal(fig_write_script(&f, r->dir, r->why, sizeof r->why), 0);
+    assert_int_equal(fig_write_tsv(&f, r->dir), 0);
+    snprintf(path, sizeof path, "%s/1.gp", r->dir);
+    char *script = slurp(path);
+    assert_non_null(strstr(script, "set title 'it’s `a` \\ @x' noenhanced"));
+    assert_null(strstr(script, "@NAME@"));
+    free(script);
+    snprintf(path, sizeof path, "%s/1.tsv", r->dir);
+    char *data = slurp(path);
+    assert_non_null(strstr(data, "\n20\t60\t"));
+    assert_non_null(strstr(data, "\t3\tDPFP-1\n"));
+    free(data);
+    fig_release(&f);
+    json_decref(spec);
+}
+
+static void test_published_numbers(void **state)
+{
+    room *r = *state;
+    char path[128], text[256];
+    fig f;
+    snprintf(path, sizeof path, "%s/p.csv", r->dir);
+    FILE *csv = fopen(path, "w");
+    fputs("# a paper\nseries,keys,loss,source\nLinear,20,0.5,\"Fig. 1, left\"\nLinear,40,nan,x\n\"New, one\",20,1e-3,x\n", csv);
+    fclose(csv);
+    snprintf(text, sizeof text, "{" LINE ", \"published\": \"%s\"}", path);
+    json_t *spec = spec_of(text);
+    finish_all(r);
+    collect(r, &f, spec);
+    assert_int_equal(fig_published(&f, &r->plan, r->why, sizeof r->why), 0);
+    assert_int_equal(f.nseries, 5);
+    assert_int_equal(f.ours, 3);
+    assert_int_equal(f.series[3].style, 1);         /* as our Linear */
+    assert_int_equal(f.series[3].npoints, 1);
+    assert_string_equal(f.series[4].name, "New, one");
+    assert_true(f.series[4].point[0].y == 1e-3);
+    fig_release(&f);
+    csv = fopen(path, "w");
+    fputs("series,keys,bleu\nLinear,20,5\n", csv);
+    fclose(csv);
+    collect(r, &f, spec);
+    assert_int_equal(fig_published(&f, &r->plan, r->why, sizeof r->why), -1);
+    assert_non_null(strstr(r->why, "p.csv:1: there is no column 'loss'"));
+    fig_release(&f);
+    json_decref(spec);
+}
+
+static void test_a_figure_is_checked(void **state)
+{
+    const struct { const char *spec, *words; } bad[] = {
+        { "{\"kind\": \"pie\", \"y\": \"loss\"}", "line or curve, not 'pie'" },
+        { "{\"kind\": \"line\", \"y\": \"loss\"}", "needs x" },
+        { "{\"kind\": \"curve\"}", "needs y" },
+        { "{" LINE ", \"logz\": true}", "no 'logz'; did you mean 'logx'?" },
+        { "{" LINE ", \"logy\": \"yes\"}", "'logy' of a figure should be true or false" },
+        { "{" LINE ", \"ymax\": \"1\"}", "should be a number" } };
+    room *r = *state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        json_t *spec = spec_of(bad[i].spec);
+        assert_int_equal(hs_figure_check(spec, r->why, sizeof r->why), -1);
+        if (!strstr(r->why, bad[i].words)) fail_msg("\"%s\" should say \"%s\"", r->why, bad[i].words);
+        json_decref(spec);
+    }
+    json_t *good = spec_of("{" LINE ", \"series\": \"variant\", \"logx\": false, \"ymax\": 1, \"title\": \"t\"}");
+    assert_int_equal(hs_figure_check(good, r->why, sizeof r->why), 0);
+    json_decref(good);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_seeds_become_mean_and_band), TEST(test_another_axis_splits_a_series),
+        TEST(test_endings_are_marks_and_the_missing_are_counted), TEST(test_what_is_not_positive_leaves_a_logarithmic_axis),
+        TEST(test_no_text_is_a_command), TEST(test_a_literal_holds_no_quote), TEST(test_published_numbers),
+        TEST(test_a_figure_is_checked),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
