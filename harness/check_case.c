@@ -44,7 +44,7 @@ void hs_diff_part(hs_diff *d, hs_part got, hs_part want, int64_t nb, int64_t nt,
             if (x == y || (tol == 0 && isnan(x) && isnan(y))) e = 0;
             num += e * e;
             den += fmax(y * y, 1e-4);
-            if (!(e <= worst)) worst = e, at[0] = b, at[1] = h, at[2] = t, at[3] = w;
+            if (!isnan(worst) && !(e <= worst)) worst = e, at[0] = b, at[1] = h, at[2] = t, at[3] = w;
         }
     double error = tol > 0 ? num / den : worst;
     if (n == 0) return;

@@ -62,14 +62,18 @@ static double loss(hs_rig *r, double *x, double x0, double step, int *bad)
     return sum;
 }
 
-/* d loss / d x by two step sizes; 0 when they disagree, which means that a kink lies between. */
+/* d loss / d x by a step and its half, with smaller steps where the two disagree: steep places need them.
+ * 0 when they disagree still, which means that a kink lies between. */
 static int difference(hs_rig *r, double *x, double *out, int *bad)
 {
-    const double h = 1e-4, x0 = *x;
-    double coarse = (loss(r, x, x0, h, bad) - loss(r, x, x0, -h, bad)) / (2 * h);
-    double fine = (loss(r, x, x0, h / 2, bad) - loss(r, x, x0, -h / 2, bad)) / h;
-    *out = (4 * fine - coarse) / 3;
-    return fabs(fine - coarse) <= 1e-5 * (1 + fabs(fine));
+    const double x0 = *x;
+    for (double h = 1e-4; h > 1e-7; h /= 10) {
+        double coarse = (loss(r, x, x0, h, bad) - loss(r, x, x0, -h, bad)) / (2 * h);
+        double fine = (loss(r, x, x0, h / 2, bad) - loss(r, x, x0, -h / 2, bad)) / h;
+        *out = (4 * fine - coarse) / 3;
+        if (fabs(fine - coarse) <= 1e-5 * (1 + fabs(fine))) return 1;
+    }
+    return 0;
 }
 
 /* The gradient of one input at sampled coordinates: their relative distance, and how many were dropped. */

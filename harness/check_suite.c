@@ -142,15 +142,15 @@ static void set_to_zero(const attn_variant *v, void *opts, const char *name)
     if (o && o->type == ATTN_FLOAT && o->min <= 0) *(double *)((char *)opts + o->off) = 0;
 }
 
-/* A constant added to features or normaliser lets a stabiliser over all keys show, by definition: exact
- * statements are checked without it. */
+/* A constant added to features or a normaliser lets a stabiliser show, by definition: exact statements are
+ * checked without it. */
 static void *exact_options(const attn_variant *v, const void *opts)
 {
     void *exact = calloc(1, v->opts_size + 1);
     if (!exact) abort();
     memcpy(exact, opts, v->opts_size);
     set_to_zero(v, exact, "feature_eps");
-    if (is_choice(v, opts, "stabilizer", "max")) set_to_zero(v, exact, "denom_eps");
+    if (is_choice(v, opts, "stabilizer", "max")) set_to_zero(v, exact, "denom_eps"), set_to_zero(v, exact, "norm_eps");
     return exact;
 }
 

@@ -112,6 +112,27 @@ static int parse(request *r, int argc, char **argv)
 }
 
 /* ---- the variant and its options --------------------------------------------------------------------- */
+/* Why there is no variant of that name: its file was refused, or the name is a typo. */
+static void not_found(const hs_catalog *c, const char *name, char *why, size_t nwhy)
+{
+    const char *names[256];
+    char file[200];
+    size_t n = 0, i;
+    json_t *one;
+    snprintf(file, sizeof file, "/%s.so", name);
+    json_array_foreach(hs_catalog_refused(c), i, one) {
+        if (!strstr(json_string_value(json_object_get(one, "path")), file)) continue;
+        snprintf(why, nwhy, "%s", json_string_value(json_object_get(one, "reason")));
+        return;
+    }
+    json_array_foreach(hs_catalog_all(c), i, one)
+        if (n < 256 && !strcmp(json_string_value(json_object_get(one, "kind")), "variant"))
+            names[n++] = json_string_value(json_object_get(one, "name"));
+    const char *near = hs_nearest(name, names, n);
+    snprintf(why, nwhy, "there is no variant '%s'%s%s%s (harness list variants)", name, near ? "; did you mean '" : "",
+             near ? near : "", near ? "'?" : "");
+}
+
 /* "softmax", "mine.so" or "mine.so:name".  Described in a child first, so that a broken file cannot hurt. */
 static int find_variant(apply *a)
 {
@@ -125,15 +146,7 @@ static int find_variant(apply *a)
     hs_catalog *c = hs_catalog_new(extra, is_path);
     const json_t *found = is_path ? hs_catalog_path(c, file, name, why, sizeof why) : hs_catalog_variant(c, given);
     int rc = 0;
-    if (!found && !*why) {
-        const char *names[256];
-        size_t n = 0, i;
-        json_t *one;
-        json_array_foreach(hs_catalog_all(c), i, one)
-            if (n < 256 && !strcmp(json_string_value(json_object_get(one, "kind")), "variant")) names[n++] = json_string_value(json_object_get(one, "name"));
-        const char *near = hs_nearest(given, names, n);
-        snprintf(why, sizeof why, "there is no variant '%s'%s%s%s (harness list variants)", given, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
-    }
+    if (!found && !*why) not_found(c, given, why, sizeof why);
     if (!found) rc = fail(a, HS_EXIT_PLUGIN, "%s", why);
     else {
         snprintf(path, sizeof path, "%s", json_string_value(json_object_get(found, "path")));

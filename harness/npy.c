@@ -220,7 +220,9 @@ int hs_npy_write(const char *path, const hs_npy *a, char *why, size_t nwhy)
     int ok = fwrite(magic, 1, sizeof magic, f) == sizeof magic && fwrite(header, 1, (size_t)padded, f) == (size_t)padded
           && fwrite(a->data, 1, bytes, f) == bytes;
     int error = errno;
+    struct stat st;
+    int regular = fstat(fileno(f), &st) == 0 && S_ISREG(st.st_mode);
     if (fclose(f) == 0 && ok) return 0;
-    unlink(path);                       /* half a file is worse than none */
+    if (regular) unlink(path);          /* half a file is worse than none */
     return bad(&r, "cannot be written: %s", strerror(ok ? errno : error));
 }
