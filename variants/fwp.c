@@ -134,6 +134,20 @@ static int ref_plan(const attn_shape *s, const void *opts, attn_plan *p)
     return plan_common(s, opts, &f, sizeof(double), p);
 }
 
+/* [cold] */
+static int cpu_plan(const attn_shape *s, const void *opts, attn_plan *p)
+{
+    k_fast_weights f = problem_of(s, opts);
+    int rc = plan_common(s, opts, &f, sizeof(float), p);
+    if (rc)
+        return rc;
+    p->saved = s->training ? k_fast_weights_saved(&f) * sizeof(float) : 0;
+    p->scratch_fwd = p->scratch_bwd = k_fast_weights_scratch(&f) * sizeof(float);
+    f.Tk = s->Tq;
+    p->scratch_dec = k_fast_weights_scratch(&f) * sizeof(float);
+    return ATTN_OK;
+}
+
 static k_heads heads(attn_tensor t) { return (k_heads){ t.p, t.sb, t.sh, t.st }; }
 
 /* The problem of a call. */
@@ -173,12 +187,24 @@ static int ref_forward(const attn_call *c)
     return ATTN_OK;
 }
 
+static int cpu_forward(const attn_call *c)
+{
+    k_fast_weights f = problem_from(c);
+    if (queries_lack(c->s))
+        return ATTN_EINVAL;
+    k_fast_weights_forward(&f);
+    return ATTN_OK;
+}
+
 static int ref_backward(const attn_call *c) { k_fast_weights f = problem_from(c); return k_dfast_weights_backward(&f), ATTN_OK; }
+static int cpu_backward(const attn_call *c) { k_fast_weights f = problem_from(c); return k_fast_weights_backward(&f), ATTN_OK; }
 static int ref_decode(const attn_call *c) { k_fast_weights f = decode_from(c, sizeof(double)); return k_dfast_weights_forward(&f), ATTN_OK; }
+static int cpu_decode(const attn_call *c) { k_fast_weights f = decode_from(c, sizeof(float)); return k_fast_weights_forward(&f), ATTN_OK; }
 
 enum { MODES = ATTN_CAUSAL | ATTN_BIDIR | ATTN_CROSS };
 static const attn_impl IMPLS[] = {
     { "ref", ATTN_CPU, ATTN_F64, MODES, 0, ref_plan, ref_forward, ref_backward, ref_decode },
+    { "cpu", ATTN_CPU, ATTN_F32, MODES, 10, cpu_plan, cpu_forward, cpu_backward, cpu_decode },
     { .name = NULL }
 };
 static const attn_variant FWP = {
