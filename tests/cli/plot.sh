@@ -11,13 +11,13 @@ experiment: tiny
 task: {name: associative_retrieval, keys: [3, 4, 5], eval_sequences: 2}
 variants:
   - softmax: {}
-    label: '"; system("touch pwned"); # `touch pwned` %s {^2} @x \'
+    label: '"; system("touch pwned"); # `touch pwned` %s @x \'
   - linear: {feature_map: elu1}
     label: "φ'; system('touch pwned') #"
 train: {max_steps: 20, eval_every: 10, batch: 4}
 seeds: [1, 2]
 figures:
-  - {kind: line, x: keys, y: best_eval_loss, series: variant, published: paper.csv, title: "'.system('touch pwned').'"}
+  - {kind: line, x: keys, y: best_eval_loss, series: variant, published: paper.csv, title: "'.system('touch pwned').' {^2}"}
   - {name: curves, kind: curve, y: eval_loss, logy: true}
 Y
 printf '# a paper\nseries,keys,best_eval_loss\nPaper,3,0.25\nPaper,5,0.5\n' >"$dir/paper.csv"

@@ -5,6 +5,12 @@ H=${HARNESS:-$PWD/${B:-build}/harness}
 dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT
 ok() { if eval "$2"; then echo "ok - $1"; else echo "not ok - $1"; fi; }
 has() { grep -qF -- "$1" "$2"; }
+# sql NAME FILE EXPECTED QUERY: what the query gives; * stands for anything but an error.
+sql() {
+  local got
+  if ! command -v sqlite3 >/dev/null; then echo "ok - $1 # SKIP no sqlite3 program"; return; fi
+  if got=$(sqlite3 "$2" "$4" 2>&1) && [[ $got == $3 ]]; then echo "ok - $1"; else echo "not ok - $1: $got"; fi
+}
 
 cat >"$dir/tiny.yaml" <<'Y'
 experiment: capacity
@@ -35,9 +41,10 @@ ok "csv: the metrics asked for, in that order" "head -1 $dir/csv | grep -qE ',st
 ok "csv: a label with quotes is quoted" "grep -q '\"Linear | \"\"elu\"\"\",' $dir/csv"
 ok "csv: whole numbers stay whole" "grep -qE ',done,,20,[0-9.]+' $dir/csv"
 "$H" show "$dir/tiny.yaml" --json >"$dir/json"
-exact=$(sqlite3 "$HARNESS_DB" "SELECT printf('%.17g', value) FROM v_metrics WHERE metric='best_eval_loss' ORDER BY value LIMIT 1")
-same=$(sqlite3 :memory: "SELECT min(value ->> 'best_eval_loss') = $exact FROM json_each(readfile('$dir/json'))")
-ok "json: eight objects, numbers to the bit" "[ \$(grep -c '\"status\": \"done\"' $dir/json) = 8 ] && [ '$same' = 1 ]"
+ok "json: eight objects" "[ \$(grep -c '\"status\": \"done\"' $dir/json) = 8 ]"
+sql "json: the numbers of the store" "$HARNESS_DB" 8 "SELECT count(*) FROM json_each(readfile('$dir/json')) j JOIN v_cells c ON
+  c.task_options ->> 'keys' = j.value ->> 'keys' AND c.seed = j.value ->> 'seed' AND c.label = j.value ->> 'variant'
+  JOIN v_metrics m USING (cell_key) WHERE metric = 'best_eval_loss' AND abs(m.value - (j.value ->> 'best_eval_loss')) < 1e-15"
 "$H" show "$dir/tiny.yaml" --markdown --metric steps >"$dir/md"
 ok "markdown: a rule, and no bar of a label ends a cell" "sed -n 2p $dir/md | grep -q '^| ---' && has 'Linear \\|' $dir/md"
 "$H" show "$dir/tiny.yaml" --latex --metric steps >"$dir/tex"
@@ -69,8 +76,8 @@ ok "another file of a variant makes its cells stale, and status says so" \
 "$H" status "$dir/tiny.yaml" --only keys=3 --only seed=1 >"$dir/out"
 ok "few stale cells have a line each" "grep -q 'keys=3.*seed=1: stale, .*linear.so changed' $dir/out"
 "$H" status "$dir/tiny.yaml" --json >"$dir/json"
-stale=$(sqlite3 :memory: "SELECT j -> '$.status' ->> 'stale', json_array_length(j, '$.groups[0].cells') FROM (SELECT readfile('$dir/json') AS j)")
-ok "status --json" "[ '$stale' = '4|4' ]"
+sql "status --json" :memory: '4|4' "SELECT j -> '\$.status' ->> 'stale', json_array_length(j, '\$.groups[0].cells')
+  FROM (SELECT readfile('$dir/json') AS j)"
 
 printf 'this is not a database, it is a text of some length\n%.0s' {1..40} >"$dir/text.db"
 "$H" status "$dir/tiny.yaml" --db "$dir/text.db" >"$dir/out" 2>&1; rc=$?
@@ -79,8 +86,6 @@ ok "not a database: exit 7 and a sentence" "[ $rc = 7 ] && has 'is not a databas
 n=0
 while read -r query; do
   n=$((n + 1))
-  rows=$(sqlite3 "$HARNESS_DB" "${query//update-rule/capacity}" 2>&1); rc=$?
-  ok "query $n of docs/database.md" "[ $rc = 0 ]"
-  [ $n = 1 ] && ok "query 1 gives every cell" "[ \$(wc -l <<<\"\$rows\") = 8 ]"
+  sql "query $n of docs/database.md" "$HARNESS_DB" "$( ((n == 1)) && echo 8 || echo '*')" "SELECT count(*) FROM (${query%;})"
 done < <(awk '/^       /{q = q " " $0; if (/;$/) {print q; q = ""}}' docs/database.md)
 ok "docs/database.md has five queries" "[ $n = 5 ]"
