@@ -38,7 +38,9 @@ static json_t *choose_metrics(const hs_view *v, json_t *present)
     json_t *chosen = json_array(), *ignored;
     const char **names = calloc(json_object_size(present) + 1, sizeof *names), *name;
     size_t n = 0;
-    json_object_foreach(present, name, ignored) if (names) names[n++] = name;
+    json_object_foreach(present, name, ignored) {
+        if (names) names[n++] = name;
+    }
     if (names) qsort(names, n, sizeof *names, by_name);
     for (size_t i = 0; v->nmetrics == 0 && i < n; i++) json_array_append_new(chosen, json_string(names[i]));
     for (size_t i = 0; chosen && i < v->nmetrics; i++) {
@@ -78,7 +80,9 @@ static int add_row(sheet *s, const char *key, const json_t *axes)
     json_t *v;
     hs_cell_state state;
     if (hs_store_state(s->store, key, &state) != 0) return -1;
-    json_object_foreach((json_t *)axes, axis, v) hs_table_set(s->table, row, hs_table_column(s->table, axis), json_incref(v));
+    json_object_foreach((json_t *)axes, axis, v) {
+        hs_table_set(s->table, row, hs_table_column(s->table, axis), json_incref(v));
+    }
     hs_table_set(s->table, row, hs_table_column(s->table, "status"), json_string(hs_status_names[state.status]));
     hs_table_set(s->table, row, hs_table_column(s->table, "reason"), state.reason ? json_string(state.reason) : json_null());
     free(state.reason);
@@ -99,7 +103,9 @@ static void add_axes(hs_table *t, const json_t *axes)
 {
     const char *axis;
     json_t *ignored;
-    json_object_foreach((json_t *)axes, axis, ignored) hs_table_column(t, axis);
+    json_object_foreach((json_t *)axes, axis, ignored) {
+        hs_table_column(t, axis);
+    }
 }
 
 /* The rows of the plan's cells. */

@@ -39,7 +39,8 @@ int hs_figure_check(const json_t *figure, char *why, size_t nwhy)
         while (i < KEYS && strcmp(keys[i].name, name) != 0) i++;
         const char *near = hs_nearest(name, names, KEYS);
         if (i == KEYS)
-            snprintf(why, nwhy, "a figure has no '%s'%s%s%s", name, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+            snprintf(why, nwhy, "a figure has no '%s'%s%s%s", name, near ? "; did you mean '" : "", near ? near : "",
+                     near ? "'?" : "");
         else if (!fits(value, keys[i].type))
             snprintf(why, nwhy, "'%s' of a figure should be %s", name, keys[i].expected);
         else
@@ -48,7 +49,8 @@ int hs_figure_check(const json_t *figure, char *why, size_t nwhy)
     }
     const char *kind = json_string_value(json_object_get(figure, "kind"));
     int line = kind && strcmp(kind, "line") == 0, curve = kind && strcmp(kind, "curve") == 0;
-    if (!line && !curve) snprintf(why, nwhy, "the kind of a figure is line or curve%s%s%s", kind ? ", not '" : "", kind ? kind : "", kind ? "'" : "");
+    if (!line && !curve)
+        snprintf(why, nwhy, "the kind of a figure is line or curve%s%s%s", kind ? ", not '" : "", kind ? kind : "", kind ? "'" : "");
     else if (!fig_y(figure)) snprintf(why, nwhy, "a figure needs y, the name of a metric");
     else if (line && !json_object_get(figure, "x")) snprintf(why, nwhy, "a figure of kind line needs x, an axis or an option");
     else return 0;

@@ -24,7 +24,7 @@ static const int endings[HS_STATUSES] = { [HS_REFUSED] = 4, [HS_WRONG] = 12, [HS
                                           [HS_TIMEOUT] = 10, [HS_CRASHED] = 14 };
 
 static const double page_width = 9, plot_height = 5.2, axis_height = 1.15, row_height = 0.4, title_height = 0.6,
-                    sample_width = 0.75, letter_width = 0.158;
+                    sample_width = 0.75, letter_width = 0.166;
 
 /* A user's text as a literal in single quotes, in which gnuplot expands nothing.  A quote in it becomes an apostrophe,
  * because gnuplot 5.4 misreads a doubled one at the beginning; control characters become spaces; a long text is cut.
@@ -134,6 +134,8 @@ static char *text_take(text *t)
 }
 
 static char *format(const char *form, ...) __attribute__((format(printf, 1, 2)));
+
+/* A formatted string; the caller frees. */
 static char *format(const char *form, ...)
 {
     va_list ap;

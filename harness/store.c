@@ -203,7 +203,7 @@ static int open_writer(hs_store *s)
     int owner = whose(s);
     if (owner < 0) return -1;
     choose_journal(s);
-    if (sqlite3_exec(s->db, "PRAGMA foreign_keys=ON", NULL, NULL, NULL) != SQLITE_OK) return store_fail(s);
+    if (sqlite3_exec(s->db, "PRAGMA foreign_keys=ON; PRAGMA cache_size=-65536", NULL, NULL, NULL) != SQLITE_OK) return store_fail(s);
     return owner == 1 ? 0 : make_schema(s);
 }
 

@@ -113,11 +113,13 @@ int hs_store_plan(hs_store *s, const hs_plan *plan)
 /* Writes the values of a result; of two values at one step the last stays. */
 static int put_values(hs_store *s, sqlite3_int64 cell, const hs_result *r)
 {
-    sqlite3_stmt *insert = hs_sql_ask(s->db, "INSERT OR REPLACE INTO metric(cell, name, step, value, unit) VALUES(?,?,?,?,?)", "");
+    sqlite3_stmt *insert = hs_sql_ask(s->db, "INSERT OR REPLACE INTO metric(cell, name, step, value, unit) "
+                                      "VALUES(?,?,?,?,?)", "");
     int ok = insert != NULL;
     for (size_t i = 0; ok && i < r->nvalues; i++) {
         const hs_value *v = &r->value[i];
-        ok = hs_sql_bind(insert, "itidt", cell, v->metric, (sqlite3_int64)v->step, v->value, v->unit ? v->unit : "1") == SQLITE_OK &&
+        const char *unit = v->unit ? v->unit : "1";
+        ok = hs_sql_bind(insert, "itidt", cell, v->metric, (sqlite3_int64)v->step, v->value, unit) == SQLITE_OK &&
              sqlite3_step(insert) == SQLITE_DONE;
     }
     sqlite3_finalize(insert);

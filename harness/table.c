@@ -26,23 +26,11 @@ void hs_table_free(hs_table *t)
     free(t);
 }
 
-/* The index of a column, or the count of columns. */
-static size_t find_column(const hs_table *t, const char *name)
+size_t hs_table_column(hs_table *t, const char *name)
 {
     size_t i = 0, n = json_array_size(t->columns);
     while (i < n && strcmp(json_string_value(json_array_get(t->columns, i)), name) != 0) i++;
-    return i;
-}
-
-size_t hs_table_has(const hs_table *t, const char *name)
-{
-    return find_column(t, name) < json_array_size(t->columns);
-}
-
-size_t hs_table_column(hs_table *t, const char *name)
-{
-    size_t i = find_column(t, name);
-    if (i == json_array_size(t->columns)) json_array_append_new(t->columns, json_string(name));
+    if (i == n) json_array_append_new(t->columns, json_string(name));
     return i;
 }
 
@@ -57,14 +45,6 @@ void hs_table_set(hs_table *t, size_t row, size_t column, json_t *value)
 size_t hs_table_rows(const hs_table *t)
 {
     return json_array_size(t->rows);
-}
-
-int hs_format_option(const char *option)
-{
-    static const char *const names[] = { "--text", "--csv", "--json", "--markdown", "--latex" };
-    for (int i = 0; i < 5; i++)
-        if (strcmp(option, names[i]) == 0) return i;
-    return -1;
 }
 
 void hs_exact(double x, char out[32])

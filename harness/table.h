@@ -11,15 +11,12 @@ hs_table *hs_table_new(void);
 void hs_table_free(hs_table *);
 /* The column of that name, made when there is none. */
 size_t hs_table_column(hs_table *, const char *name);
-size_t hs_table_has(const hs_table *, const char *name);        /* 1 or 0 */
 /* Sets a cell and takes the value over; row may be the next new one.  Numbers that JSON has not come as
  * hs_json_number gives them. */
 void hs_table_set(hs_table *, size_t row, size_t column, json_t *value);
 size_t hs_table_rows(const hs_table *);
 /* CSV (RFC 4180) and JSON carry numbers exactly; the formats for reading round them to four digits. */
 void hs_table_write(const hs_table *, enum hs_format, FILE *);
-/* The format of an option such as "--csv"; -1 when it is none. */
-int hs_format_option(const char *option);
 /* A double in the fewest digits that read back as the same. */
 void hs_exact(double, char out[32]);
 #endif
