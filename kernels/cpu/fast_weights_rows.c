@@ -3,8 +3,10 @@
  * With r_L = a, going back through the tokens, y = W_L'a unrolls to
  *   c_i = b_i.r_i,  w_i = beta_i c_i,  y += w_i v_i,  r_{i-1} = r_i - w_i b_i   (delta)
  *                                                     r_{i-1} = (1 - beta_i) r_i  (gated; sum: r_i)
- * and y += W_0'r_0, z.a likewise.  O(m + Dv) per token and query instead of O(m Dv).  Kept: c_i and r_0.
- * Backward goes the other way with s_0 = W_0 g (g: gradient of y), r_i = r_{i-1} + w_i b_i rebuilt, and
+ * and y += W_0'r_0, z.a likewise.  O(m + Dv) per token and query instead of O(m Dv).  Kept: c_i, r_0 and the r at
+ * the end of every block, from which backward makes the others again.  (r_i = r_{i-1} + w_i b_i would need none of
+ * them, but loses every digit where beta |b|^2 > 2 lets r grow.)
+ * Backward goes the other way with s_0 = W_0 g (g: gradient of y) and
  *   t_i = g.v_i - s_{i-1}.b_i,  s_i = s_{i-1} + t_i beta_i b_i,  db_i = beta_i t_i r_i - w_i s_{i-1},
  *   dbeta_i = t_i c_i,  dv_i = w_i g,  da = s_L                                               (delta).
  * gated and sum: r_i = gamma_i a is a multiple of a, and only gamma_i is carried. */
@@ -12,8 +14,12 @@
 #include "../cpu.h"
 #include <string.h>
 
-/* Saved for one head: per query c [Tk], r_0 [m] and the denominator's inverse; favor: phi [Tk,m]. */
-static size_t saved_query(const k_fast_weights *f) { return (size_t)f->Tk + (size_t)f->m + 1; }
+/* Saved for one head: per query c [Tk], r_0 [m], the denominator's inverse, delta: r [blocks,m]; favor: phi [Tk,m]. */
+static size_t saved_query(const k_fast_weights *f)
+{
+    size_t blocks = f->rule == K_FW_DELTA ? ((size_t)f->Tk + FW_BLOCK - 1) / FW_BLOCK : 0;
+    return (size_t)f->Tk + 1 + (size_t)f->m * (1 + blocks);
+}
 static size_t queries_of(const k_fast_weights *f) { return (size_t)(f->Hq / f->Hk) * (size_t)f->Tq; }
 static int keeps_phi(const k_fast_weights *f) { return f->features.map == K_MAP_FAVOR; }
 static size_t saved(const k_fast_weights *f)
@@ -26,12 +32,12 @@ typedef struct {
     float *phi, *b, *db, *rho;          /* of a block of keys: [FW_BLOCK,m] x 3, [FW_BLOCK] */
     float *w, *e;                       /* [FW_BLOCK] weights and g.v of a query in a block */
     float *phi_q, *a, *rho_q;           /* [n,m] [n,m] [n], n = G Tq queries */
-    float *r, *s, *g;                   /* [n,m] [n,m] [n,Dv] */
+    float *r, *s, *g;                   /* forward [n,m], backward [FW_BLOCK+1,m] of one query; [n,m] [n,Dv] */
     float *dgamma, *dden;               /* [n] */
     float *beta, *gamma;                /* [Tk]: gamma_i is what the tokens after i leave of it, 1 but for gated */
     float *z, *dz;                      /* [m] */
     float *dbeta;                       /* [FW_BLOCK] */
-    float *work, *c;                    /* c: [n,Tk + m + 1] in place of saved when that is absent */
+    float *work, *c;                    /* c: in place of saved when that is absent */
     size_t size;
 } rows;
 
@@ -42,7 +48,7 @@ static rows layout(const k_fast_weights *f, float *at)
     int work_rows = f->Tq > FW_BLOCK ? f->Tq : FW_BLOCK;
     float **array[] = { &w.phi, &w.b, &w.db, &w.rho, &w.w, &w.e, &w.phi_q, &w.a, &w.rho_q, &w.r, &w.s, &w.g, &w.dgamma,
                         &w.dden, &w.beta, &w.gamma, &w.z, &w.dz, &w.dbeta, &w.work, &w.c };
-    size_t count[] = { K * m, K * m, K * m, K, K, K, n * m, n * m, n, n * m, n * m, n * (size_t)f->Dv, n, n,
+    size_t count[] = { K * m, K * m, K * m, K, K, K, n * m, n * m, n, (n > K ? n : K + 1) * m, n * m, n * (size_t)f->Dv, n, n,
                        (size_t)f->Tk, (size_t)f->Tk, m, m, K,
                        fw_features_work(f, work_rows), n * saved_query(f) };
     for (size_t i = 0; i < sizeof count / sizeof *count; i++) {
@@ -81,12 +87,20 @@ static float load(const fw_head *a, rows w)
     return left;
 }
 
+/* The r that query i had at the end of the block at t0, in what it keeps. */
+static float *block_r(const fw_head *a, float *keep, int t0)
+{
+    return keep + a->f->Tk + 1 + (size_t)a->f->m * (size_t)(1 + t0 / FW_BLOCK);
+}
+
 /* Rows of one query through a block of n keys, from the last to the first: c, w. */
 static void walk_back(const fw_head *a, rows w, int t0, int n, size_t i, float *c)
 {
     const k_fast_weights *f = a->f;
     int m = f->m;
     float *r = w.r + i * (size_t)m;
+    if (f->rule == K_FW_DELTA)
+        memcpy(block_r(a, c, t0), r, (size_t)m * sizeof *r);
     for (int j = n - 1; j >= 0; j--) {
         const float *b = w.b + (size_t)j * (size_t)m;
         c[t0 + j] = k_sdot(m, b, r);
@@ -215,7 +229,6 @@ static void start_back(const fw_head *a, rows w, float left)
         w.dgamma[i] = delta ? 0 : k_sdot(m, s, w.a + i * (size_t)m);
         for (int d = 0; d < m; d++)
             s[d] *= left;
-        memcpy(w.r + i * (size_t)m, keep + f->Tk, (size_t)m * sizeof *w.r);
         if (f->dstate)
             k_sgemm(1, 0, m, E, 1, 1, keep + f->Tk, m, g, E, i > 0, (float *)f->dstate + W_at, E);
     }
@@ -223,15 +236,28 @@ static void start_back(const fw_head *a, rows w, float left)
         memcpy((float *)f->dz + at, w.dz, (size_t)m * sizeof *w.dz);
 }
 
-/* One token of the delta rule: r and s go from i-1 to i, db [m] is added to; returns t_i. */
-static float delta_back(int m, float beta, float c, float e, const float *b, float *r, float *s, float *db)
+/* w.r [n,m] = r of one query at every token of the block, w.w = its weights. */
+static void rebuild(const fw_head *a, rows w, int t0, int n, float *keep)
 {
-    float wi = beta * c, t = e - k_sdot(m, s, b), tb = t * beta;
+    int m = a->f->m;
+    memcpy(w.r + (size_t)(n - 1) * (size_t)m, block_r(a, keep, t0), (size_t)m * sizeof *w.r);
+    for (int j = n - 1; j >= 0; j--) {
+        const float *b = w.b + (size_t)j * (size_t)m, *r = w.r + (size_t)j * (size_t)m;
+        float by = w.w[j] = w.beta[t0 + j] * keep[t0 + j], *before = w.r + (size_t)(j ? j - 1 : n) * (size_t)m;
+        #pragma omp simd
+        for (int d = 0; d < m; d++)
+            before[d] = r[d] - by * b[d];
+    }
+}
+
+/* The adjoint s [m] of the rows of the delta rule passes one token: db [m] is added to; returns t_i. */
+static float delta_back(int m, float beta, float w, float e, const float *b, const float *r, float *s, float *db)
+{
+    float t = e - k_sdot(m, s, b), tb = t * beta;
     #pragma omp simd
     for (int d = 0; d < m; d++) {
-        float rd = r[d] + wi * b[d], sd = s[d];
-        r[d] = rd;
-        db[d] += tb * rd - wi * sd;
+        float sd = s[d];
+        db[d] += tb * r[d] - w * sd;
         s[d] = sd + tb * b[d];
     }
     return t;
@@ -242,22 +268,22 @@ static void walk_on(const fw_head *a, rows w, int t0, int n, size_t i)
 {
     const k_fast_weights *f = a->f;
     int m = f->m, E = f->Dv;
-    const float *c = kept(a, w, i) + t0, *g = w.g + i * (size_t)E;
-    float *r = w.r + i * (size_t)m, *s = w.s + i * (size_t)m;
+    float *keep = kept(a, w, i), *c = keep + t0, *g = w.g + i * (size_t)E, *s = w.s + i * (size_t)m;
     k_sgemm(0, 1, 1, n, E, 1, g, E, k_row(f->v, a->b, a->h, t0), (int)f->v.st, 0, w.e, n);
+    if (f->rule == K_FW_DELTA)
+        rebuild(a, w, t0, n, keep);
     for (int j = 0; j < n; j++) {
         float *b = w.b + (size_t)j * (size_t)m, *db = w.db + (size_t)j * (size_t)m, beta = w.beta[t0 + j];
         if (f->rule == K_FW_DELTA) {
-            w.w[j] = beta * c[j];
-            w.dbeta[j] += c[j] * delta_back(m, beta, c[j], w.e[j], b, r, s, db);
-        } else {
-            float e = w.e[j] + w.dden[i], gamma = w.gamma[t0 + j];
-            w.w[j] = beta * gamma * c[j];
-            w.dbeta[j] += gamma * (c[j] * e - w.dgamma[i]);
-            w.dgamma[i] = beta * c[j] * e + (f->rule == K_FW_GATED ? 1 - beta : 1) * w.dgamma[i];
-            k_saxpy(m, beta * gamma * e, w.a + i * (size_t)m, db);
-            k_saxpy(m, beta * gamma * e, b, s);
+            w.dbeta[j] += c[j] * delta_back(m, beta, w.w[j], w.e[j], b, w.r + (size_t)j * (size_t)m, s, db);
+            continue;
         }
+        float e = w.e[j] + w.dden[i], gamma = w.gamma[t0 + j];
+        w.w[j] = beta * gamma * c[j];
+        w.dbeta[j] += gamma * (c[j] * e - w.dgamma[i]);
+        w.dgamma[i] = beta * c[j] * e + (f->rule == K_FW_GATED ? 1 - beta : 1) * w.dgamma[i];
+        k_saxpy(m, beta * gamma * e, w.a + i * (size_t)m, db);
+        k_saxpy(m, beta * gamma * e, b, s);
     }
     for (int j = 0; f->dv.p && j < n; j++)
         k_saxpy(E, w.w[j], g, k_row(f->dv, a->b, a->h, t0 + j));
