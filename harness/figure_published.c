@@ -43,14 +43,18 @@ static int column(char *const field[FIELDS], int n, const char *name)
     return -1;
 }
 
-/* The published series of that name, made when there is none, in the style of ours. */
+/* The published series of that name, made when there is none: in the style of ours, or in the next that is free. */
 static int published_series(fig *f, const char *name)
 {
-    for (size_t i = f->ours; i < f->nseries; i++)
+    size_t style = f->ours;
+    for (size_t i = f->ours; i < f->nseries; i++) {
         if (strcmp(f->series[i].name, name) == 0) return (int)i;
+        if (f->series[i].style >= style) style = f->series[i].style + 1;
+    }
+    for (size_t i = 0; i < f->ours; i++)
+        if (strcmp(f->series[i].name, name) == 0) style = i;
     int made = fig_add_series(f, name, 1);
-    for (size_t i = 0; made >= 0 && i < f->ours; i++)
-        if (strcmp(f->series[i].name, name) == 0) f->series[made].style = i;
+    if (made >= 0) f->series[made].style = style;
     return made;
 }
 

@@ -245,6 +245,7 @@ static void test_published_numbers(void **state)
     assert_int_equal(f.series[3].style, 1);         /* as our Linear */
     assert_int_equal(f.series[3].npoints, 1);
     assert_string_equal(f.series[4].name, "New, one");
+    assert_int_equal(f.series[4].style, 3);         /* the first that we do not use */
     assert_true(f.series[4].point[0].y == 1e-3);
     fig_release(&f);
     csv = fopen(path, "w");
