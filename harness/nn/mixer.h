@@ -43,7 +43,8 @@ typedef struct nn_mixer_io {
 } nn_mixer_io;
 
 /* Returns ATTN_OK, ATTN_EUNSUP (why: the variant's own reason), ATTN_EINVAL (why: no such implementation ...)
- * or K_ENOMEM - 100 = NN_ENOMEM (why: bytes asked, bytes free).  capacity: tokens of decode state, 0 = none. */
+ * or K_ENOMEM - 100 = NN_ENOMEM (why: bytes asked, bytes free).  capacity: tokens of decode state, 0 = none;
+ * otherwise it takes the place of shape.Tk, and shape.Tq is the number of tokens of one decode. */
 enum { NN_ENOMEM = -101 };
 int  nn_mixer_new(k_dev *, const nn_mixer_spec *, int64_t capacity, nn_mixer **out, char *why, size_t nwhy);
 void nn_mixer_free(nn_mixer *);

@@ -7,8 +7,9 @@
  *
  * Invariants:
  *  1. Replay is deterministic and allocates nothing.
- *  2. A node's forward overwrites its output; its backward ADDS to its inputs' gradients, which nn_backward
- *     zeroes first.  A tensor that needs no gradient has none.
+ *  2. A node's forward overwrites its output.  In nn_backward the first node that reaches a tensor overwrites its
+ *     gradient and the others add; a parameter's gradient adds up from nn_params_zero_grad on.  A tensor that
+ *     needs no gradient has none.
  *  3. Initial values depend on (seed, parameter name) alone, not on the order of construction.
  *  4. Building functions return an nn_id or NN_BAD after recording the first error; later calls with NN_BAD do
  *     nothing, so a model is built without checks between the lines and nn_graph_compile reports. */
