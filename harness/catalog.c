@@ -22,6 +22,7 @@ struct hs_catalog {
     json_t *all, *refused;              /* arrays */
     json_t *variants, *tasks;           /* name -> description */
     json_t *paths;                      /* path -> array of what the file holds */
+    int owners;
 };
 
 /* One file to describe. */
@@ -46,7 +47,7 @@ static int64_t now_ms(void)
 static hs_catalog *catalog_empty(void)
 {
     hs_catalog *c = malloc(sizeof *c);
-    if (c) *c = (hs_catalog){ json_array(), json_array(), json_object(), json_object(), json_object() };
+    if (c) *c = (hs_catalog){ json_array(), json_array(), json_object(), json_object(), json_object(), 1 };
     return c;
 }
 
@@ -225,6 +226,24 @@ static void list_add_all(path_list *l)
 }
 
 /* ---- the public face ------------------------------------------------------------------------------------- */
+/* The refusal of a path, or NULL. */
+static const json_t *refusal_of(const hs_catalog *c, const char *path)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach(c->refused, i, one)
+        if (!strcmp(json_string_value(json_object_get(one, "path")), path)) return one;
+    return NULL;
+}
+
+/* Describes the files of a list, which it frees. */
+static void describe_list(hs_catalog *c, path_list *l)
+{
+    if (c) describe_all(c, l->at, l->n);
+    for (size_t i = 0; i < l->n; i++) free(l->at[i]);
+    free(l->at);
+}
+
 /* See plugin.h. */
 hs_catalog *hs_catalog_new(const char *const *extra, size_t nextra)
 {
@@ -232,16 +251,30 @@ hs_catalog *hs_catalog_new(const char *const *extra, size_t nextra)
     path_list l = { 0 };
     list_add_all(&l);
     for (size_t i = 0; i < nextra; i++) list_add(&l, extra[i]);
-    if (c) describe_all(c, l.at, l.n);
-    for (size_t i = 0; i < l.n; i++) free(l.at[i]);
-    free(l.at);
+    describe_list(c, &l);
     return c;
 }
 
-/* Frees the catalog and every description. */
+/* See plugin.h. */
+void hs_catalog_add(hs_catalog *c, const char *const *paths, size_t n)
+{
+    path_list l = { 0 };
+    for (size_t i = 0; i < n; i++)
+        if (!json_object_get(c->paths, paths[i]) && !refusal_of(c, paths[i])) list_add(&l, paths[i]);
+    describe_list(c, &l);
+}
+
+/* See plugin.h. */
+hs_catalog *hs_catalog_keep(hs_catalog *c)
+{
+    c->owners++;
+    return c;
+}
+
+/* Frees the catalog and every description when the last owner lets go. */
 void hs_catalog_free(hs_catalog *c)
 {
-    if (!c) return;
+    if (!c || --c->owners > 0) return;
     json_decref(c->all);
     json_decref(c->refused);
     json_decref(c->variants);
@@ -256,17 +289,6 @@ const json_t *hs_catalog_task(const hs_catalog *c, const char *name) { return js
 const json_t *hs_catalog_all(const hs_catalog *c) { return c->all; }
 const json_t *hs_catalog_refused(const hs_catalog *c) { return c->refused; }
 
-/* The reason of a refused path, or NULL. */
-static const char *reason_of(const hs_catalog *c, const char *path)
-{
-    size_t i;
-    json_t *one;
-    json_array_foreach(c->refused, i, one)
-        if (!strcmp(json_string_value(json_object_get(one, "path")), path))
-            return json_string_value(json_object_get(one, "reason"));
-    return NULL;
-}
-
 /* See plugin.h: the variant of that name in the file, or its only one. */
 const json_t *hs_catalog_path(const hs_catalog *c, const char *path, const char *name, char *why, size_t nwhy)
 {
@@ -276,8 +298,8 @@ const json_t *hs_catalog_path(const hs_catalog *c, const char *path, const char 
     json_t *one;
     if (!realpath(path, real)) snprintf(real, sizeof real, "%s", path);
     if (!(file = json_object_get(c->paths, real))) {
-        const char *reason = reason_of(c, real);
-        if (reason) snprintf(why, nwhy, "%s", reason);
+        const json_t *refused = refusal_of(c, real);
+        if (refused) snprintf(why, nwhy, "%s", json_string_value(json_object_get(refused, "reason")));
         else snprintf(why, nwhy, "%s: no such file", path);
         return NULL;
     }

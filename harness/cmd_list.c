@@ -164,14 +164,14 @@ static int is_yaml(const struct dirent *d)
 }
 
 /* One experiment file: its name, number of cells and what it is about; files with errors say so. */
-static json_t *describe_experiment(const char *path)
+static json_t *describe_experiment(const char *path, hs_catalog *c)
 {
     hs_plan plan;
     char *errors = NULL;
     size_t size;
     FILE *out = open_memstream(&errors, &size);
     json_t *one = json_pack("{s:s, s:s}", "kind", "experiment", "file", path);
-    if (out && !hs_plan_read_with(path, NULL, NULL, out, &plan)) {
+    if (out && !hs_plan_read_with(path, NULL, hs_catalog_keep(c), out, &plan)) {
         json_object_set_new(one, "name", json_string(plan.experiment));
         json_object_set_new(one, "about", json_string(plan.about));
         json_object_set_new(one, "cells", json_integer((json_int_t)plan.ncells));
@@ -184,7 +184,7 @@ static json_t *describe_experiment(const char *path)
 }
 
 /* The files of experiments/. */
-static json_t *describe_experiments(void)
+static json_t *describe_experiments(hs_catalog *c)
 {
     json_t *list = json_array();
     struct dirent **entry;
@@ -192,7 +192,7 @@ static json_t *describe_experiments(void)
     for (int i = 0; i < n; i++) {
         char path[PATH_MAX];
         snprintf(path, sizeof path, "experiments/%s", entry[i]->d_name);
-        json_array_append_new(list, describe_experiment(path));
+        json_array_append_new(list, describe_experiment(path, c));
         free(entry[i]);
     }
     if (n >= 0) free(entry);
@@ -222,13 +222,15 @@ static int wanted(const request *r, const json_t *one)
     return !strcmp(kind, "variant") ? r->variants : !strcmp(kind, "task") ? r->tasks : r->experiments;
 }
 
-/* Everything that is asked for, as an array. */
-static json_t *collect(const request *r, const hs_catalog *c)
+/* Everything that is asked for, as an array.  Experiments are planned to count their cells, so they come last. */
+static json_t *collect(const request *r, hs_catalog *c)
 {
-    json_t *list = json_array(), *experiments = r->experiments ? describe_experiments() : json_array(), *one;
+    json_t *list = json_array(), *one;
     size_t i;
     json_array_foreach(hs_catalog_all(c), i, one)
         if (wanted(r, one)) json_array_append(list, one);
+    if (!r->experiments || (r->name && json_array_size(list))) return list;
+    json_t *experiments = describe_experiments(c);
     json_array_foreach(experiments, i, one)
         if (wanted(r, one)) json_array_append(list, one);
     json_decref(experiments);

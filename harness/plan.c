@@ -4,12 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Describes every plug-in there is, and those that the file names by path. */
-static hs_catalog *find_plugins(const plan_file *f)
+/* Every plug-in there is, or those of the catalog at hand, and those that the file names by path. */
+static hs_catalog *find_plugins(const plan_file *f, hs_catalog *at_hand)
 {
     size_t n;
     char **paths = plan_series_paths(f, &n);
-    hs_catalog *c = hs_catalog_new((const char *const *)paths, n);
+    hs_catalog *c = at_hand ? at_hand : hs_catalog_new((const char *const *)paths, n);
+    if (at_hand) hs_catalog_add(c, (const char *const *)paths, n);
     for (size_t i = 0; i < n; i++) free(paths[i]);
     free(paths);
     return c;
@@ -68,11 +69,11 @@ int hs_plan_read_with(const char *file, const hs_plan_args *args, hs_catalog *ca
     f.root = hs_spec_file(file, &f.errors);
     if (f.root) {
         plan_set_all(&f);
-        if (!plan->catalog) plan->catalog = find_plugins(&f);
-        f.catalog = plan->catalog;
+        f.catalog = plan->catalog = find_plugins(&f, catalog);
         plan_file_read(&f);
-        if (!f.errors.n) rc = fill(&f, errors, plan);
-        else if (f.errors.n == f.plugin_errors) rc = HS_EXIT_PLUGIN;
+        size_t fatal = f.errors.n - f.errors.warnings;
+        if (!fatal) rc = fill(&f, errors, plan);
+        else if (fatal == f.plugin_errors) rc = HS_EXIT_PLUGIN;
     }
     hs_errors_print(&f.errors, errors);
     file_release(&f);

@@ -45,7 +45,7 @@ typedef struct hs_plan_args {
 /* Reads and expands.  On failure prints every error found as file:line:column: sentence to stderr and returns
  * the exit code (HS_EXIT_SPEC, HS_EXIT_PLUGIN, HS_EXIT_EMPTY). */
 int  hs_plan_read(const char *file, const hs_plan_args *, hs_plan *);
-/* The same with a catalog that is at hand (the plan takes it; NULL: every plug-in is sought) and errors to a stream. */
+/* The same with a catalog that is at hand (the plan owns it then; NULL: every plug-in is sought) and errors to a stream. */
 int  hs_plan_read_with(const char *file, const hs_plan_args *, hs_catalog *, FILE *errors, hs_plan *);
 void hs_plan_release(hs_plan *);
 

@@ -79,12 +79,11 @@ static const json_t *refusal(const hs_catalog *c, const char *path)
 }
 
 /* A file that could not be loaded as a series of its own: a warning, and the name from what is written. */
-static void make_broken(plan_series *s, hs_node *path, const hs_node *said, const json_t *refused)
+static void make_broken(plan_file *f, plan_series *s, hs_node *path, const hs_node *said, const json_t *refused)
 {
     char digest[65];
     s->path = json_string_value(json_object_get(refused, "path"));
-    fprintf(stderr, "%s:%zu:%zu: warning: %s\n", path->origin, path->line, path->col,
-            json_string_value(json_object_get(refused, "reason")));
+    hs_errors_warn(&f->errors, path, json_string_value(json_object_get(refused, "reason")));
     const char *base = strrchr(s->path, '/') ? strrchr(s->path, '/') + 1 : s->path;
     s->name = said ? strdup(said->text) : strndup(base, strcspn(base, "."));
     if (!hs_file_digest(s->path, digest)) s->digest = strdup(digest);
@@ -103,7 +102,7 @@ static int find_path(plan_file *f, plan_series *s, hs_node *path)
     s->variant = hs_catalog_path(f->catalog, full, said ? said->text : NULL, why, sizeof why);
     free(full);
     if (s->variant) return 0;
-    if (refused && !taken) return make_broken(s, path, said, refused), 0;
+    if (refused && !taken) return make_broken(f, s, path, said, refused), 0;
     f->plugin_errors += taken;
     return hs_errors_add(&f->errors, said ? said : path, "%s", why), -1;
 }

@@ -84,6 +84,22 @@ static int refuse_symbols(void *handle, const char *path, char *why, size_t nwhy
     return -1;
 }
 
+/* Is the name of table i that of an earlier one? */
+static int variant_twice(const hs_plugin *p, size_t i)
+{
+    for (size_t j = 0; j < i; j++)
+        if (!strcmp(p->variants[j]->name, p->variants[i]->name)) return 1;
+    return 0;
+}
+
+/* The same for tasks. */
+static int task_twice(const hs_plugin *p, size_t i)
+{
+    for (size_t j = 0; j < i; j++)
+        if (!strcmp(p->tasks[j]->name, p->tasks[i]->name)) return 1;
+    return 0;
+}
+
 /* Checks every variant of the file, and that no name comes twice. */
 static int check_variants(const hs_plugin *p, char *why, size_t nwhy)
 {
@@ -94,7 +110,7 @@ static int check_variants(const hs_plugin *p, char *why, size_t nwhy)
         const char *name = p->variants[i]->size >= offsetof(attn_variant, title) ? p->variants[i]->name : NULL;
         if (hs_variant_valid(p->variants[i], what, sizeof what))
             return snprintf(why, nwhy, "%s: bad table of variant %s: %s", p->path, name ? name : "(no name)", what), -1;
-        if (hs_plugin_variant(p, name) != p->variants[i])
+        if (variant_twice(p, i))
             return snprintf(why, nwhy, "%s: has two variants of the name %s", p->path, name), -1;
     }
     return 0;
@@ -110,7 +126,7 @@ static int check_tasks(const hs_plugin *p, char *why, size_t nwhy)
         const char *name = p->tasks[i]->size >= offsetof(task, title) ? p->tasks[i]->name : NULL;
         if (hs_task_valid(p->tasks[i], what, sizeof what))
             return snprintf(why, nwhy, "%s: bad table of task %s: %s", p->path, name ? name : "(no name)", what), -1;
-        if (hs_plugin_task(p, name) != p->tasks[i])
+        if (task_twice(p, i))
             return snprintf(why, nwhy, "%s: has two tasks of the name %s", p->path, name), -1;
     }
     return 0;

@@ -43,6 +43,14 @@ void hs_errors_add(hs_errors *e, hs_node *where, const char *fmt, ...)
     free(sentence);
 }
 
+/* See spec.h. */
+void hs_errors_warn(hs_errors *e, hs_node *where, const char *sentence)
+{
+    size_t before = e->n;
+    hs_errors_add(e, where, "warning: %s", sentence);
+    e->warnings += e->n - before;
+}
+
 /* By place; what is not from the file comes first. */
 static int by_place(const void *a, const void *b)
 {

@@ -22,11 +22,12 @@ struct hs_node {
     hs_node **key, **item;              /* key: maps only, scalars */
 };
 
-/* Errors, at most one per scalar, printed in the order of the file. */
+/* Errors, at most one per scalar, and warnings among them, printed in the order of the file. */
 typedef struct hs_error { size_t line, col; char *text; } hs_error;
-typedef struct hs_errors { hs_error *at; size_t n; } hs_errors;
+typedef struct hs_errors { hs_error *at; size_t n, warnings; } hs_errors;    /* n: of both */
 __attribute__((format(printf, 3, 4)))
 void hs_errors_add(hs_errors *, hs_node *where, const char *fmt, ...);
+void hs_errors_warn(hs_errors *, hs_node *where, const char *sentence);
 void hs_errors_print(hs_errors *, FILE *);
 void hs_errors_release(hs_errors *);
 
