@@ -96,7 +96,7 @@ $(B)/obj/%.o: %.c
 $(B)/obj/harness/env.o: CFLAGS += -DHS_GIT='"$(GIT_COMMIT)"' -DHS_CFLAGS='"$(OPT) -march=$(MARCH)"'
 
 $(B)/libharness.so: $(call obj,$(LIB_SRC))
-	$(CC) $(CFLAGS) -shared -Wl,-soname,libharness.so $^ -o $@ $(shell pkg-config --libs openblas) -lm -ldl
+	$(CC) $(CFLAGS) -shared -Wl,-soname,libharness.so $^ -o $@ $(shell pkg-config --libs openblas jansson) -lm -ldl
 $(HARNESS): $(call obj,$(PROG_SRC)) $(B)/libharness.so
 	$(CC) $(CFLAGS) -rdynamic $(call obj,$(PROG_SRC)) -o $@ -L$(B) -lharness -Wl,-rpath,'$$ORIGIN:$$ORIGIN/../lib' $(LIBS)
 # A plug-in is one file; what it uses of kernels.h and nn.h is in the program that loads it.

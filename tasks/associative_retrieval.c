@@ -331,12 +331,11 @@ static int probe(run *r)
 {
     nn_mixer_spec m = *r->call->mixer;
     m.shape = (attn_shape){ r->call->train->batch, 1, 1, 1, r->L, r->o->d_key, r->S, ATTN_CROSS, (int32_t)r->call->dtype, 1, 0 };
-    nn_mixer *mixer;
-    int rc = nn_mixer_new(r->call->dev, &m, 0, &mixer, r->why, sizeof r->why);
+    attn_plan plan;
+    int rc = nn_mixer_ask(r->call->dev, &m, 0, &plan, r->why, sizeof r->why);
     if (rc != ATTN_OK) return rc;
     for (const attn_gate *g = m.variant->gates; g && g->name; g++, r->ngates++)
-        r->gate_width[r->ngates] = nn_mixer_plan(mixer)->gate_width[r->ngates];
-    nn_mixer_free(mixer);
+        r->gate_width[r->ngates] = plan.gate_width[r->ngates];
     return ATTN_OK;
 }
 
