@@ -87,7 +87,9 @@ hs_catalog *hs_catalog_from_json(const json_t *descriptions)
     hs_catalog *c = catalog_empty();
     size_t i;
     json_t *one;
-    json_array_foreach(descriptions, i, one) add_described(c, one);
+    json_array_foreach(descriptions, i, one) {
+        add_described(c, one);
+    }
     return c;
 }
 
@@ -120,8 +122,12 @@ static void probe_settle(hs_catalog *c, probe *p, int wait_status, int timed_out
     json_t *one;
     char how[128], why[PATH_MAX + 256];
     const char *refused = json_string_value(json_object_get(p->said, "refused"));
-    json_array_foreach(json_object_get(p->said, "variants"), i, one) add_described(c, one);
-    json_array_foreach(json_object_get(p->said, "tasks"), i, one) add_described(c, one);
+    json_array_foreach(json_object_get(p->said, "variants"), i, one) {
+        add_described(c, one);
+    }
+    json_array_foreach(json_object_get(p->said, "tasks"), i, one) {
+        add_described(c, one);
+    }
     if (refused) add_refused(c, p->path, refused, 0);
     else if (!p->said) {
         hs_child_how(wait_status, how, sizeof how);
@@ -231,8 +237,9 @@ static const json_t *refusal_of(const hs_catalog *c, const char *path)
 {
     size_t i;
     json_t *one;
-    json_array_foreach(c->refused, i, one)
+    json_array_foreach(c->refused, i, one) {
         if (!strcmp(json_string_value(json_object_get(one, "path")), path)) return one;
+    }
     return NULL;
 }
 

@@ -10,7 +10,9 @@ static void print_row(const char *name, const json_t *value)
 {
     const char *inner;
     json_t *v;
-    if (json_is_object(value)) json_object_foreach((json_t *)value, inner, v) print_row(inner, v);
+    if (json_is_object(value)) json_object_foreach((json_t *)value, inner, v) {
+        print_row(inner, v);
+    }
     else if (json_is_string(value)) printf("%-10s %s\n", name, json_string_value(value));
     else if (json_is_null(value)) printf("%-10s none found\n", name);
     else if (!strcmp(name, "memory_bytes")) printf("%-10s %.1f GiB\n", "memory", json_number_value(value) / (1 << 30));
@@ -31,7 +33,9 @@ int cmd_env(int argc, char **argv)
         json_dumpf(env, stdout, JSON_INDENT(2));
         puts("");
     }
-    else json_object_foreach(env, name, value) print_row(name, value);
+    else json_object_foreach(env, name, value) {
+        print_row(name, value);
+    }
     json_decref(env);
     return HS_EXIT_OK;
 }

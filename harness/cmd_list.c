@@ -60,7 +60,9 @@ static void print_options(const char *heading, const json_t *options)
     size_t i;
     json_t *o;
     if (json_array_size(options)) printf("  %s\n", heading);
-    json_array_foreach(options, i, o) print_option(o);
+    json_array_foreach(options, i, o) {
+        print_option(o);
+    }
 }
 
 /* Names in an array of strings, "f32, f64". */
@@ -68,7 +70,9 @@ static void print_names(const json_t *names)
 {
     size_t i;
     json_t *n;
-    json_array_foreach(names, i, n) printf("%s%s", i ? ", " : "", json_string_value(n));
+    json_array_foreach(names, i, n) {
+        printf("%s%s", i ? ", " : "", json_string_value(n));
+    }
 }
 
 /* Rows of {name, help}: gates, params, states. */
@@ -227,12 +231,14 @@ static json_t *collect(const request *r, hs_catalog *c)
 {
     json_t *list = json_array(), *one;
     size_t i;
-    json_array_foreach(hs_catalog_all(c), i, one)
+    json_array_foreach(hs_catalog_all(c), i, one) {
         if (wanted(r, one)) json_array_append(list, one);
+    }
     if (!r->experiments || (r->name && json_array_size(list))) return list;
     json_t *experiments = describe_experiments(c);
-    json_array_foreach(experiments, i, one)
+    json_array_foreach(experiments, i, one) {
         if (wanted(r, one)) json_array_append(list, one);
+    }
     json_decref(experiments);
     return list;
 }
@@ -244,8 +250,9 @@ static void print_all(const json_t *list)
     for (int k = 0; k < 3; k++) {
         json_t *of_kind = json_array(), *one;
         size_t i;
-        json_array_foreach(list, i, one)
+        json_array_foreach(list, i, one) {
             if (!strcmp(text_of(one, "kind"), kinds[k])) json_array_append(of_kind, one);
+        }
         if (json_array_size(of_kind)) printf("%s%ss\n", json_array_get(list, 0) == json_array_get(of_kind, 0) ? "" : "\n", kinds[k]);
         if (k == 2) print_experiments(of_kind);
         else json_array_foreach(of_kind, i, one) {
@@ -280,8 +287,9 @@ static int refuse_name(const request *r, const hs_catalog *c)
     const char *names[512];
     size_t n = 0, i;
     json_t *one;
-    json_array_foreach(hs_catalog_all(c), i, one)
+    json_array_foreach(hs_catalog_all(c), i, one) {
         if (n < 512) names[n++] = text_of(one, "name");
+    }
     const char *near = hs_nearest(r->name, names, n);
     fprintf(stderr, "harness list: there is no '%s'%s%s%s\n", r->name, near ? "; did you mean '" : "", near ? near : "",
             near ? "'?" : "");
@@ -303,7 +311,9 @@ int cmd_list(int argc, char **argv)
     if (r.name && !json_array_size(list)) rc = refuse_name(&r, c);
     else if (r.as_json) json_dumpf(list, stdout, JSON_INDENT(2)), putchar('\n');
     else print_all(list);
-    json_array_foreach(hs_catalog_refused(c), i, one) fprintf(stderr, "refused: %s\n", text_of(one, "reason"));
+    json_array_foreach(hs_catalog_refused(c), i, one) {
+        fprintf(stderr, "refused: %s\n", text_of(one, "reason"));
+    }
     json_decref(list);
     hs_catalog_free(c);
     return rc;

@@ -11,8 +11,9 @@ static int add_defaults(json_t *fixed, const attn_opt *table)
 {
     json_t *rows = hs_opts_describe(table), *row;
     size_t i;
-    json_array_foreach(rows, i, row)
+    json_array_foreach(rows, i, row) {
         json_object_set(fixed, json_string_value(json_object_get(row, "name")), json_object_get(row, "default"));
+    }
     json_decref(rows);
     return 0;
 }

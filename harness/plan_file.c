@@ -103,9 +103,10 @@ static void refuse_task(plan_file *f, hs_node *n)
     const char *names[256];
     size_t count = 0, i;
     json_t *one;
-    json_array_foreach(hs_catalog_all(f->catalog), i, one)
+    json_array_foreach(hs_catalog_all(f->catalog), i, one) {
         if (!strcmp(json_string_value(json_object_get(one, "kind")), "task") && count < 256)
             names[count++] = json_string_value(json_object_get(one, "name"));
+    }
     const char *reason = plan_refused_reason(f->catalog, n->text);
     const char *near = hs_nearest(n->text, names, count);
     f->plugin_errors += reason != NULL;
@@ -165,8 +166,9 @@ static int is_quantity(const plan_file *f, const char *name, const char **names,
     for (size_t s = 0; s < f->nseries; s++)
         for (int t = 0; t < 2; t++)
             for (const attn_opt *o = f->series[s].options.table[t]; o && o->name && *n < max; o++) names[(*n)++] = o->name;
-    json_array_foreach(json_object_get(f->task, "metrics"), i, m)
+    json_array_foreach(json_object_get(f->task, "metrics"), i, m) {
         if (*n < max) names[(*n)++] = json_string_value(json_object_get(m, "name"));
+    }
     for (i = 0; i < *n; i++)
         if (!strcmp(names[i], name)) return 1;
     return 0;

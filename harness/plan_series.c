@@ -59,9 +59,10 @@ static void refuse_name(plan_file *f, hs_node *where, const char *name)
     const char *names[512];
     size_t n = 0, i;
     json_t *one;
-    json_array_foreach(hs_catalog_all(f->catalog), i, one)
+    json_array_foreach(hs_catalog_all(f->catalog), i, one) {
         if (!strcmp(json_string_value(json_object_get(one, "kind")), "variant") && n < 512)
             names[n++] = json_string_value(json_object_get(one, "name"));
+    }
     const char *reason = plan_refused_reason(f->catalog, name), *near = hs_nearest(name, names, n);
     f->plugin_errors += reason != NULL;
     hs_errors_add(&f->errors, where, "there is no variant '%s'%s%s%s%s%s", name, near ? "; did you mean '" : "",
@@ -73,8 +74,9 @@ static const json_t *refusal(const hs_catalog *c, const char *path)
 {
     size_t i;
     json_t *one;
-    json_array_foreach(hs_catalog_refused(c), i, one)
+    json_array_foreach(hs_catalog_refused(c), i, one) {
         if (!strcmp(json_string_value(json_object_get(one, "path")), path)) return one;
+    }
     return NULL;
 }
 
