@@ -18,13 +18,13 @@ static const int colours[] = { 0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7, 0xe69f00,
 static const struct { int filled, hollow; } markers[] = { { 7, 6 }, { 5, 4 }, { 9, 8 }, { 11, 10 }, { 13, 12 }, { 15, 14 },
                                                           { 1, 1 }, { 3, 3 } };
 static const size_t paper_style = (size_t)-1;           /* of the legend's entry for all published numbers */
-enum { COLOURS = 8, NAME_MAX_LETTERS = 48, NOTE_MAX_LETTERS = 54, GREY = 0x404040 };
+enum { COLOURS = 8, NAME_MAX_LETTERS = 48, NOTE_MAX_LETTERS = 54, MARK_LINES = 12, GREY = 0x404040 };
 /* The mark of each ending. */
 static const int endings[HS_STATUSES] = { [HS_REFUSED] = 4, [HS_WRONG] = 12, [HS_DIVERGED] = 2, [HS_OOM] = 8,
                                           [HS_TIMEOUT] = 10, [HS_CRASHED] = 14 };
 
 static const double page_width = 9, plot_height = 5.2, axis_height = 1.15, row_height = 0.4, title_height = 0.6,
-                    sample_width = 0.75, letter_width = 0.166;
+                    sample_width = 0.75, letter_width = 0.166, mark_step = 0.045;
 
 /* A user's text as a literal in single quotes, in which gnuplot expands nothing.  A quote in it becomes an apostrophe,
  * because gnuplot 5.4 misreads a doubled one at the beginning; control characters become spaces; a long text is cut.
@@ -60,17 +60,33 @@ static void write_label(FILE *f, const char *label)
     free(clean);
 }
 
-/* The heights of marks at the upper edge: those of one series in one line, below that of the series before. */
+/* Whether some cell of a series ended otherwise. */
+static int has_marks(const fig *f, size_t series)
+{
+    size_t i = 0;
+    while (i < f->nmarks && f->mark[i].series != series) i++;
+    return i < f->nmarks;
+}
+
+/* How many of the first n series have marks. */
+static size_t count_marked(const fig *f, size_t n)
+{
+    size_t marked = 0;
+    for (size_t s = 0; s < n; s++) marked += (size_t)has_marks(f, s);
+    return marked;
+}
+
+/* The height of a mark as a fraction of the plot: those of one series in one line, below that of the series before. */
 static double mark_height(const fig *f, const fig_mark *m)
 {
-    size_t before = 0;
-    for (size_t s = 0; s < m->series; s++)
-        for (size_t i = 0; i < f->nmarks; i++)
-            if (f->mark[i].series == s) {
-                before++;
-                break;
-            }
-    return 0.965 - 0.045 * (double)(before % 12);
+    return 0.965 - mark_step * (double)(count_marked(f, m->series) % MARK_LINES);
+}
+
+/* The fraction of the plot that the marks take. */
+static double mark_room(const fig *f)
+{
+    size_t lines = count_marked(f, f->nseries);
+    return lines == 0 ? 0 : 0.04 + mark_step * (double)(lines < MARK_LINES ? lines : MARK_LINES);
 }
 
 /* Blocks for gnuplot's index: every series, then the marks of every ending that occurs. */
@@ -180,30 +196,31 @@ static void log_tics(FILE *out, char axis, double low, double high)
     fputs(")\n", out);
 }
 
-/* The range of one axis and its tics.  room: for marks at the upper edge. */
-static void write_axis(FILE *out, char axis, int logarithmic, double low, double high, double cap, int room)
+/* The range of one axis and its tics.  room: the fraction for marks at the upper edge. */
+static void write_axis(FILE *out, char axis, int logarithmic, double low, double high, double cap, double room)
 {
     int zero = low >= 0 && axis == 'y';
     if (!(low <= high)) low = logarithmic ? 0.1 : 0, high = 1;
     if (isfinite(cap) && cap > low) high = cap;
+    double top;                         /* of the data; tics end there */
     if (logarithmic && axis == 'y') {
         low = pow(10, floor(log10(low) + 1e-9));
         if (!isfinite(cap)) high = pow(10, ceil(log10(high) - 1e-9));
-        if (high <= low) high = 10 * low;
-        if (room) high *= pow(high / low, 0.15);
+        top = high = high <= low ? 10 * low : high;
+        high *= pow(high / low, room / (1 - room));
     } else if (logarithmic) {
         double pad = high > low ? pow(high / low, 0.03) : 2;
         low /= pad;
-        high *= pad;
+        top = high *= pad;
     } else {
         double pad = high > low ? high - low : high != 0 ? fabs(high) : 1;
         low = zero ? 0 : low - 0.03 * pad;
         if (!isfinite(cap)) high += (axis == 'x' ? 0.03 : 0.06) * pad;
-        if (room) high += 0.15 * (high - low);
+        top = high += room / (1 - room) * (high - low);
     }
     if (logarithmic) fprintf(out, "set logscale %c\n", axis);
     fprintf(out, "set %crange [%.9g:%.9g]\n", axis, low, high);
-    if (logarithmic) log_tics(out, axis, low, high);
+    if (logarithmic) log_tics(out, axis, low, top);
 }
 
 static char *axes_text(const fig *f)
@@ -211,7 +228,7 @@ static char *axes_text(const fig *f)
     text t;
     text_open(&t);
     write_axis(t.f, 'x', f->logx, f->xmin, f->xmax, f->xcap, 0);
-    write_axis(t.f, 'y', f->logy, f->ymin, f->ymax, f->ycap, f->nmarks > 0);
+    write_axis(t.f, 'y', f->logy, f->ymin, f->ymax, f->ycap, mark_room(f));
     char *s = text_take(&t);
     s[strlen(s) - 1] = '\0';            /* the template has the last newline */
     return s;
@@ -323,8 +340,8 @@ static double entry_width(const char *name)
     return sample_width + letter_width * (double)letters + 0.3;
 }
 
-/* The legend's entries: every series that is seen, a published one only when none of ours has its name; and one for all
- * of those. */
+/* The legend's entries: every series that is seen, if only by a mark, a published one only when none of ours has its name;
+ * and one for all of those. */
 typedef struct legend { const fig_series **entry; fig_series paper; size_t n, rows; } legend;
 
 static void legend_init(legend *l, const fig *f)
@@ -334,8 +351,8 @@ static void legend_init(legend *l, const fig *f)
     if (!l->entry) abort();
     for (size_t i = 0; i < f->nseries; i++) {
         const fig_series *s = &f->series[i];
-        int named = s->published && s->style < f->ours && f->series[s->style].npoints;      /* ours stands for it */
-        if (s->npoints && !named) l->entry[l->n++] = s;
+        int named = s->published && s->style < f->ours && (f->series[s->style].npoints || has_marks(f, s->style));
+        if ((s->npoints || has_marks(f, i)) && !named) l->entry[l->n++] = s;
     }
     if (f->nseries > f->ours) l->entry[l->n++] = &l->paper;
 }

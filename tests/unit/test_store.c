@@ -252,6 +252,35 @@ static void test_two_processes_get_disjoint_cells(void **state)
     fake_plan_free(&plan);
 }
 
+static void test_many_may_make_the_file_at_once(void **state)
+{
+    room *r = *state;
+    enum { MANY = 8 };
+    hs_plan plan;
+    fake_plan(&plan, "e", 1, 20, 1, 1);
+    for (int round = 0; round < 5; round++) {
+        char db[160];
+        snprintf(db, sizeof db, "%s/new/%d/x.db", r->dir, round);
+        for (int p = 0; p < MANY; p++)
+            if (fork() == 0) {
+                hs_store *s = NULL;
+                int bad = hs_store_open(db, 0, &s, r->why, sizeof r->why) != 0;
+                if (!bad && (bad = hs_store_plan(s, &plan) != 0)) snprintf(r->why, sizeof r->why, "%s", hs_store_error(s));
+                if (bad) fprintf(stderr, "# %s\n", r->why);
+                _exit(bad);
+            }
+        for (int p = 0, status; p < MANY; p++) {
+            assert_true(wait(&status) > 0);
+            assert_int_equal(status, 0);
+        }
+        hs_store *s = NULL;
+        assert_int_equal(hs_store_open(db, 0, &s, r->why, sizeof r->why), 0);
+        assert_int_equal(count(s, "SELECT count(*) FROM v_cells"), 20);
+        hs_store_close(s);
+    }
+    fake_plan_free(&plan);
+}
+
 static void test_a_reused_pid_is_not_alive(void **state)
 {
     hs_store *s = open_store(*state);
@@ -478,7 +507,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_a_result_comes_back_to_the_bit), TEST(test_views_have_their_columns),
         TEST(test_a_final_row_is_never_overwritten), TEST(test_experiments_share_their_cells),
-        TEST(test_two_processes_get_disjoint_cells), TEST(test_a_reused_pid_is_not_alive),
+        TEST(test_two_processes_get_disjoint_cells), TEST(test_many_may_make_the_file_at_once),
+        TEST(test_a_reused_pid_is_not_alive),
         TEST(test_kill_9_leaves_no_half_cell), TEST(test_newer_schema_and_strangers_are_refused),
         TEST(test_read_only_places), TEST(test_a_full_disk_says_so_and_loses_nothing),
         TEST(test_a_lock_that_stays_is_named), TEST(test_verdicts),
