@@ -46,15 +46,20 @@ void k_dlinattn_backward(const k_linattn *);
 void k_dlinattn_decode(const k_linattn *);
 
 /* ---- the scores of one query, without forming the features of its keys -------------------------------- */
-/* 1: dpfp and hyperbolic favor have such a form. */
-int    k_scores_fused(const k_features *);
-size_t k_scores_keep(const k_features *);       /* floats per key that forward leaves for backward; may be 0 */
-/* s[n] = a . phi(x_j) for the keys x[n,D] and a[M].  keep[n * k_scores_keep] or NULL.  work as in features.h. */
-void k_sscores_forward(const k_features *, int n, const float *x, int64_t ldx, const float *kappa, const float *a,
-                       float *s, float *keep, float *work);
-/* Of ds[n]: da[M] += and dx[n,D] overwritten (NULL: not wanted).  keep as forward left it. */
-void k_sscores_backward(const k_features *, int n, const float *x, int64_t ldx, const float *kappa, const float *a,
-                        const float *ds, const float *keep, float *da, float *dx, int64_t lddx, float *work);
+/* 1: dpfp, and hyperbolic favor with eps 0, have such a form. */
+int k_scores_fused(const k_features *);
+/* Floats: packed, W in the order of use; keep, of each key; query, what dq is made of. */
+typedef struct k_scores_sizes { size_t packed, keep, query, work; } k_scores_sizes;
+void k_sscores_sizes(const k_features *, k_scores_sizes *);
+void k_sscores_pack(const k_features *, float *packed);
+/* s[n] = a . phi(x_j) for the keys x[n,D] and a[M].  keep[n * sizes.keep] is for backward; NULL: none will follow. */
+void k_sscores_forward(const k_features *, const float *packed, int n, const float *x, int64_t ldx, const float *kappa,
+                       const float *a, float *s, float *keep, float *work);
+/* Of ds[n]: query[sizes.query] += and dx[n,D] overwritten (NULL: not wanted).  s and keep as forward left them. */
+void k_sscores_backward(const k_features *, int n, const float *x, int64_t ldx, const float *a, const float *s, const float *ds,
+                        const float *keep, float *query, float *dx, int64_t lddx, float *work);
+/* dq[D] of the query q[D], whose features are a[M]; query as the calls of backward for all its keys left it. */
+void k_sscores_dq(const k_features *, const float *q, const float *a, const float *query, float *dq, float *work);
 
 #ifdef __cplusplus
 }

@@ -9,7 +9,7 @@
  *           more for dq, then back from the end with T = sum a g^T and y = sum h a for dk and dv
  *
  * where g_i = do_i / den_i and h_i = -(do_i . o_i) / den_i.
- * Saved: [B,Hq,Tq] 1/den, [B,Hk] kappa, and what k_sscores_forward keeps of each key. */
+ * Saved: [B,Hq,Tq] 1/den, [B,Hk] kappa, and of each key its score and what else k_sscores_forward keeps. */
 #include "kernels/linear_attention.h"
 #include "kernels/cpu.h"
 #include <float.h>
@@ -25,8 +25,10 @@ typedef struct unit {
     int b, hk, heads, M, n;             /* heads: query heads of this key head; n: keys that exist */
     int rows, pairs, fused;             /* rows: queries that a tile holds */
     float kappa;
-    float *inv, *keep;                  /* [heads*Tq] and [Tk,keep] in saved; NULL: not kept */
-    float *a, *da;                      /* [rows,M] features of queries */
+    k_scores_sizes fz;                  /* fused only, like packed, scores [Tk] and keep [Tk,fz.keep] */
+    const float *packed;
+    float *inv, *scores, *keep;         /* in saved; NULL: not kept; inv [heads*Tq] */
+    float *a, *da;                      /* [rows,M] features of queries; fused: da is what dq is made of */
     float *bs, *db;                     /* [ROWS,M] features of keys */
     float *P, *dP;                      /* [rows,ROWS] scores */
     float *G, *h;                       /* [rows,Dv] num, later g; [rows] den, later h */
@@ -72,7 +74,8 @@ static size_t lay_out(const k_linattn *p, unit *u, float *base)
     u->heads = p->Hq / p->Hk;
     size_t R = u->rows = u->pairs ? p->Tq * u->heads : ROWS;
     u->a = take(&c, R * M);
-    u->da = take(&c, R * M);
+    if (u->fused) k_sscores_sizes(&p->f, &u->fz);
+    u->da = take(&c, u->fused ? u->fz.query : R * M);
     u->bs = take(&c, u->fused ? 0 : ROWS * M);
     u->db = take(&c, u->fused ? 0 : ROWS * M);
     u->P = take(&c, R * ROWS);
@@ -81,7 +84,8 @@ static size_t lay_out(const k_linattn *p, unit *u, float *base)
     u->h = take(&c, R);
     u->S = take(&c, u->pairs ? 0 : M * p->Dv);
     u->z = take(&c, u->pairs ? 0 : M);
-    u->work = take(&c, k_features_work(&p->f, ROWS));
+    size_t work = k_features_work(&p->f, ROWS);
+    u->work = take(&c, u->fz.work > work ? u->fz.work : work);
     return (size_t)(c - base);
 }
 
@@ -95,16 +99,20 @@ static size_t decode_scratch(const k_linattn *p)
     return 2 * round16(k_features_width(&p->f)) + round16(k_features_work(&p->f, 1));
 }
 
-/* Scratch is for SLOTS units at a time, saved and state for all. */
+/* Floats of 1/den and kappa in saved. */
+static size_t saved_heads(const k_linattn *p) { return round16((size_t)p->B * (p->Hq * p->Tq + p->Hk)); }
+
+/* Scratch is for SLOTS units at a time and forward's packed W, saved and state for all. */
 void k_slinattn_sizes(const k_linattn *p, k_linattn_sizes *z)
 {
-    unit u;
+    unit u = { .p = p };
     float probe[1];
-    size_t units = (size_t)p->B * p->Hk, keep = is_fused(p) ? k_scores_keep(&p->f) : 0;
-    z->scratch_fwd = z->scratch_bwd = slots(p) * lay_out(p, &u, probe) * sizeof(float);
+    size_t units = (size_t)p->B * p->Hk;
+    z->scratch_bwd = slots(p) * lay_out(p, &u, probe) * sizeof(float);
+    z->scratch_fwd = z->scratch_bwd + p->Hk * u.fz.packed * sizeof(float);
     z->scratch_dec = slots(p) * decode_scratch(p) * sizeof(float);
     z->state = units * state_of(p, u.M) * sizeof(float);
-    z->saved = ((size_t)p->B * p->Hq * p->Tq + units + units * p->Tk * keep) * sizeof(float);
+    z->saved = (saved_heads(p) + (u.fused ? units * p->Tk * (1 + u.fz.keep) : 0)) * sizeof(float);
 }
 
 /* ---- a unit and its tiles ------------------------------------------------------------------------------- */
@@ -124,11 +132,13 @@ static unit unit_at(const k_linattn *p, int at, int slot)
     size_t size = lay_out(p, &u, p->scratch), units = (size_t)p->B * p->Hk, nq = (size_t)u.heads * p->Tq;
     lay_out(p, &u, (float *)p->scratch + slot * size);
     u.n = p->klen && p->klen[u.b] < p->Tk ? p->klen[u.b] : p->Tk;
-    if (p->saved) {
-        u.inv = (float *)p->saved + at * nq;
-        float *keep = (float *)p->saved + units * (nq + 1);
-        if (u.fused && k_scores_keep(&u.f)) u.keep = keep + (size_t)at * p->Tk * k_scores_keep(&u.f);
-    }
+    u.packed = (const float *)p->scratch + slots(p) * size + u.hk * u.fz.packed;
+    if (!p->saved) return u;
+    u.inv = (float *)p->saved + at * nq;
+    if (!u.fused) return u;
+    float *keep = (float *)p->saved + saved_heads(p);
+    u.keep = keep + (size_t)at * p->Tk * u.fz.keep;
+    u.scores = keep + units * p->Tk * u.fz.keep + (size_t)at * p->Tk;
     return u;
 }
 
@@ -234,18 +244,19 @@ static void add_rows(int n, int Dv, const float *s, const float *v, int64_t ldv,
     for (; j < n; j++) k_saxpy(Dv, s[j], v + j * ldv, num);
 }
 
-/* P = scores of keys j0..j1-1; leaves their features in bs unless fused. */
-static void pair_scores(const unit *u, int j0, int j1)
+/* The scores of keys j0..j1-1, [rows,ROWS]; leaves the features of these keys in bs unless fused. */
+static const float *pair_scores(const unit *u, int j0, int j1)
 {
     const k_linattn *p = u->p;
     if (u->fused) {
-        float *keep = u->keep ? u->keep + (size_t)j0 * k_scores_keep(&u->f) : NULL;
-        k_sscores_forward(&u->f, j1 - j0, ROW(p->k, u->hk, j0), p->k.st, &u->kappa, u->a, u->P, keep, u->work);
-    } else {
-        load_keys(u, j0, j1);
-        k_sgemm(0, 1, u->rows, j1 - j0, u->M, 1, u->a, u->M, u->bs, u->M, 0, u->P, ROWS);
+        float *s = u->scores ? u->scores + j0 : u->P, *keep = u->keep ? u->keep + (size_t)j0 * u->fz.keep : NULL;
+        k_sscores_forward(&u->f, u->packed, j1 - j0, ROW(p->k, u->hk, j0), p->k.st, &u->kappa, u->a, s, keep, u->work);
+        return s;
     }
+    load_keys(u, j0, j1);
+    k_sgemm(0, 1, u->rows, j1 - j0, u->M, 1, u->a, u->M, u->bs, u->M, 0, u->P, ROWS);
     mask_pairs(u, j0, j1 - j0, u->P);
+    return u->P;
 }
 
 /* a[rows,M] of all queries. */
@@ -263,11 +274,10 @@ static void forward_pairs(const unit *u)
     memset(u->h, 0, (size_t)u->rows * sizeof(float));
     for (int j0 = 0; j0 < u->n; j0 += ROWS) {
         int j1 = j0 + ROWS < u->n ? j0 + ROWS : u->n;
-        const float *v = ROW(p->v, u->hk, j0);
-        pair_scores(u, j0, j1);
-        for (int r = 0; r < u->rows; r++) for (int j = 0; j < j1 - j0; j++) u->h[r] += u->P[r * ROWS + j];
-        if (u->rows == 1) add_rows(j1 - j0, p->Dv, u->P, v, p->v.st, u->G);
-        else k_sgemm(0, 0, u->rows, p->Dv, j1 - j0, 1, u->P, ROWS, v, (int)p->v.st, 1, u->G, p->Dv);
+        const float *v = ROW(p->v, u->hk, j0), *P = pair_scores(u, j0, j1);
+        for (int r = 0; r < u->rows; r++) for (int j = 0; j < j1 - j0; j++) u->h[r] += P[r * ROWS + j];
+        if (u->rows == 1) add_rows(j1 - j0, p->Dv, P, v, p->v.st, u->G);
+        else k_sgemm(0, 0, u->rows, p->Dv, j1 - j0, 1, P, ROWS, v, (int)p->v.st, 1, u->G, p->Dv);
     }
     for (int r = 0; r < u->rows; r++) finish(u, u->hk * u->heads + r / p->Tq, r % p->Tq, u->h[r], u->G + (size_t)r * p->Dv);
 }
@@ -283,26 +293,29 @@ static void pair_gradients(const unit *u, int j0, int j1)
     mask_pairs(u, j0, j1 - j0, u->dP);
 }
 
+/* The tile of a fused backward: the scores are kept, and da is what dq will be made of. */
+static void backward_fused_tile(const unit *u, int j0, int j1)
+{
+    const k_linattn *p = u->p;
+    const float *s = u->scores + j0, *keep = u->keep + (size_t)j0 * u->fz.keep;
+    float *dk = p->dk.p ? ROW(p->dk, u->hk, j0) : NULL;
+    if (p->dv.p) k_sgemm(1, 0, j1 - j0, p->Dv, 1, 1, s, j1 - j0, u->G, p->Dv, 0, ROW(p->dv, u->hk, j0), (int)p->dv.st);
+    pair_gradients(u, j0, j1);
+    k_sscores_backward(&u->f, j1 - j0, ROW(p->k, u->hk, j0), p->k.st, u->a, s, u->dP, keep, u->da, dk, p->dk.st, u->work);
+}
+
 /* One tile of backward_pairs: da +=, dk and dv of keys j0..j1-1. */
 static void backward_pairs_tile(const unit *u, int j0, int j1)
 {
     const k_linattn *p = u->p;
     int n = j1 - j0;
     if (p->dv.p) {
-        unit again = *u;
-        again.keep = NULL;
-        pair_scores(&again, j0, j1);
-        k_sgemm(1, 0, n, p->Dv, u->rows, 1, u->P, ROWS, u->G, p->Dv, 0, ROW(p->dv, u->hk, j0), (int)p->dv.st);
-    } else if (!u->fused) {
+        const float *P = pair_scores(u, j0, j1);
+        k_sgemm(1, 0, n, p->Dv, u->rows, 1, P, ROWS, u->G, p->Dv, 0, ROW(p->dv, u->hk, j0), (int)p->dv.st);
+    } else {
         load_keys(u, j0, j1);
     }
     pair_gradients(u, j0, j1);
-    if (u->fused) {
-        const float *keep = u->keep ? u->keep + (size_t)j0 * k_scores_keep(&u->f) : NULL;
-        float *dk = p->dk.p ? ROW(p->dk, u->hk, j0) : NULL;
-        k_sscores_backward(&u->f, n, ROW(p->k, u->hk, j0), p->k.st, &u->kappa, u->a, u->dP, keep, u->da, dk, p->dk.st, u->work);
-        return;
-    }
     k_sgemm(0, 0, u->rows, u->M, n, 1, u->dP, ROWS, u->bs, u->M, 1, u->da, u->M);
     if (!p->dk.p) return;
     if (u->rows == 1) for (int j = 0; j < n; j++) for (int m = 0; m < u->M; m++) u->db[j * u->M + m] = u->dP[j] * u->a[m];
@@ -315,11 +328,17 @@ static void backward_pairs(const unit *u)
 {
     const k_linattn *p = u->p;
     load_all_queries(u);
-    memset(u->da, 0, (size_t)u->rows * u->M * sizeof(float));
+    memset(u->da, 0, (u->fused ? u->fz.query : (size_t)u->rows * u->M) * sizeof(float));
     for (int g = 0; g < u->heads; g++)
         load_g(u, u->hk * u->heads + g, 0, p->Tq, u->G + (size_t)g * p->Tq * p->Dv, u->h + (size_t)g * p->Tq);
-    for (int j0 = 0; j0 < u->n; j0 += ROWS) backward_pairs_tile(u, j0, j0 + ROWS < u->n ? j0 + ROWS : u->n);
-    if (p->dq.p) for (int g = 0; g < u->heads; g++) {
+    for (int j0 = 0; j0 < u->n; j0 += ROWS) {
+        int j1 = j0 + ROWS < u->n ? j0 + ROWS : u->n;
+        if (u->fused) backward_fused_tile(u, j0, j1);
+        else backward_pairs_tile(u, j0, j1);
+    }
+    if (!p->dq.p) return;
+    if (u->fused) k_sscores_dq(&u->f, ROW(p->q, u->hk, 0), u->a, u->da, ROW(p->dq, u->hk, 0), u->work);
+    else for (int g = 0; g < u->heads; g++) {
         size_t at = (size_t)g * p->Tq * u->M;
         store_dq(u, u->hk * u->heads + g, 0, p->Tq, u->a + at, u->da + at);
     }
@@ -497,6 +516,17 @@ static void each_unit(const k_linattn *p, void (*visit)(const k_linattn *p, int 
 /* Where a unit's kappa is saved. */
 static float *saved_kappa(const k_linattn *p, int at) { return (float *)p->saved + (size_t)p->B * p->Hq * p->Tq + at; }
 
+/* W of every key head in the order in which forward uses it, behind the units' scratch. */
+static void pack_heads(const k_linattn *p)
+{
+    unit u = { .p = p };
+    float *packed = (float *)p->scratch + slots(p) * lay_out(p, &u, p->scratch);
+    for (int h = 0; h < p->Hk; h++) {
+        k_features f = head(p, h);
+        k_sscores_pack(&f, packed + h * u.fz.packed);
+    }
+}
+
 /* o of a unit; kappa is kept for backward. */
 static void forward_unit(const k_linattn *p, int at, int slot)
 {
@@ -573,6 +603,10 @@ static void decode_unit(const k_linattn *p, int at, int slot)
 }
 
 /* The methods of the header, unit by unit. */
-void k_slinattn_forward(const k_linattn *p)  { each_unit(p, forward_unit); }
+void k_slinattn_forward(const k_linattn *p)
+{
+    if (is_fused(p)) pack_heads(p);
+    each_unit(p, forward_unit);
+}
 void k_slinattn_backward(const k_linattn *p) { each_unit(p, backward_unit); }
 void k_slinattn_decode(const k_linattn *p)   { each_unit(p, decode_unit); }

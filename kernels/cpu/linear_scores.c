@@ -1,28 +1,42 @@
 /* The scores of one query against many keys, s_j = a . phi(x_j), without forming phi (linear_attention.h).
  *
  * dpfp: s = sum_i r_i sum_s a_si r_(i-s).
- * hyperbolic favor: with E = exp(u) the features are c (g E + eps) and c (g / E + eps), g = exp(-eta - kappa): one
- * exponential for two features.  E is kept for backward.  Rows where E or g might leave the range of float
- * keep u, marked by g = -1, and take both exponentials with the shift inside. */
+ *
+ * hyperbolic favor: with E = exp(u) the features are c g E and c g / E, g = exp(-eta - kappa): one exponential for
+ * two features.  As each feature is its own derivative by u, and those of the query likewise,
+ *     t_j = c g (a E - a' / E),  T_j = input_scale W^T t_j,  ds_j/dx_j = T_j - s_j input_scale x'_j,
+ * and ds_j/dq is the same with q' for x'_j.  So forward leaves T_j [D] instead of E [m], and backward, which only
+ * weighs the T_j, reads neither E nor W.  BLOCK keys go through PANEL features at a time: u, t and T stay in the
+ * nearest cache.  Rows where E or g might leave the range of float take both exponentials with the shift inside.
+ *
+ * The floor for n keys: 4 n m D flops of the two products, n m exponentials and divisions; n 8 (D + 1) bytes. */
 #include "kernels/linear_attention.h"
 #include "kernels/cpu/features_internal.h"
 #include "kernels/cpu.h"
-#include <math.h>
-#include <string.h>
+#include "kernels/cpu/math.h"
 
 /* exp(+-40) and products of two such stay far inside the range of float. */
 static const float SAFE = 40;
 
+/* A tile of TILE rows and COLS columns has its sums in 12 of the 16 vector registers of AVX2. */
+typedef float vec __attribute__((vector_size(32), aligned(4)));
+enum { LANES = 8, TILE = 6, COLS = 2 * LANES, BLOCK = 4 * TILE, PANEL = 4 * LANES };
+
+/* n in whole steps. */
+static int whole(int n, int step) { return (n + step - 1) / step * step; }
+
 /* The maps that this file knows. */
 int k_scores_fused(const k_features *f)
 {
-    return f->map == K_MAP_DPFP || (f->map == K_MAP_FAVOR && f->favor == K_FAVOR_HYPERBOLIC);
+    return f->map == K_MAP_DPFP || (f->map == K_MAP_FAVOR && f->favor == K_FAVOR_HYPERBOLIC && f->eps == 0);
 }
 
-/* E [n,m] and g [n]. */
-size_t k_scores_keep(const k_features *f)
+/* dpfp: query is da.  favor: packed is W by panels, and by rows; keep is T; query is sum ds T and sum ds s. */
+void k_sscores_sizes(const k_features *f, k_scores_sizes *z)
 {
-    return f->map == K_MAP_FAVOR && f->favor == K_FAVOR_HYPERBOLIC ? (size_t)f->m + 1 : 0;
+    size_t m = whole(f->m, PANEL), D = whole(f->D, COLS);
+    if (f->map == K_MAP_DPFP) *z = (k_scores_sizes){ 0, 0, k_features_width(f), k_features_work(f, 1) };
+    else *z = (k_scores_sizes){ m * (f->D + D), D, f->D + 1, 2 * m + 3 * (size_t)f->m + D };
 }
 
 /* ---- dpfp ------------------------------------------------------------------------------------------- */
@@ -65,106 +79,161 @@ static void dpfp_backward(const k_features *f, const float *x, const float *a, f
 
 /* ---- hyperbolic favor ----------------------------------------------------------------------------------- */
 
-/* exp(shift + u) and exp(shift - u) of u[m], into e[2m]. */
-static void both_exp(int m, const float *restrict u, float shift, float *restrict e)
+/* packed: input_scale W as panels [m/PANEL][D][PANEL], then as rows [m,D]; 0 where m and D are filled up. */
+void k_sscores_pack(const k_features *f, float *packed)
 {
+    if (f->map != K_MAP_FAVOR) return;
+    int D = f->D, m = whole(f->m, PANEL), width = whole(D, COLS);
+    float scale = input_scale(f), *rows = packed + (size_t)m * D;
+    memset(packed, 0, (size_t)m * (D + width) * sizeof *packed);
+    for (int r = 0; r < f->m; r++) {
+        const float *w = (const float *)f->W + (size_t)r * D;
+        float *panel = packed + (size_t)(r / PANEL) * D * PANEL + r % PANEL;
+        for (int d = 0; d < D; d++) rows[(size_t)r * width + d] = panel[d * PANEL] = scale * w[d];
+    }
+}
+
+/* C[rows,COLS] = A[rows,K] B[K,COLS], added to C if add; rows is a constant wherever this is called. */
+static inline __attribute__((always_inline)) void tile(int rows, int K, const float *A, int64_t lda, const float *B, int ldb,
+                                                       int add, float *C, int ldc)
+{
+    vec c[TILE][2];
+    #pragma GCC unroll 6
+    for (int i = 0; i < rows; i++) {
+        c[i][0] = add ? *(const vec *)(C + i * ldc) : (vec){ 0 };
+        c[i][1] = add ? *(const vec *)(C + i * ldc + LANES) : (vec){ 0 };
+    }
+    for (int k = 0; k < K; k++, B += ldb) {
+        vec b0 = *(const vec *)B, b1 = *(const vec *)(B + LANES);
+        #pragma GCC unroll 6
+        for (int i = 0; i < rows; i++) {
+            c[i][0] += A[i * lda + k] * b0;
+            c[i][1] += A[i * lda + k] * b1;
+        }
+    }
+    #pragma GCC unroll 6
+    for (int i = 0; i < rows; i++) {
+        *(vec *)(C + i * ldc) = c[i][0];
+        *(vec *)(C + i * ldc + LANES) = c[i][1];
+    }
+}
+
+/* C[n,N] = A[n,K] B[K,N], added to C if add; N in whole COLS. */
+static void product(int n, int N, int K, const float *A, int64_t lda, const float *B, int ldb, int add, float *C, int ldc)
+{
+    for (int j = 0; j < N; j += COLS)
+        for (int i = 0; i < n; i += TILE) {
+            const float *a = A + i * lda, *b = B + j;
+            float *c = C + i * ldc + j;
+            switch (n - i) {
+            case 1:  tile(1, K, a, lda, b, ldb, add, c, ldc); break;
+            case 2:  tile(2, K, a, lda, b, ldb, add, c, ldc); break;
+            case 3:  tile(3, K, a, lda, b, ldb, add, c, ldc); break;
+            case 4:  tile(4, K, a, lda, b, ldb, add, c, ldc); break;
+            case 5:  tile(5, K, a, lda, b, ldb, add, c, ldc); break;
+            default: tile(TILE, K, a, lda, b, ldb, add, c, ldc);
+            }
+        }
+}
+
+/* u[PANEL] becomes a E - a' / E; adds the sum of a E + a' / E to *sum and returns the largest of |u| and max. */
+static float cosh_panel(const float *restrict a, const float *restrict a2, float *restrict u, float *sum, float max)
+{
+    uint32_t largest = bits_of(max);                    /* as in largest_magnitude */
+    float s = 0;
+    #pragma omp simd reduction(+ : s) reduction(max : largest)
+    for (int r = 0; r < PANEL; r++) {
+        uint32_t bits = bits_of(u[r]) & 0x7fffffff;
+        float E = exp_f32(u[r]), up = a[r] * E, down = a2[r] / E;
+        u[r] = up - down;
+        s += up + down;
+        largest = bits > largest ? bits : largest;
+    }
+    *sum += s;
+    return float_of(largest);
+}
+
+/* s and T[D] of one key with both exponentials, shift inside; work[3m]. */
+static float far_score(const k_features *f, const float *x, float shift, const float *a, float *T, float *work)
+{
+    int m = f->m;
+    float *u = work, *e = u + m, c = front(f), scale = input_scale(f);
+    k_sgemm(0, 1, 1, m, f->D, scale, x, f->D, f->W, f->D, 0, u, m);
     for (int r = 0; r < m; r++) {
         e[r] = shift + u[r];
         e[m + r] = shift - u[r];
     }
     k_sexp(2 * m, e, e);
-}
-
-/* sum_r a_r exp(shift + u_r) + a_(m+r) exp(shift - u_r).  u[m] becomes E where that is safe; *g tells. */
-static float cosh_row(int m, float shift, const float *restrict a, float *restrict u, float *g, float *restrict e)
-{
-    float sum = 0;
-    if (largest_magnitude(m, u) <= SAFE && fabsf(shift) <= SAFE) {
-        k_sexp(m, u, u);
-        #pragma omp simd reduction(+ : sum)
-        for (int r = 0; r < m; r++) sum += a[r] * u[r] + a[m + r] / u[r];
-        *g = expf(shift);
-        return *g * sum;
+    if (T) {
+        for (int r = 0; r < m; r++) u[r] = c * (a[r] * e[r] - a[m + r] * e[m + r]);
+        k_sgemm(0, 0, 1, f->D, m, scale, u, m, f->W, f->D, 0, T, f->D);
     }
-    *g = -1;
-    both_exp(m, u, shift, e);
-    return k_sdot(2 * m, a, e);
+    return c * k_sdot(2 * m, a, e);
 }
 
-/* s[n] and keep[n,m+1]; work[2m]. */
-static void favor_forward(const k_features *f, int n, const float *x, int64_t ldx, float kappa, const float *a,
-                          float *s, float *keep, float *work)
+/* s[n] and, unless NULL, T[n,D] of n <= BLOCK keys; a is padded to the panels, a' follows it; work[3m]. */
+static void favor_block(const k_features *f, const float *packed, int n, const float *x, int64_t ldx, float kappa,
+                        const float *a, const float *padded, float *s, float *T, float *work)
 {
-    int m = f->m;
-    float c = front(f), ce = 0, *g = keep + (size_t)n * m;
-    if (f->eps > 0) for (int r = 0; r < 2 * m; r++) ce += c * (float)f->eps * a[r];
-    k_sfavor_log(f, n, x, ldx, keep, m, g);             /* g holds eta first */
-    for (int j = 0; j < n; j++) s[j] = ce + c * cosh_row(m, -g[j] - kappa, a, keep + (size_t)j * m, g + j, work);
-}
-
-/* du[m], and da[2m] +=, of w = c g ds at E[m]; returns -deta. */
-static float cosh_backward(int m, float w, const float *restrict a, const float *restrict E, float *restrict da, float *restrict du)
-{
-    float sum = 0;
-    #pragma omp simd reduction(+ : sum)
-    for (int r = 0; r < m; r++) {
-        float up = w * E[r], down = w / E[r], pu = a[r] * up, pd = a[m + r] * down;
-        da[r] += up;
-        da[m + r] += down;
-        du[r] = pu - pd;
-        sum += pu + pd;
+    int D = f->D, m = whole(f->m, PANEL), width = whole(D, COLS);
+    float t[BLOCK * PANEL], sum[BLOCK] = { 0 }, max[BLOCK] = { 0 }, c = front(f), scale = input_scale(f);
+    for (int r = 0; r < m; r += PANEL) {
+        product(n, PANEL, D, x, ldx, packed + (size_t)r * D, PANEL, 0, t, PANEL);
+        for (int j = 0; j < n; j++) max[j] = cosh_panel(padded + r, padded + m + r, t + j * PANEL, sum + j, max[j]);
+        if (T) product(n, width, PANEL, t, PANEL, packed + (size_t)m * D + (size_t)r * width, width, r > 0, T, width);
     }
-    return sum;
-}
-
-/* The same of w = c ds where g and E are not safe: e[2m] holds both exponentials. */
-static float exp_backward(int m, float w, const float *restrict a, const float *restrict e, float *restrict da, float *restrict du)
-{
-    float sum = 0;
-    #pragma omp simd reduction(+ : sum)
-    for (int r = 0; r < m; r++) {
-        float up = w * e[r], down = w * e[m + r], pu = a[r] * up, pd = a[m + r] * down;
-        da[r] += up;
-        da[m + r] += down;
-        du[r] = pu - pd;
-        sum += pu + pd;
-    }
-    return sum;
-}
-
-/* da[M] += and dx[n,D] of ds[n]; work[n,m+1] and 2m. */
-static void favor_backward(const k_features *f, int n, const float *x, int64_t ldx, float kappa, const float *a,
-                           const float *ds, const float *keep, float *da, float *dx, int64_t lddx, float *work)
-{
-    int m = f->m;
-    const float *g = keep + (size_t)n * m;
-    float c = front(f), scale = input_scale(f), sum = 0;
-    float *du = work, *deta = du + (size_t)n * m, *e = deta + n;
     for (int j = 0; j < n; j++) {
-        const float *E = keep + (size_t)j * m, *xj = x + j * ldx;
-        sum += ds[j];
-        if (g[j] >= 0) {
-            deta[j] = -cosh_backward(m, c * g[j] * ds[j], a, E, da, du + (size_t)j * m);
+        const float *xj = x + j * ldx;
+        float shift = -0.5f * scale * scale * k_sdot(D, xj, xj) - kappa, *Tj = T ? T + j * width : NULL;
+        if (max[j] <= SAFE && fabsf(shift) <= SAFE) {
+            float g = c * expf(shift);
+            s[j] = g * sum[j];
+            if (Tj) for (int d = 0; d < D; d++) Tj[d] *= g;
         } else {
-            both_exp(m, E, -0.5f * scale * scale * k_sdot(f->D, xj, xj) - kappa, e);
-            deta[j] = -exp_backward(m, c * ds[j], a, e, da, du + (size_t)j * m);
+            s[j] = far_score(f, xj, shift, a, Tj, work);
         }
     }
-    if (f->eps > 0) for (int r = 0; r < 2 * m; r++) da[r] += c * (float)f->eps * sum;
-    if (!dx) return;
-    k_sgemm(0, 0, n, f->D, m, scale, du, m, f->W, f->D, 0, dx, (int)lddx);
-    for (int j = 0; j < n; j++) k_saxpy(f->D, scale * scale * deta[j], x + j * ldx, dx + j * lddx);
+}
+
+/* s[n] and keep[n,D]; work[2m] of padded features and 3m. */
+static void favor_forward(const k_features *f, const float *packed, int n, const float *x, int64_t ldx, float kappa,
+                          const float *a, float *s, float *keep, float *work)
+{
+    int m = whole(f->m, PANEL), width = whole(f->D, COLS);
+    memset(work, 0, 2 * (size_t)m * sizeof *work);
+    memcpy(work, a, (size_t)f->m * sizeof *a);
+    memcpy(work + m, a + f->m, (size_t)f->m * sizeof *a);
+    for (int j = 0; j < n; j += BLOCK)
+        favor_block(f, packed, n - j < BLOCK ? n - j : BLOCK, x + j * ldx, ldx, kappa, a, work, s + j,
+                    keep ? keep + (size_t)j * width : NULL, work + 2 * m);
+}
+
+/* query[D+1] += and dx[n,D] of ds[n]. */
+static void favor_backward(const k_features *f, int n, const float *x, int64_t ldx, const float *s, const float *ds,
+                           const float *keep, float *restrict query, float *dx, int64_t lddx)
+{
+    int D = f->D;
+    float scale = input_scale(f);
+    for (int j = 0; j < n; j++) {
+        const float *restrict T = keep + (size_t)j * whole(D, COLS), *restrict xj = x + j * ldx;
+        float w = ds[j], pull = w * s[j];
+        for (int d = 0; d < D; d++) query[d] += w * T[d];
+        query[D] += pull;
+        if (!dx) continue;
+        pull *= scale * scale;
+        float *restrict dxj = dx + j * lddx;
+        for (int d = 0; d < D; d++) dxj[d] = w * T[d] - pull * xj[d];
+    }
 }
 
 /* ---- either ------------------------------------------------------------------------------------------------ */
 
 /* s[n] of the keys x[n,D]. */
-void k_sscores_forward(const k_features *f, int n, const float *x, int64_t ldx, const float *kappa, const float *a,
-                       float *s, float *keep, float *work)
+void k_sscores_forward(const k_features *f, const float *packed, int n, const float *x, int64_t ldx, const float *kappa,
+                       const float *a, float *s, float *keep, float *work)
 {
     if (f->map == K_MAP_FAVOR) {
-        float *e = work + (size_t)n * (f->m + 1);
-        favor_forward(f, n, x, ldx, f->stabilise ? *kappa : 0, a, s, keep ? keep : work, e);
+        favor_forward(f, packed, n, x, ldx, f->stabilise ? *kappa : 0, a, s, keep, work);
         return;
     }
     for (int j = 0; j < n; j++) {
@@ -173,10 +242,19 @@ void k_sscores_forward(const k_features *f, int n, const float *x, int64_t ldx, 
     }
 }
 
-/* da[M] += and dx[n,D] of ds[n]. */
-void k_sscores_backward(const k_features *f, int n, const float *x, int64_t ldx, const float *kappa, const float *a,
-                        const float *ds, const float *keep, float *da, float *dx, int64_t lddx, float *work)
+/* query += and dx[n,D] of ds[n]. */
+void k_sscores_backward(const k_features *f, int n, const float *x, int64_t ldx, const float *a, const float *s, const float *ds,
+                        const float *keep, float *query, float *dx, int64_t lddx, float *work)
 {
-    if (f->map == K_MAP_FAVOR) favor_backward(f, n, x, ldx, f->stabilise ? *kappa : 0, a, ds, keep, da, dx, lddx, work);
-    else for (int j = 0; j < n; j++) dpfp_backward(f, x + j * ldx, a, ds[j], da, dx ? dx + j * lddx : NULL, work);
+    if (f->map == K_MAP_FAVOR) favor_backward(f, n, x, ldx, s, ds, keep, query, dx, lddx);
+    else for (int j = 0; j < n; j++) dpfp_backward(f, x + j * ldx, a, ds[j], query, dx ? dx + j * lddx : NULL, work);
+}
+
+/* dq[D] of query. */
+void k_sscores_dq(const k_features *f, const float *q, const float *a, const float *query, float *dq, float *work)
+{
+    int D = f->D, M = k_features_width(f);
+    float scale = input_scale(f), pull = scale * scale * query[D];
+    if (f->map == K_MAP_FAVOR) for (int d = 0; d < D; d++) dq[d] = query[d] - pull * q[d];
+    else k_sfeatures_backward(f, K_QUERY, 1, q, D, a, M, query, M, dq, D, work);
 }

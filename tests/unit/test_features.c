@@ -10,7 +10,7 @@
 #include "kernels/linear_attention.h"
 #include "kernels/philox.h"
 
-enum { N = 5, D = 7, M_FAVOR = 11, M_MAX = 2 * (2 * D - 1) * D, WORK = 4096 };
+enum { N = 5, D = 7, M_FAVOR = 11, M_MAX = 2 * (2 * D - 1) * D, WORK = 4096, PACKED = 1024, KEEP = 16 };
 
 /* A number in (-1, 1) away from 0, where relu and elu1 have a kink. */
 static double number(uint32_t stream, uint64_t i)
@@ -190,18 +190,22 @@ static void fused_scores_are_products_of_features(void **state)
     const float scales[] = { 1, 8, 40 };
     for (int c = 0; c < 6 * MAPS_N; c++) {
         k_features f = with(c / 6, Wf);
-        if (!k_scores_fused(&f)) continue;
+        f.eps = 0;
         f.stabilise = c & 1;
-        if (c / 2 % 3) f.eps = 0;                   /* far from unit scale eps would hide all the rest */
+        if (!k_scores_fused(&f)) continue;
+        k_scores_sizes z;
+        k_sscores_sizes(&f, &z);
+        assert_true(z.packed <= PACKED && z.keep <= KEEP && z.query <= M_MAX + D && z.work <= WORK);
         int M = k_features_width(&f);
-        float x[N * D], phi[N * M_MAX], a[M_MAX], ds[N], dphi[N * M_MAX], work[WORK], keep[N * (M_FAVOR + 1)];
-        float s[N], da[M_MAX], dx[N * D], want_dx[N * D];
+        float x[N * D], phi[N * M_MAX], a[M_MAX], ds[N], dphi[N * M_MAX], work[WORK], packed[PACKED], keep[N * KEEP];
+        float s[N], da[M_MAX] = { 0 }, query[M_MAX + D] = { 0 }, dq[D], dx[N * D], want_dq[D], want_dx[N * D];
         for (int i = 0; i < N * D; i++) x[i] = scales[c / 2 % 3] * Xf[i];
         for (int r = 0; r < M; r++) a[r] = (float)fabs(number(5, r));
         for (int j = 0; j < N; j++) ds[j] = (float)number(6, j);
         float kappa = k_sfeatures_kappa(&f, N, x, D, work);
         k_sfeatures_forward(&f, K_KEY, N, x, D, &kappa, phi, M, work);
-        k_sscores_forward(&f, N, x, D, &kappa, a, s, k_scores_keep(&f) ? keep : NULL, work);
+        k_sscores_pack(&f, packed);
+        k_sscores_forward(&f, packed, N, x, D, &kappa, a, s, keep, work);
         for (int j = 0; j < N; j++) {
             double want = 0;
             for (int r = 0; r < M; r++) want += (double)a[r] * phi[j * M + r];
@@ -209,22 +213,21 @@ static void fused_scores_are_products_of_features(void **state)
         }
         for (int i = 0; i < N * M; i++) dphi[i] = ds[i / M] * a[i % M];
         k_sfeatures_backward(&f, K_KEY, N, x, D, phi, M, dphi, M, want_dx, D, work);
-        memset(da, 0, sizeof da);
-        k_sscores_backward(&f, N, x, D, &kappa, a, ds, keep, da, dx, D, work);
-        for (int r = 0; r < M; r++) {
-            double want = 0, size = 0;
-            for (int j = 0; j < N; j++) {
-                want += (double)ds[j] * phi[j * M + r];
-                size += fabs((double)ds[j] * phi[j * M + r]);
-            }
-            assert_float_equal(da[r], want, 2e-5 * size);
-        }
-        double size = 0, error = 0;
+        for (int i = 0; i < N * M; i++) da[i % M] += ds[i / M] * phi[i];
+        k_sfeatures_backward(&f, K_QUERY, 1, Xf, D, a, M, da, M, want_dq, D, work);
+        k_sscores_backward(&f, N, x, D, a, s, ds, keep, query, dx, D, work);
+        k_sscores_dq(&f, Xf, a, query, dq, work);
+        double size = 0, error = 0, size_q = 0, error_q = 0;
         for (int i = 0; i < N * D; i++) {
             size += pow(want_dx[i], 2);
             error += pow(dx[i] - want_dx[i], 2);
         }
+        for (int d = 0; d < D; d++) {
+            size_q += pow(want_dq[d], 2);
+            error_q += pow(dq[d] - want_dq[d], 2);
+        }
         assert_true(isfinite(size) && error <= 1e-9 * size);
+        assert_true(isfinite(size_q) && error_q <= 1e-9 * size_q);
     }
 }
 
