@@ -80,6 +80,8 @@ lint:                                        ## cppcheck over the whole tree
 
 install: all                                 ## install under PREFIX (DESTDIR respected)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/harness/plugins $(DESTDIR)$(PREFIX)/include/harness
+	install -d $(DESTDIR)$(PREFIX)/share/harness/plots
+	install -m644 plots/*.gp.in $(DESTDIR)$(PREFIX)/share/harness/plots
 	install -m755 $(HARNESS) $(DESTDIR)$(PREFIX)/bin/harness
 	install -m755 $(B)/libharness.so $(DESTDIR)$(PREFIX)/lib/libharness.so
 	install -m755 $(VARIANTS) $(TASKS) $(DESTDIR)$(PREFIX)/lib/harness/plugins

@@ -116,13 +116,19 @@ static int readable(sqlite3 *db)
     return sqlite3_exec(db, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL) == SQLITE_OK;
 }
 
-/* Looks whose database this is.  1: ours, 0: empty, -1: not for us, with a sentence. */
+/* Looks whose database this is.  1: ours, 0: empty, -1: not for us, with a sentence.  One transaction, because another
+ * process may be making the tables meanwhile. */
 static int whose(hs_store *s)
 {
-    sqlite3_int64 id = hs_sql_int(s->db, "PRAGMA application_id", -1);
-    sqlite3_int64 version = hs_sql_int(s->db, "PRAGMA user_version", -1);
-    sqlite3_int64 tables = hs_sql_int(s->db, "SELECT count(*) FROM sqlite_schema", -1);
-    if (id < 0 || version < 0 || tables < 0) return store_fail(s);
+    int own = sqlite3_get_autocommit(s->db);
+    if (own && sqlite3_exec(s->db, "BEGIN", NULL, NULL, NULL) != SQLITE_OK) return store_fail(s);
+    sqlite3_int64 id = hs_sql_int(s->db, "PRAGMA application_id", INT64_MIN);
+    sqlite3_int64 version = hs_sql_int(s->db, "PRAGMA user_version", INT64_MIN);
+    sqlite3_int64 tables = hs_sql_int(s->db, "SELECT count(*) FROM sqlite_schema", INT64_MIN);
+    int unread = id == INT64_MIN || version == INT64_MIN || tables == INT64_MIN;
+    if (unread) store_fail(s);
+    if (own) sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL);
+    if (unread) return -1;
     if (id == 0 && version == 0 && tables == 0) return 0;
     if (id == STORE_APPLICATION && version == STORE_SCHEMA) return 1;
     if (id != STORE_APPLICATION)
