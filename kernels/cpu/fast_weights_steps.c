@@ -1,8 +1,8 @@
 /* fast_weights_steps.c - fast weights token by token: fwm, and delta with its full denominator.
  *
  * W_t = kappa_t (W_{t-1} + b_t u_t'), u = beta (v - vbar), vbar = inv W_{t-1}'b; kappa = 1 / max(1, |W'|) for
- * fwm, inv = 1 / den for full, else 1.  One pass over W [m,E] (rows padded to E floats) writes token t and
- * recalls for token t+1.  |W'|^2 = |W|^2 + 2 vbar.u + |b|^2 |u|^2 needs no pass, but is taken anew where it cancels.
+ * fwm, inv = 1 / den for full, else 1.  One pass over W writes token t and recalls for token t+1.
+ * W is laid out in panels of PANEL columns, panel k a matrix [m,width] at k PANEL m, so that a pass is one stream.  |W'|^2 = |W|^2 + 2 vbar.u + |b|^2 |u|^2 needs no pass, but is taken anew where it cancels.
  *
  * Backward carries G_t = dL/dW_t as H + theta W_t and p = <W_t, G_t>, so that the projection of the clip,
  *   G' = kappa (G - p W_t) = kappa H + theta' (W_{t-1} + b u'),   theta' = kappa^2 (theta - p)   (p: 0 unclipped)
@@ -15,10 +15,13 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHECK = 24, LANE = 8 };
-typedef float lane __attribute__((vector_size(32)));
+enum { CHECK = 24, LANE = 8, PANEL = 2 * LANE };
+typedef float lane __attribute__((vector_size(32), may_alias));
+typedef float loose_lane __attribute__((vector_size(32), may_alias, aligned(4)));     /* in what is saved, aligned to nothing */
 
 static size_t padded(const k_fast_weights *f) { return ((size_t)f->Dv + LANE - 1) / LANE * LANE; }
+/* Columns of the panel that begins at column e: PANEL, or LANE at the end. */
+static int width_at(size_t E, size_t e) { return E - e < PANEL ? LANE : PANEL; }
 static size_t queries_of(const k_fast_weights *f) { return (size_t)(f->Hq / f->Hk) * (size_t)f->Tq; }
 static size_t checks_of(const k_fast_weights *f) { return ((size_t)f->Tk + CHECK - 1) / CHECK; }
 
@@ -82,47 +85,54 @@ static void load(const fw_head *a, steps w)
 
 /* ---- forward ------------------------------------------------------------------------------------------------- */
 
-/* n lanes of W = kappa W + b u', y = W'x; ld: lanes of a row. */
-static inline __attribute__((always_inline)) void write_strip(int n, int m, size_t ld, lane *W, float kappa, const float *b,
-                                                              const lane *u, const float *x, lane *y)
+/* A panel of n lanes: W = kappa W + b u', y = W'x; two rows at a time, so that twice as many sums are under way. */
+static inline __attribute__((always_inline)) void write_panel(int n, int m, lane *W, float kappa, const float *b, const lane *u,
+                                                              const float *x, lane *y)
 {
-    lane un[4], sum[4];
+    lane un[2], even[2], odd[2];
     for (int k = 0; k < n; k++) {
         un[k] = u[k];
-        sum[k] = un[k] * 0;
+        even[k] = odd[k] = un[k] * 0;
     }
-    for (int d = 0; d < m; d++, W += ld)
+    int d = 0;
+    for (; d + 2 <= m; d += 2, W += 2 * n)
         for (int k = 0; k < n; k++) {
             W[k] = kappa * W[k] + b[d] * un[k];
-            sum[k] += x[d] * W[k];
+            W[n + k] = kappa * W[n + k] + b[d + 1] * un[k];
+            even[k] += x[d] * W[k];
+            odd[k] += x[d + 1] * W[n + k];
         }
+    for (int k = 0; d < m && k < n; k++) {
+        W[k] = kappa * W[k] + b[d] * un[k];
+        even[k] += x[d] * W[k];
+    }
     for (int k = 0; k < n; k++)
-        y[k] = sum[k];
+        y[k] = even[k] + odd[k];
 }
 
-/* W [m,E] = kappa W + b u', y [E] = W'x. */
+/* W = kappa W + b u', y [E] = W'x. */
 static void write_and_recall(int m, size_t E, float *W, float kappa, const float *b, const float *u, const float *x, float *y)
 {
-    size_t ld = E / LANE, k = 0;
-    lane *Wl = (lane *)W, *yl = (lane *)y;
-    const lane *ul = (const lane *)u;
-    for (; k + 4 <= ld; k += 4)
-        write_strip(4, m, ld, Wl + k, kappa, b, ul + k, x, yl + k);
-    for (; k + 2 <= ld; k += 2)
-        write_strip(2, m, ld, Wl + k, kappa, b, ul + k, x, yl + k);
-    for (; k < ld; k++)
-        write_strip(1, m, ld, Wl + k, kappa, b, ul + k, x, yl + k);
+    for (size_t e = 0; e < E; e += PANEL)
+        if (width_at(E, e) == PANEL)
+            write_panel(2, m, (lane *)(W + e * (size_t)m), kappa, b, (const lane *)(u + e), x, (lane *)(y + e));
+        else
+            write_panel(1, m, (lane *)(W + e * (size_t)m), kappa, b, (const lane *)(u + e), x, (lane *)(y + e));
 }
 
-/* |W + b u'|^2 taken over all of W [m,E]. */
+/* |W + b u'|^2 taken over all of W. */
 static float square_after(int m, size_t E, const float *W, const float *b, const float *u)
 {
     float sum = 0;
-    for (int d = 0; d < m; d++)
-        for (size_t e = 0; e < E; e++) {
-            float w = W[(size_t)d * E + e] + b[d] * u[e];
-            sum += w * w;
-        }
+    for (size_t e = 0; e < E; e += PANEL) {
+        int n = width_at(E, e);
+        const float *row = W + e * (size_t)m;
+        for (int d = 0; d < m; d++, row += n)
+            for (int k = 0; k < n; k++) {
+                float w = row[k] + b[d] * u[e + (size_t)k];
+                sum += w * w;
+            }
+    }
     return sum;
 }
 
@@ -146,7 +156,10 @@ static void read_one(const fw_head *a, steps w, const kept *s, size_t i)
     const float *x = w.a + i * (size_t)m;
     if (f->attn_norm != K_FW_NONE)
         factor = fw_inverse(k_sdot(m, w.z, x) + (float)f->attn_eps);
-    k_sgemm(0, 0, 1, E, m, (float)f->scale * factor, x, m, w.W, (int)padded(f), 0, o, E);
+    for (int e = 0; e < E; e += PANEL) {
+        int n = width_at(padded(f), (size_t)e);
+        k_sgemm(0, 0, 1, E - e < n ? E - e : n, m, (float)f->scale * factor, x, m, w.W + e * m, n, 0, o + e, E);
+    }
     if (f->rule == K_FW_FWM) {
         for (int e = 0; e < E; e++)
             mean += o[e] / (float)E;
@@ -162,27 +175,40 @@ static void read_one(const fw_head *a, steps w, const kept *s, size_t i)
     }
 }
 
-/* W [m,E] and z [m] from the caller's; returns |W|^2. */
+/* Copies W [m,Dv] of the caller to panels, or panels to it. */
+static void repack(const k_fast_weights *f, float *panels, float *dense, int to_dense)
+{
+    size_t m = (size_t)f->m, D = (size_t)f->Dv, E = padded(f);
+    for (size_t e = 0; e < D; e += PANEL) {
+        size_t n = (size_t)width_at(E, e), bytes = (D - e < n ? D - e : n) * sizeof(float);
+        for (size_t d = 0; d < m; d++) {
+            float *p = panels + e * m + d * n, *q = dense + d * D + e;
+            memcpy(to_dense ? q : p, to_dense ? p : q, bytes);
+        }
+    }
+}
+
+/* W and z [m] from the caller's; returns |W|^2. */
 static float start(const fw_head *a, steps w)
 {
     const k_fast_weights *f = a->f;
-    size_t m = (size_t)f->m, D = (size_t)f->Dv, E = padded(f);
+    size_t m = (size_t)f->m, E = padded(f);
     memset(w.W, 0, m * E * sizeof *w.W);
     memset(w.z, 0, m * sizeof *w.z);
-    for (size_t d = 0; f->state_in && d < m; d++)
-        memcpy(w.W + d * E, (const float *)f->state_in + (a->index * m + d) * D, D * sizeof *w.W);
+    if (f->state_in)
+        repack(f, w.W, (float *)f->state_in + a->index * m * (size_t)f->Dv, 0);
     if (f->z_in && f->attn_norm != K_FW_NONE)
         memcpy(w.z, (const float *)f->z_in + a->index * m, m * sizeof *w.z);
     return k_sdot((int)(m * E), w.W, w.W);
 }
 
 /* W and z to the caller. */
-static void give(const fw_head *a, const float *W, const float *z, void *to_W, void *to_z)
+static void give(const fw_head *a, float *W, const float *z, void *to_W, void *to_z)
 {
     const k_fast_weights *f = a->f;
-    size_t m = (size_t)f->m, D = (size_t)f->Dv, E = padded(f);
-    for (size_t d = 0; to_W && d < m; d++)
-        memcpy((float *)to_W + (a->index * m + d) * D, W + d * E, D * sizeof *W);
+    size_t m = (size_t)f->m;
+    if (to_W)
+        repack(f, W, (float *)to_W + a->index * m * (size_t)f->Dv, 1);
     if (to_z)
         memcpy((float *)to_z + a->index * m, z, m * sizeof *z);
 }
@@ -245,8 +271,8 @@ static void forward(const fw_head *a)
 
 /* ---- backward ------------------------------------------------------------------------------------------------ */
 
-/* One lane of H = kappa (H - b1 x1') + b2 x2', dw = H'b2, rows [m,LANE] += H o u. */
-static inline __attribute__((always_inline)) void back_strip(int n, int m, size_t ld, lane *H, float kappa, const float *b1, const lane *x1,
+/* A panel of n lanes: H = kappa (H - b1 x1') + b2 x2', dw = H'b2, rows [m] += H o u, lane by lane. */
+static inline __attribute__((always_inline)) void back_panel(int n, int m, lane *H, float kappa, const float *b1, const lane *x1,
                                                              const float *b2, const lane *x2, const lane *u, lane *dw, lane *rows)
 {
     lane x1n[2], x2n[2], un[2], sum[2];
@@ -256,7 +282,7 @@ static inline __attribute__((always_inline)) void back_strip(int n, int m, size_
         un[k] = u[k];
         sum[k] = un[k] * 0;
     }
-    for (int d = 0; d < m; d++, H += ld) {
+    for (int d = 0; d < m; d++, H += n) {
         lane row = rows[d];
         for (int k = 0; k < n; k++) {
             lane h = kappa * H[k] - b1[d] * x1n[k] + b2[d] * x2n[k];
@@ -270,24 +296,49 @@ static inline __attribute__((always_inline)) void back_strip(int n, int m, size_
         dw[k] = sum[k];
 }
 
-/* H [m,E] = kappa (H - b1 x1') + b2 x2';  dw [E] = H'b2;  product [m] = H u. */
-static void back_pass(steps w, int m, size_t E, float kappa, const float *b1, const float *x1, const float *b2,
-                      const float *x2, const float *u, float *dw)
+/* x [m] += factor times the sums of the lanes of rows [m]. */
+static void add_rows(int m, float factor, const float *rows, float *x)
 {
-    size_t ld = E / LANE, k = 0;
-    lane *H = (lane *)w.W, *rows = (lane *)w.rows, *d = (lane *)dw;
-    const lane *x1l = (const lane *)x1, *x2l = (const lane *)x2, *ul = (const lane *)u;
-    memset(w.rows, 0, (size_t)m * sizeof *rows);
-    for (; k + 2 <= ld; k += 2)
-        back_strip(2, m, ld, H + k, kappa, b1, x1l + k, b2, x2l + k, ul + k, d + k, rows);
-    for (; k < ld; k++)
-        back_strip(1, m, ld, H + k, kappa, b1, x1l + k, b2, x2l + k, ul + k, d + k, rows);
-    for (int i = 0; i < m; i++) {
-        float sum = 0;
-        for (int e = 0; e < LANE; e++)
-            sum += w.rows[i * LANE + e];
-        w.product[i] = sum;
+    for (int d = 0; d < m; d++) {
+        const float *r = rows + d * LANE;
+        x[d] += factor * (((r[0] + r[4]) + (r[1] + r[5])) + ((r[2] + r[6]) + (r[3] + r[7])));
     }
+}
+
+/* H = kappa (H - b1 x1') + b2 x2';  dw [E] = H'b2;  product [m] = H u. */
+static void back_pass(steps w, int m, size_t E, float kappa, const float *b1, const float *x1, const float *b2,
+                      const float *x2, const float *u, float *dw, float *product)
+{
+    lane *rows = (lane *)w.rows;
+    memset(rows, 0, (size_t)m * sizeof *rows);
+    for (size_t e = 0; e < E; e += PANEL) {
+        lane *H = (lane *)(w.W + e * (size_t)m), *to = (lane *)(dw + e);
+        const lane *x1e = (const lane *)(x1 + e), *x2e = (const lane *)(x2 + e), *ue = (const lane *)(u + e);
+        if (width_at(E, e) == PANEL)
+            back_panel(2, m, H, kappa, b1, x1e, b2, x2e, ue, to, rows);
+        else
+            back_panel(1, m, H, kappa, b1, x1e, b2, x2e, ue, to, rows);
+    }
+    memset(product, 0, (size_t)m * sizeof *product);
+    add_rows(m, 1, w.rows, product);
+}
+
+/* x [m] += factor W y, y [E]. */
+static void matrix_times(steps w, int m, size_t E, float factor, const float *W, const float *y, float *x)
+{
+    lane *rows = (lane *)w.rows;
+    memset(rows, 0, (size_t)m * sizeof *rows);
+    for (size_t e = 0; e < E; e += PANEL) {
+        const loose_lane *row = (const loose_lane *)(W + e * (size_t)m);
+        const lane *ye = (const lane *)(y + e);
+        if (width_at(E, e) == PANEL)
+            for (int d = 0; d < m; d++, row += 2)
+                rows[d] += row[0] * ye[0] + row[1] * ye[1];
+        else
+            for (int d = 0; d < m; d++, row++)
+                rows[d] += row[0] * ye[0];
+    }
+    add_rows(m, factor, w.rows, x);
 }
 
 /* A stretch of tokens t0.. after a kept W; U and z_before are filled for it. */
@@ -318,7 +369,7 @@ static void times(const fw_head *a, steps w, kept s, stretch c, int t, float fac
         coefficient[j] *= left;
     }
     k_sgemm(0, 0, 1, m, n, 1, coefficient, CHECK, w.b + (size_t)c.t0 * (size_t)m, m, 1, x, m);
-    k_sgemm(0, 1, 1, m, E, left, y, E, c.W, E, 1, x, m);
+    matrix_times(w, m, (size_t)E, left, c.W, y, x);
 }
 
 /* Query i read W before token t (of the stretch or its end): da, H, dz; returns what it adds to p. */
@@ -346,7 +397,10 @@ static float read_back(const fw_head *a, steps w, kept s, stretch c, int t, size
         k_saxpy(m, -factor * along, x, w.dz);
     }
     times(a, w, s, c, t, scale, w.y, da);
-    k_sgemm(1, 0, m, (int)padded(f), 1, scale, x, m, w.y, (int)padded(f), 1, w.W, (int)padded(f));
+    for (size_t e = 0; e < padded(f); e += PANEL) {
+        int n = width_at(padded(f), e);
+        k_sgemm(1, 0, m, n, 1, scale, x, m, w.y + e, n, 1, w.W + e * (size_t)m, n);
+    }
     return p;
 }
 
@@ -365,8 +419,7 @@ static void write_back(const fw_head *a, steps w, kept s, stretch c, int t, carr
     g->theta = kappa * kappa * (g->theta - (kappa < 1 ? g->p : 0));
     for (size_t e = 0; e < E; e++)
         w.u[e] = g->theta * u[e];
-    back_pass(w, m, E, kappa, g->b1, w.next, b, w.u, u, dw);            /* H' */
-    memcpy(db, w.product, (size_t)m * sizeof *db);
+    back_pass(w, m, E, kappa, g->b1, w.next, b, w.u, u, dw, db);        /* H', and db = H'u so far */
     for (int e = 0; e < D; e++) {
         dw[e] += g->theta * vbar[e];
         dbeta += dw[e] * (v[e] - vbar[e]);
@@ -412,7 +465,7 @@ static void backward(const fw_head *a)
         k_saxpy((int)(m * E), g.theta, c.W, w.W);       /* G outlives theta W only if they meet before H loses it */
         g.theta = 0;
     }
-    back_pass(w, f->m, E, 1, g.b1, w.next, w.b, w.zero, w.zero, w.y);   /* the last b next' */
+    back_pass(w, f->m, E, 1, g.b1, w.next, w.b, w.zero, w.zero, w.y, w.product);    /* the last b next' */
     give(a, w.W, w.dz, f->dstate, f->dz);
     fw_keys_back(a, 0, f->Tk, w.phi, w.b, w.rho, w.db, w.work);
     for (int q = 0; q < a->G; q++) {
