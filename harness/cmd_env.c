@@ -14,7 +14,7 @@ static void print_row(const char *name, const json_t *value)
         print_row(inner, v);
     }
     else if (json_is_string(value)) printf("%-10s %s\n", name, json_string_value(value));
-    else if (json_is_null(value)) printf("%-10s none found\n", name);
+    else if (json_is_null(value)) printf("%-10s none\n", name);
     else if (!strcmp(name, "memory_bytes")) printf("%-10s %.1f GiB\n", "memory", json_number_value(value) / (1 << 30));
     else printf("%-10s %.15g\n", name, json_number_value(value));
 }
