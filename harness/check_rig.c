@@ -1,7 +1,7 @@
 /* check_rig.c - one call of a variant in memory where nothing goes unseen.
  *
  * Invariants:
- *  1. Every byte that the variant may not write is 0xFF (a NaN in every dtype) and is looked at after each
+ *  1. Every byte around what a variant may write is 0xFF (a NaN in every dtype) and is looked at after each
  *     call: guards, gaps between rows, buffers of exactly the planned size.
  *  2. Every byte that the variant has to write is 0xFF before each call, so that what was left out shows.
  *  3. Inputs are floats, also where the call is in double, so that two impls see the same numbers. */
@@ -35,6 +35,12 @@ void *hs_buf_ptr(const hs_buf *b) { return b->raw ? b->raw + HS_GUARD : NULL; }
 
 static void poison(hs_buf *b) { if (b->raw) memset(b->raw, 0xFF, b->bytes + 2 * HS_GUARD); }
 
+/* An input is surrounded by another NaN than an output: what is copied from beyond the one shows beyond the other. */
+static void mark(hs_buf *b)
+{
+    for (size_t i = 0; i < b->bytes + 2 * HS_GUARD; i += 4) b->raw[i] = 0xFE;
+}
+
 /* 0 when both guards are whole, else the distance of the first written byte from the buffer's edge, negative
  * before its start. */
 static long guard_broken(const hs_buf *b)
@@ -60,7 +66,7 @@ static int64_t lay_out(hs_slot *s, int layout)
     return (s->B - 1) * s->t.sb + (s->H - 1) * s->t.sh + (s->T - 1) * s->t.st + s->W;
 }
 
-static void slot_init(hs_slot *s, const char *prefix, const char *name, const int64_t d[4], int layout, int32_t dtype)
+static void slot_init(hs_slot *s, const char *prefix, const char *name, const int64_t d[4], int layout, int32_t dtype, int is_input)
 {
     s->B = d[0], s->H = d[1], s->T = d[2], s->W = d[3];
     s->n = s->B * s->H * s->T * s->W;
@@ -68,6 +74,7 @@ static void slot_init(hs_slot *s, const char *prefix, const char *name, const in
     if (s->n == 0) return;
     hs_buf_init(&s->buf, (size_t)lay_out(s, layout) * width_of(dtype));
     s->t.p = hs_buf_ptr(&s->buf);
+    if (is_input) mark(&s->buf);
     s->val = calloc((size_t)s->n, sizeof *s->val);
     if (!s->val) abort();
 }
@@ -183,8 +190,8 @@ static void dims_of(const attn_dims *dims, int is_state, int64_t d[4])
 /* One input and its gradient. */
 static void add_input(hs_rig *r, int slot, const char *name, const int64_t d[4], int layout)
 {
-    slot_init(&r->in[slot], "", name, d, layout, r->s.dtype);
-    slot_init(&r->grad[slot], slot < HS_GATE ? "d" : "d_", name, d, layout, r->s.dtype);
+    slot_init(&r->in[slot], "", name, d, layout, r->s.dtype, 1);
+    slot_init(&r->grad[slot], slot < HS_GATE ? "d" : "d_", name, d, layout, r->s.dtype, 0);
     r->want[slot] = r->in[slot].n > 0 && !hs_is_frozen(r, slot);
     hs_rig_redraw(r, slot, 0, 0, 0);
 }
@@ -203,7 +210,7 @@ static void add_tables(hs_rig *r, int layout)
     for (int i = 0; v->states && v->states[i].name; i++) {
         dims_of(&r->plan.state_dims[i], 1, d);
         add_input(r, HS_STATE + i, v->states[i].name, d, HS_BHTD);
-        slot_init(&r->out[HS_FINAL + i], "final_", v->states[i].name, d, HS_BHTD, s->dtype);
+        slot_init(&r->out[HS_FINAL + i], "final_", v->states[i].name, d, HS_BHTD, s->dtype, 0);
     }
 }
 
@@ -224,8 +231,8 @@ hs_rig *hs_rig_new(const hs_case *c, const attn_impl *impl, int32_t dtype, const
     add_input(r, HS_K, "k", (int64_t[4]){ s.B, s.Hk, s.Tk, s.Dk }, layout);
     add_input(r, HS_V, "v", (int64_t[4]){ s.B, s.Hk, s.Tk, s.Dv }, layout);
     add_tables(r, layout);
-    slot_init(&r->out[HS_O], "", "o", (int64_t[4]){ s.B, s.Hq, s.Tq, s.Dv }, layout, dtype);
-    slot_init(&r->d_o, "", "d_o", (int64_t[4]){ s.B, s.Hq, s.Tq, s.Dv }, layout, dtype);
+    slot_init(&r->out[HS_O], "", "o", (int64_t[4]){ s.B, s.Hq, s.Tq, s.Dv }, layout, dtype, 0);
+    slot_init(&r->d_o, "", "d_o", (int64_t[4]){ s.B, s.Hq, s.Tq, s.Dv }, layout, dtype, 1);
     hs_rig_redraw(r, HS_INPUTS, 0, 0, 0);
     hs_buf_init(&r->saved, r->plan.saved);
     hs_buf_init(&r->scratch_fwd, r->plan.scratch_fwd);

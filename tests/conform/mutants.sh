@@ -1,0 +1,125 @@
+#!/bin/bash
+# The checker is checked: variants broken on purpose, one bug each, every one of which `harness check` must find.
+#
+# A mutant is a copy of one source file with a sed applied, built with its variant into a plug-in of its own, whose
+# symbols stand before libharness's (-Bsymbolic).  The same build of the unbroken file must
+# pass, a sed that changes nothing is a failure, and so is a mutant that fails to load instead of failing a check.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+export B=${B:-build} HARNESS=${HARNESS:-$PWD/${B:-build}/harness} CC=${CC:-cc} SAN=${SAN:-}
+tmp=$(mktemp -d) && trap 'rm -rf "$tmp"' EXIT
+export tmp
+count=0
+
+build() {                               # build OUT.so VARIANT FILE COPY
+  local sources=("$4") c
+  if [[ $3 == kernels/* ]]; then        # the whole family of kernels, lest libharness's call each other
+    sources+=("variants/$2.c")
+    for c in kernels/cpu/{attention,flash,linear_*,features*,fast_weights*}.c; do
+      [ "$c" = "$3" ] || sources+=("$B/obj/${c%.c}.o")
+    done
+  fi
+  $CC -std=gnu17 -O1 -g -w -fopenmp -fPIC -shared -Wl,-Bsymbolic -include stdlib.h -I. -Iharness \
+      -iquote "$(dirname "$3")" -iquote variants ${SAN:+-fsanitize=$SAN} "${sources[@]}" -o "$1" -lm
+}
+
+judge() {                               # judge NUMBER VARIANT FILE SED WHAT [OPTIONS]: one result, in a file of its own
+  local dir=$tmp/$1; mkdir -p "$dir"
+  local copy=$dir/$(basename "$3") out
+  if [ -n "$4" ]; then sed "$4" "$3" >"$copy"; else cp "$3" "$copy"; fi
+  if [ -n "$4" ] && cmp -s "$3" "$copy"; then echo "not ok - $5: the sed changes nothing in $3"
+  elif ! build "$dir/$2.so" "$2" "$3" "$copy" 2>"$dir/log"; then cat "$dir/log"; echo "not ok - $5: does not compile"
+  else
+    out=$(timeout 30 "$HARNESS" check --quick --limit 3 ${6:+--options "$6"} "$dir/$2.so" 2>/dev/null); local rc=$?
+    local found; found=$(grep -m1 '^FAIL' <<<"$out" | sed 's/^FAIL  //; s/ ([0-9.e+-]*):.*//')
+    if [ -z "$4" ]; then
+      if (( rc == 0 )); then echo "ok - unbroken: $5"; else echo "# $found"; echo "not ok - unbroken: $5"; fi
+    elif (( rc == 5 )) && [[ $found == "$2"/* || $found == template/* ]]; then echo "ok - caught: $5 ($found)"
+    else echo "# exit status $rc: $found"; echo "not ok - survived: $5"; fi
+  fi >"$dir/tap"
+  rm -f "$dir/$2.so"
+}
+
+m() {                                   # m VARIANT FILE SED WHAT [OPTIONS of one more set], two at a time
+  while (( $(jobs -rp | wc -l) > 1 )); do wait -n; done
+  count=$((count + 1))
+  judge "$count" "$@" &
+}
+
+T=variants/TEMPLATE.c S=variants/softmax.c I=variants/identity.c F=variants/fwp.c
+FLASH=kernels/cpu/flash.c HEADS=kernels/cpu/attention.c SUMS=kernels/cpu/linear_attention_ref.c FAST=kernels/cpu/linear_attention.c
+MAPS=kernels/cpu/features_ref.c RULES=kernels/cpu/fast_weights_ref.c ROWS=kernels/cpu/fast_weights_rows.c
+
+m TEMPLATE $T '' 'template'
+m softmax $S '' 'softmax'
+m softmax $HEADS '' 'softmax with its heads'
+m identity $I '' 'identity'
+m linear $SUMS '' 'linear with its sums'
+m performer $MAPS '' 'performer with its maps'
+m fwp $RULES '' 'fwp with its rules'
+
+m TEMPLATE $T 's/\[h\] += a \* (1 - a) \* da/[h] = a * (1 - a) * da/' 'dparam overwritten'
+m TEMPLATE $T 's/\[0\] = a \* (1 - a) \* da/[0] = a * da/' 'gate without its derivative'
+m TEMPLATE $T 's/if (c->state_in\[0\])/if (0)/' 'initial state ignored'
+m TEMPLATE $T 's/memcpy((double \*)c->state_out\[0\] + head \* n, S/memset((double *)c->state_out[0] + head * n, 0/' 'final state left at zero'
+m TEMPLATE $T 's/memcpy((double \*)c->dstate_in\[0\] + head \* n, R/memset((double *)c->dstate_in[0] + head * n, 0/' 'gradient of the initial state left at zero'
+m TEMPLATE $T 's/((size_t)s->Tk + 1) : 0/(size_t)s->Tk : 0/' 'saved one state short'
+m TEMPLATE $T 's/if (c->dq.p)/if (1)/' 'a gradient that nobody wants is written'
+m TEMPLATE $T 's/(h) \* (t).sh/(h) * ((t).st \/ c->s->Hq)/' 'layout assumed'
+m TEMPLATE $T 's/o\[e\] = 0;/{ static double drift; o[e] = drift += 1e-9; }/' 'a static counter'
+m TEMPLATE $T 's/o\[e\] = 0;/;/' 'output read before it is written'
+m TEMPLATE $T 's/memset(S, 0, bytes)/;/' 'scratch read before it is written'
+m TEMPLATE $T 's/dk += R\[d \* E + e\] \* v\[e\]/dk -= R[d * E + e] * v[e]/' 'dk with the wrong sign'
+m TEMPLATE $T 's/double dq = 0, dk = 0;/double dq = c->dq.p ? ROW(c->dq, b, h, t)[d] : 0, dk = 0;/' 'dq added to instead of overwritten'
+m TEMPLATE $T 's/R\[d \* E + e\] \*= a;/;/' 'decay missing in backward'
+m TEMPLATE $T 's/size_t head = (size_t)b \* (size_t)s->Hq + (size_t)h;/size_t head = (size_t)h;/' 'batch rows share their memory'
+m TEMPLATE $T 's/double a = keep(c, b, h, t), scale = scale_of(c), da = 0;/&\n    ((double *)c->q.p)[0] += 1e-300, ((double *)c->k.p)[0] = 0;/' 'an input changed'
+m TEMPLATE $T 's/double \*S = c->scratch, \*saved/char *volatile p = malloc(8); free(p); &/' 'malloc in hot code'
+m TEMPLATE $T 's/double \*S = c->scratch, \*saved/puts("forward"); &/' 'printing in hot code'
+m TEMPLATE $T 's/double \*S = c->scratch, \*saved/exit(0); &/' 'exit(0) in forward'
+m TEMPLATE $T 's/double \*S = c->scratch, \*saved/abort(); &/' 'abort in forward'
+m TEMPLATE $T 's/double \*S = c->scratch, \*saved/*(volatile int *)8 = 1; &/' 'a segmentation fault in forward'
+m TEMPLATE $T 's/double \*S = c->scratch, \*saved/for (volatile int i = 1; i;) ; &/' 'an endless loop in forward'
+m TEMPLATE $T 's/p->state = heads \* S;/p->state = (size_t)1 << 50;/' 'plan asks for 10^15 bytes'
+m TEMPLATE $T 's/snprintf(p->why.*/;/' 'plan refuses without a reason'
+m TEMPLATE $T 's/p->state = heads \* S;/static int plans; p->state = heads * S + (size_t)(plans++ % 2 * 8);/' 'plan answers differently the second time'
+
+m identity $I 's/memcpy(row(&c->o, size, b, h, t), row(&c->v, size, b, h \* s->Hk \/ s->Hq, t)/memcpy(row(\&c->o, size, b, h, t), row(\&c->v, size, b, h % s->Hk, t)/' 'key heads taken in turn'
+m identity $I 's/zero(&c->dq, .*/;/' 'dq not cleared'
+m identity $I 's/\[d\] += ((const double/[d] = ((const double/' 'dv of the last query head of a group only'
+m identity $I 's/size \* (size_t)s->Dv);/size * (size_t)(s->Dv + 1));/' 'one number past the row'
+
+m softmax $S 's/i + c->s->Tk - c->s->Tq + 1/i + c->s->Tk - c->s->Tq + 2/; s/i + s->Tk - s->Tq + 1/i + s->Tk - s->Tq + 2/' 'mask off by one'
+m softmax $S 's/ - delta);/ + delta);/' 'delta with the wrong sign'
+m softmax $S 's/ds = scale_of(c) \* p/ds = p/' 'scale missing in backward'
+m softmax $S 's/ROW(f.k, b, h, c->pos + t)/ROW(f.k, b, h, t)/' 'decode ignores the position'
+m softmax $S 's/D, -1, j, w.dK/D, 1, j, w.dK/' 'the gradient of the keys turned the wrong way'
+m softmax $S 's/top = fmax(top, w.p\[j\])/top = 0/' 'no maximum taken off'
+m softmax $S 's/zero(c->dv, .*/;/' 'dv not cleared'
+m softmax $HEADS 's/klen = a->klen && a->klen\[b\] < a->Tk ? a->klen\[b\] : a->Tk/klen = a->Tk/' 'float: key lengths ignored'
+m softmax $HEADS 's/\.scale = (float)a->scale/.scale = (float)(a->scale * (1 + 1e-6 * (a->threads - 1)))/' 'float: the result depends on the threads'
+m softmax $HEADS 's/cache + pos \* width + a->Dk, sh/cache + a->Dk, sh/' 'float: values always appended at the front'
+m softmax $FLASH 's/f->lse\[i\] = sum > 0 ? top + logf(sum)/f->lse[i] = sum > 0 ? top/' 'float: log-sum-exp without its sum'
+
+m linear $SUMS 's/i + p->Tk - p->Tq + 1/i + p->Tk - p->Tq + 2/' 'kernel sums see one key too many'
+m linear $SUMS 's/dot(d_o, ROW(p->v, b, hk, j), p->Dv) - delta/dot(d_o, ROW(p->v, b, hk, j), p->Dv)/' 'gradient without the normaliser'
+m linear $SUMS 's/return p->klen && p->klen\[b\] < p->Tk ? p->klen\[b\] : p->Tk/return p->Tk/' 'key lengths ignored'
+m linear $SUMS 's/z\[m\] = fade \* z\[m\] + bi\[m\]/z[m] = bi[m]/' 'decode forgets the normaliser'
+m linear $FAST 's/p->Tk - u->p->Tq + 1 - j0/p->Tk - u->p->Tq + 2 - j0/' 'float: kernel mask off by one'
+m linear $MAPS 's/dr\[j\] += dphi.*/;/' 'DPFP: one factor of the product forgotten'
+m linear $MAPS 's/case K_MAP_ELU1: return x > 0 ? 1 : exp(x);/case K_MAP_ELU1: return 1;/' 'elu1 with the slope of the identity'
+m performer $SUMS 's/z\[m\] = fade \* z\[m\]/z[m] = z[m]/' 'decode does not rescale for a new maximum'
+m performer $SUMS 's/for (int j = 0; j < n; j++) kappa = fmax/for (int j = 0; j < p->Tk; j++) kappa = fmax/' 'absent keys in the stabiliser'
+m performer $MAPS 's/du\[r\] = up - down/du[r] = up + down/' 'hyperbolic with the wrong sign'
+m performer $MAPS 's/deta -= up + down/deta -= up/' 'half of the norm forgotten'
+
+m fwp $RULES 's/dbeta \* beta \* (1 - beta \/ f->beta_max)/dbeta * beta/' "beta' forgotten"
+m fwp $RULES 's/dden += inv/dden -= inv/' 'full normalisation with the wrong sign'
+m fwp $RULES 's/dW\[i\] - along \* Wn\[i\]/dW[i]/' 'no gradient through the norm of fwm'
+m fwp $RULES 's/dz\[d\] \*= gated ? 1 - beta : 1;/;/' 'gated: z does not decay in backward' 'update_rule=gated feature_map=elu1 attn_norm=output'
+m fwp $RULES 's/if (f->z_in)/if (0)/' 'initial z ignored'
+m fwp $ROWS 's/k_saxpy(m, -w.w\[j\], b, r)/k_saxpy(m, w.w[j], b, r)/' 'float: rows unrolled with the wrong sign'
+m fwp $F 's/((size_t)s->Dv + 1) \* number/(size_t)s->Dv * number/' 'decode state without room for z'
+m fwp $F 's/if (s->mode == ATTN_BIDIR && s->Tq != s->Tk)/if (s->klen > 1)/; s/    if (s->klen)/    if (0)/' 'key lengths accepted and ignored'
+wait
+for (( i = 1; i <= count; i++ )); do cat "$tmp/$i/tap"; done
