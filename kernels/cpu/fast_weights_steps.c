@@ -296,13 +296,28 @@ static inline __attribute__((always_inline)) void back_panel(int n, int m, lane 
         dw[k] = sum[k];
 }
 
-/* x [m] += factor times the sums of the lanes of rows [m]. */
-static void add_rows(int m, float factor, const float *rows, float *x)
+/* x [m] += factor times the sums of the lanes of rows [m]; eight rows at a time, halved three times over. */
+static void add_rows(int m, float factor, const lane *rows, float *x)
 {
-    for (int d = 0; d < m; d++) {
-        const float *r = rows + d * LANE;
-        x[d] += factor * (((r[0] + r[4]) + (r[1] + r[5])) + ((r[2] + r[6]) + (r[3] + r[7])));
+    int d = 0;
+    for (; d + LANE <= m; d += LANE) {
+        lane four[4], two[2];
+        for (int k = 0; k < 4; k++) {
+            lane p = rows[d + 2 * k], q = rows[d + 2 * k + 1];
+            four[k] = __builtin_shufflevector(p, q, 0, 8, 2, 10, 4, 12, 6, 14) + __builtin_shufflevector(p, q, 1, 9, 3, 11, 5, 13, 7, 15);
+        }
+        for (int k = 0; k < 2; k++) {
+            lane p = four[2 * k], q = four[2 * k + 1];
+            two[k] = __builtin_shufflevector(p, q, 0, 1, 8, 9, 4, 5, 12, 13) + __builtin_shufflevector(p, q, 2, 3, 10, 11, 6, 7, 14, 15);
+        }
+        lane sum = __builtin_shufflevector(two[0], two[1], 0, 1, 2, 3, 8, 9, 10, 11) +
+                   __builtin_shufflevector(two[0], two[1], 4, 5, 6, 7, 12, 13, 14, 15);
+        for (int k = 0; k < LANE; k++)
+            x[d + k] += factor * sum[k];
     }
+    for (; d < m; d++)
+        for (int k = 0; k < LANE; k++)
+            x[d] += factor * rows[d][k];
 }
 
 /* H = kappa (H - b1 x1') + b2 x2';  dw [E] = H'b2;  product [m] = H u. */
@@ -320,7 +335,7 @@ static void back_pass(steps w, int m, size_t E, float kappa, const float *b1, co
             back_panel(1, m, H, kappa, b1, x1e, b2, x2e, ue, to, rows);
     }
     memset(product, 0, (size_t)m * sizeof *product);
-    add_rows(m, 1, w.rows, product);
+    add_rows(m, 1, rows, product);
 }
 
 /* x [m] += factor W y, y [E]. */
@@ -338,7 +353,7 @@ static void matrix_times(steps w, int m, size_t E, float factor, const float *W,
             for (int d = 0; d < m; d++, row++)
                 rows[d] += row[0] * ye[0];
     }
-    add_rows(m, factor, w.rows, x);
+    add_rows(m, factor, rows, x);
 }
 
 /* A stretch of tokens t0.. after a kept W; U and z_before are filled for it. */
