@@ -60,7 +60,7 @@ deps:                                        ## install what is missing (apt-get
 run: deps                                    ## install, build, run experiments/capacity.yaml, draw its figure
 	@$(MAKE) --no-print-directory all
 	@$(HARNESS) run experiments/capacity.yaml
-	@$(HARNESS) plot experiments/capacity.yaml
+	@$(HARNESS) plot experiments/capacity.yaml --published
 
 test: deps                                   ## install, build and run every test (SAN=address,undefined too)
 	@$(MAKE) --no-print-directory all tests

@@ -12,11 +12,13 @@ need=(
   "openblas|libopenblas-dev|matrix products on the CPU"
   "cmocka|libcmocka-dev|unit tests"
   "gnuplot|gnuplot-nox|figures (.pdf .png .svg)"
+  "sqlite3-shell|sqlite3|SQL on the store from the command line"
 )
 have() {
   case $1 in
     gcc) command -v "${CC:-gcc}" >/dev/null 2>&1 && echo '#include <stdio.h>' | "${CC:-gcc}" -fsyntax-only -xc - 2>/dev/null ;;
     pkg-config|gnuplot) command -v "$1" >/dev/null 2>&1 ;;
+    sqlite3-shell) command -v sqlite3 >/dev/null 2>&1 ;;
     *) command -v pkg-config >/dev/null 2>&1 && pkg-config --exists "$1" 2>/dev/null ;;
   esac
 }
