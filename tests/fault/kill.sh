@@ -25,11 +25,13 @@ rows() {
                 SELECT cell_key, metric, step, hex(value), printf('%!.17g', value), unit FROM v_metrics WHERE metric <> 'seconds' ORDER BY 1, 2, 3"
 }
 workers_of() { pgrep -P "$1" -f worker; }
-# Living processes of ours: they alone run in this folder.
-still_here() { for p in /proc/[0-9]*; do [[ $(readlink $p/cwd) == "$tmp" && $(readlink $p/exe) == */harness ]] && echo $p; done 2>/dev/null; }
+# Living programs of that name in this folder: ours.
+still_here() { for p in /proc/[0-9]*; do [[ $(readlink $p/cwd) == "$tmp" && $(readlink $p/exe) == */$1 ]] && echo $p; done 2>/dev/null; }
 
+begin=$(date +%s%N)
 "$HARNESS" run sweep.yaml --db calm.db --jobs 2 --quiet >/dev/null 2>&1
 check "an undisturbed run ends well" test $? = 0
+span=$(( ($(date +%s%N) - begin) / 5000000 ))           # ms: a fifth of it is the longest life we grant
 rows calm.db >calm.txt
 check "and has rows" test "$(wc -l <calm.txt)" -gt 1000
 
@@ -38,7 +40,7 @@ while (( killed < kills && runs < 8 * kills )); do
   "$HARNESS" run sweep.yaml --db rough.db --jobs 2 --quiet >/dev/null 2>err & run=$!
   runs=$((runs + 1))
   while (( killed < kills )); do
-    sleep "0.$(printf %03d $((RANDOM % 250 + 10)))"
+    sleep "$(printf 0.%03d $((RANDOM % (span < 900 ? span : 900) + 10)))"
     kill -0 $run 2>/dev/null || break
     children=($(workers_of $run))
     killed=$((killed + 1))
@@ -57,7 +59,7 @@ done
 sleep 0.3
 check "$killed kills in $runs runs lost no finished cell" test $lost = 0 -a "$killed" = "$kills"
 check "some of the killed were workers, some the runner" test $workers -gt 4 -a $((killed - workers)) -gt 4
-check "no worker outlives its runner" test -z "$(still_here)"
+check "no worker outlives its runner" test -z "$(still_here harness)"
 
 "$HARNESS" run sweep.yaml --db rough.db --jobs 2 --quiet >/dev/null 2>err
 check "the same command then ends well" test $? = 0
@@ -69,3 +71,12 @@ check "no cell and no value is there twice" test -z "$(sqlite3 rough.db "SELECT 
 check "no claim is left" test "$(sqlite3 rough.db 'SELECT count(*) FROM claim')" = 0
 "$HARNESS" run sweep.yaml --db rough.db --json >out 2>/dev/null
 check "once more computes nothing" grep -q '"computed": 0,' out
+
+# A child that a plug-in left behind dies with the runner too, though it is nobody's any more.
+printf 'experiment: orphan\ntask: {name: fake, steps: 1, sleep_ms: 30000, behave: orphan}\nvariants: [treacherous]\nseeds: [1]\ndevice: cpu\n' >orphan.yaml
+"$HARNESS" run orphan.yaml --db rough.db --quiet >/dev/null 2>&1 & run=$!
+for ((i = 0; i < 100; i++)); do [ -n "$(still_here sleep)" ] && break; sleep 0.1; done
+check "a plug-in has a child" test -n "$(still_here sleep)"
+kill -9 $run; wait $run 2>/dev/null
+sleep 0.5
+check "it does not outlive the runner" test -z "$(still_here sleep)"
