@@ -64,6 +64,7 @@ static double keep(const attn_call *c, int b, int h, int t)
     return 1 / (1 + exp(-ROW(c->gate[0], b, h, t)[0] - ((const double *)c->param[0])[h]));
 }
 
+/* The multiplier of the output. */
 static double scale_of(const attn_call *c)
 {
     double scale = ((const options *)c->opts)->scale;
@@ -85,6 +86,7 @@ static void step(const attn_call *c, int b, int h, int t, double *S)
     }
 }
 
+/* Head by head, token by token. */
 static int forward(const attn_call *c)
 {
     const attn_shape *s = c->s;
@@ -142,6 +144,7 @@ static void step_back(const attn_call *c, int b, int h, int t, const double *S, 
         ((double *)c->dparam[0])[h] += a * (1 - a) * da;
 }
 
+/* Head by head, from the last token; R ends as the gradient of the initial state. */
 static int backward(const attn_call *c)
 {
     const attn_shape *s = c->s;

@@ -148,6 +148,7 @@ static int cpu_plan(const attn_shape *s, const void *opts, attn_plan *p)
     return ATTN_OK;
 }
 
+/* The same tensor, as kernels call it. */
 static k_heads heads(attn_tensor t) { return (k_heads){ t.p, t.sb, t.sh, t.st }; }
 
 /* The problem of a call. */
@@ -178,6 +179,7 @@ static k_fast_weights decode_from(const attn_call *c, size_t number)
 /* Planned for decoding (more capacity than queries), so there is no forward pass. */
 static int queries_lack(const attn_shape *s) { return s->mode == ATTN_CAUSAL && s->Tq != s->Tk; }
 
+/* The definition. */
 static int ref_forward(const attn_call *c)
 {
     k_fast_weights f = problem_from(c);
@@ -187,6 +189,7 @@ static int ref_forward(const attn_call *c)
     return ATTN_OK;
 }
 
+/* The fast form. */
 static int cpu_forward(const attn_call *c)
 {
     k_fast_weights f = problem_from(c);
@@ -196,6 +199,7 @@ static int cpu_forward(const attn_call *c)
     return ATTN_OK;
 }
 
+/* Backward and decoding hand the problem on. */
 static int ref_backward(const attn_call *c) { k_fast_weights f = problem_from(c); return k_dfast_weights_backward(&f), ATTN_OK; }
 static int cpu_backward(const attn_call *c) { k_fast_weights f = problem_from(c); return k_fast_weights_backward(&f), ATTN_OK; }
 static int ref_decode(const attn_call *c) { k_fast_weights f = decode_from(c, sizeof(double)); return k_dfast_weights_forward(&f), ATTN_OK; }

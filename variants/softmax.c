@@ -27,11 +27,13 @@ static const attn_opt OPTS[] = {
 
 /* ---- shared by both ---------------------------------------------------------------------------------- */
 
+/* The multiplier of the scores. */
 static double scale_of(const attn_call *c)
 {
     double scale = ((const options *)c->opts)->scale;
     return scale > 0 ? scale : 1 / sqrt(c->s->Dk);
 }
+/* How positions enter. */
 static const k_position *position_of(const attn_call *c) { return &((const options *)c->opts)->position; }
 
 /* Keys that query i of batch row b sees: a prefix in every mode. */
@@ -74,6 +76,7 @@ static int plan_common(const attn_shape *s, const options *o, size_t number, att
 
 typedef struct { double *K, *dK, *q, *dq, *p; } work;     /* [Tk,Dk] [Tk,Dk] [Dk] [Dk] [Tk], turned */
 
+/* Parts of the scratch. */
 static work work_of(const attn_call *c)
 {
     size_t keys = (size_t)c->s->Tk * (size_t)c->s->Dk, D = (size_t)c->s->Dk;
@@ -89,6 +92,7 @@ static int ref_plan(const attn_shape *s, const void *opts, attn_plan *p)
     return plan_common(s, opts, sizeof(double), p);
 }
 
+/* x.y of n elements. */
 static double dot(int n, const double *x, const double *y)
 {
     double sum = 0;
@@ -141,6 +145,7 @@ static double forward_row(const attn_call *c, int b, int h, int i, work w)
     return n ? lse : -INFINITY;
 }
 
+/* Row by row; the log-sum-exp is kept when wanted. */
 static int ref_forward(const attn_call *c)
 {
     const attn_shape *s = c->s;
@@ -190,6 +195,7 @@ static void backward_row(const attn_call *c, int b, int h, int i, work w)
     memcpy(ROW(c->dq, b, h, i), w.dq, (size_t)D * sizeof *w.dq);
 }
 
+/* Row by row; dK is gathered per query head and turned back before it is added to dk. */
 static int ref_backward(const attn_call *c)
 {
     const attn_shape *s = c->s;
@@ -235,6 +241,7 @@ static int ref_decode(const attn_call *c)
 
 /* ---- float: everything is in kernels/flash.h ------------------------------------------------------------ */
 
+/* The same tensor, as kernels call it. */
 static k_heads heads(attn_tensor t) { return (k_heads){ t.p, t.sb, t.sh, t.st }; }
 
 /* The problem of this shape, without tensors. */
@@ -266,6 +273,7 @@ static k_attention problem_from(const attn_call *c)
     return a;
 }
 
+/* Both passes hand the problem on. */
 static int cpu_forward(const attn_call *c) { k_attention a = problem_from(c); return k_attention_forward(&a), ATTN_OK; }
 static int cpu_backward(const attn_call *c) { k_attention a = problem_from(c); return k_attention_backward(&a), ATTN_OK; }
 

@@ -7,6 +7,7 @@
 /* Floats of the turned q [B,Hq,Tq,Dk], of the turned k [B,Hk,Tk,Dk] and of the angles [Tq or Tk,r]; 0 without rope. */
 typedef struct { size_t q, k, table; } turned;
 
+/* Sizes for this problem. */
 static turned turned_of(const k_attention *a)
 {
     size_t r = (size_t)k_rope_width(a->position, a->Dk), rows = (size_t)a->B * (size_t)a->Dk;
@@ -16,6 +17,7 @@ static turned turned_of(const k_attention *a)
                      r * (size_t)(a->Tq > a->Tk ? a->Tq : a->Tk) };
 }
 
+/* Room for what is turned. */
 size_t k_attention_scratch(const k_attention *a)
 {
     turned n = turned_of(a);
@@ -67,6 +69,7 @@ static k_flash problem(const k_attention *a, int b, int h)
     };
 }
 
+/* Turns, then attends head by head. */
 void k_attention_forward(const k_attention *a)
 {
     k_attention t = turn_inputs(a);
@@ -77,6 +80,7 @@ void k_attention_forward(const k_attention *a)
     }
 }
 
+/* Turns, goes back head by head, turns the gradients back. */
 void k_attention_backward(const k_attention *a)
 {
     int group = a->Hq / a->Hk;
@@ -101,6 +105,7 @@ void k_attention_backward(const k_attention *a)
     turn(a, -1, a->Hk, a->Tk, 0, a->dk, a->dk);
 }
 
+/* Rows are copied, keys turned by their positions where they lie. */
 k_attention k_attention_append(const k_attention *a, float *cache, int64_t pos, int capacity)
 {
     int64_t width = a->Dk + a->Dv, sh = width * capacity;

@@ -5,6 +5,7 @@
 
 enum { FEW = 8, SLOTS = 16 };           /* queries per key head for the form "rows"; threads that have scratch */
 
+/* Which of the three forms computes this problem. */
 static const fw_form *form_of(const k_fast_weights *f)
 {
     if (f->rule == K_FW_FWM || f->attn_norm == K_FW_FULL)
@@ -12,12 +13,14 @@ static const fw_form *form_of(const k_fast_weights *f)
     return !f->causal && f->Hq / f->Hk * f->Tq <= FEW ? &fw_rows : &fw_chunks;
 }
 
+/* Threads that have scratch. */
 static int slots_of(const k_fast_weights *f)
 {
     int64_t heads = (int64_t)f->B * f->Hk;
     return heads < SLOTS ? (int)heads : SLOTS;
 }
 
+/* Floats that forward keeps for backward. */
 size_t k_fast_weights_saved(const k_fast_weights *f) { return (size_t)f->B * (size_t)f->Hk * form_of(f)->saved(f); }
 /* Rounded, so that every thread's scratch begins on a cache line. */
 static size_t slot_size(const k_fast_weights *f) { return (form_of(f)->scratch(f) + 63) / 64 * 64; }
@@ -40,13 +43,16 @@ static void each_head(const k_fast_weights *f, void (*work)(const fw_head *))
     }
 }
 
+/* Both passes are the form's, head by head. */
 void k_fast_weights_forward(const k_fast_weights *f) { each_head(f, form_of(f)->forward); }
 void k_fast_weights_backward(const k_fast_weights *f) { each_head(f, form_of(f)->backward); }
 
 /* ---- features ---------------------------------------------------------------------------------------------- */
 
+/* As the features themselves say. */
 size_t fw_features_work(const k_fast_weights *f, int n) { return k_features_work(&f->features, n); }
 
+/* Features, then their normalisation. */
 void fw_keys(const fw_head *a, int t0, int n, float *phi, float *x, float *r, float *work)
 {
     const k_fast_weights *f = a->f;
@@ -54,6 +60,7 @@ void fw_keys(const fw_head *a, int t0, int n, float *phi, float *x, float *r, fl
     k_snormalise_forward(f->qk_norm, f->norm_eps, n, f->m, phi, f->m, x, f->m, r);
 }
 
+/* The same for a query head, which shares the projection of its key head. */
 void fw_queries(const fw_head *a, int g, int t0, int n, float *phi, float *x, float *r, float *work)
 {
     const k_fast_weights *f = a->f;
@@ -61,6 +68,7 @@ void fw_queries(const fw_head *a, int g, int t0, int n, float *phi, float *x, fl
     k_snormalise_forward(f->qk_norm, f->norm_eps, n, f->m, phi, f->m, x, f->m, r);
 }
 
+/* The two steps backwards; nothing to do when dk is not wanted. */
 void fw_keys_back(const fw_head *a, int t0, int n, const float *phi, const float *x, const float *r, float *dx, float *work)
 {
     const k_fast_weights *f = a->f;
@@ -71,6 +79,7 @@ void fw_keys_back(const fw_head *a, int t0, int n, const float *phi, const float
                          k_row(f->dk, a->b, a->h, t0), f->dk.st, work);
 }
 
+/* The same for queries. */
 void fw_queries_back(const fw_head *a, int g, int t0, int n, const float *phi, const float *x, const float *r, float *dx, float *work)
 {
     const k_fast_weights *f = a->f;
@@ -82,12 +91,14 @@ void fw_queries_back(const fw_head *a, int g, int t0, int n, const float *phi, c
                          k_row(f->dq, a->b, h, t0), f->dq.st, work);
 }
 
+/* beta_max sigmoid(logit). */
 float fw_beta(const fw_head *a, int t)
 {
     const k_fast_weights *f = a->f;
     return f->rule == K_FW_SUM ? 1 : (float)f->beta_max / (1 + expf(-*k_row(f->beta, a->b, a->h, t)));
 }
 
+/* Through the sigmoid. */
 void fw_beta_back(const fw_head *a, int t, float dbeta)
 {
     const k_fast_weights *f = a->f;

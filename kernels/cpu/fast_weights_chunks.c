@@ -18,6 +18,7 @@
 
 enum { C = FW_BLOCK };
 
+/* Chunks of Tk tokens; the last may be short. */
 static size_t chunks_of(const k_fast_weights *f) { return ((size_t)f->Tk + C - 1) / C; }
 static size_t queries_of(const k_fast_weights *f) { return (size_t)(f->Hq / f->Hk) * (size_t)f->Tq; }
 
@@ -41,6 +42,7 @@ typedef struct {
     size_t size;
 } chunk;
 
+/* Lays the arrays out from `at` on; NULL: only their size. */
 static chunk layout(const k_fast_weights *f, float *at)
 {
     size_t m = (size_t)f->m, E = (size_t)f->Dv;
@@ -55,6 +57,7 @@ static chunk layout(const k_fast_weights *f, float *at)
     }
     return w;
 }
+/* Floats for one thread. */
 static size_t scratch(const k_fast_weights *f) { return layout(f, NULL).size; }
 
 /* Keys t0 .. t0 + n - 1: features, beta, weights. */
@@ -145,6 +148,7 @@ static void read_chunk(const fw_head *a, chunk w, const float *S, const float *z
     }
 }
 
+/* Reads and writes chunk by chunk; the read-out follows the last write. */
 static void forward(const fw_head *a)
 {
     const k_fast_weights *f = a->f;
@@ -316,6 +320,7 @@ static void chunk_back(const fw_head *a, chunk w, const float *S, const float *z
     fw_keys_back(a, t0, n, w.phi, w.b, w.rho, w.db, w.work);
 }
 
+/* The read-out first, then the chunks from last to first. */
 static void backward(const fw_head *a)
 {
     const k_fast_weights *f = a->f;

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+/* x.y of n elements. */
 static double dot(int n, const double *x, const double *y)
 {
     double sum = 0;
@@ -11,6 +12,7 @@ static double dot(int n, const double *x, const double *y)
         sum += x[d] * y[d];
     return sum;
 }
+/* 1 / den; a denominator of exactly 0 gives 0. */
 static double inverse(double den) { return den != 0 ? 1 / den : 0; }
 
 /* u [Dv] = v - W'b / den, or v where the rule recalls nothing; returns 1 / den. */
@@ -117,6 +119,7 @@ typedef struct {
     size_t step, size;                                      /* states between W_t and W_t+1; elements in all */
 } ref_work;
 
+/* Lays the arrays out from `at` on; NULL: only their size. */
 static ref_work ref_layout(const k_fast_weights *f, int history, double *at)
 {
     size_t m = (size_t)f->m, E = (size_t)f->Dv, K = (size_t)f->Tk, Q = (size_t)f->Tq, T = history ? K + 1 : 1;
@@ -157,6 +160,7 @@ static void ref_load(const k_fast_weights *f, int b, int h, ref_work w)
         memcpy(w.z, (const double *)f->z_in + head * m, m * sizeof *w.z);
 }
 
+/* beta_max sigmoid(logit); 1 for the sum rule. */
 static double beta_of(const k_fast_weights *f, int b, int h, int t)
 {
     return f->rule == K_FW_SUM ? 1 : f->beta_max / (1 + exp(-*k_drow(f->beta, b, h, t)));
@@ -187,6 +191,7 @@ static void ref_run(const k_fast_weights *f, int b, int h, ref_work w, int read)
     }
 }
 
+/* Head after head on one scratch. */
 void k_dfast_weights_forward(const k_fast_weights *f)
 {
     size_t m = (size_t)f->m, n = m * (size_t)f->Dv;
@@ -228,6 +233,7 @@ static void ref_run_back(const k_fast_weights *f, int b, int h, ref_work w)
     }
 }
 
+/* Writes again with every W kept, then goes back. */
 void k_dfast_weights_backward(const k_fast_weights *f)
 {
     size_t m = (size_t)f->m, n = m * (size_t)f->Dv, Q = (size_t)f->Tq;
@@ -253,4 +259,5 @@ void k_dfast_weights_backward(const k_fast_weights *f)
     }
 }
 
+/* Doubles of the layout. */
 size_t k_dfast_weights_scratch(const k_fast_weights *f, int backward) { return ref_layout(f, backward, NULL).size; }

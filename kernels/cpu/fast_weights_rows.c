@@ -20,6 +20,7 @@ static size_t saved_query(const k_fast_weights *f)
     size_t blocks = f->rule == K_FW_DELTA ? ((size_t)f->Tk + FW_BLOCK - 1) / FW_BLOCK : 0;
     return (size_t)f->Tk + 1 + (size_t)f->m * (1 + blocks);
 }
+/* Queries of one key head. */
 static size_t queries_of(const k_fast_weights *f) { return (size_t)(f->Hq / f->Hk) * (size_t)f->Tq; }
 static int keeps_phi(const k_fast_weights *f) { return f->features.map == K_MAP_FAVOR; }
 static size_t saved(const k_fast_weights *f)
@@ -41,6 +42,7 @@ typedef struct {
     size_t size;
 } rows;
 
+/* Lays the arrays out from `at` on; NULL: only their size. */
 static rows layout(const k_fast_weights *f, float *at)
 {
     rows w = { .size = 0 };
@@ -57,6 +59,7 @@ static rows layout(const k_fast_weights *f, float *at)
     }
     return w;
 }
+/* Floats for one thread. */
 static size_t scratch(const k_fast_weights *f) { return layout(f, NULL).size; }
 
 /* Where query i of the head keeps c [Tk], r_0 [m], 1 / den. */
@@ -172,6 +175,7 @@ static void add_z(const fw_head *a, rows w, int t0, int n)
         k_saxpy(a->f->m, a->f->rule == K_FW_GATED ? w.beta[t0 + j] * w.gamma[t0 + j] : 1, w.b + (size_t)j * (size_t)a->f->m, w.z);
 }
 
+/* Blocks of keys from the last to the first, all queries in each. */
 static void forward(const fw_head *a)
 {
     const k_fast_weights *f = a->f;
@@ -289,6 +293,7 @@ static void walk_on(const fw_head *a, rows w, int t0, int n, size_t i)
         k_saxpy(E, w.w[j], g, k_row(f->dv, a->b, a->h, t0 + j));
 }
 
+/* Blocks of keys from the first to the last. */
 static void backward(const fw_head *a)
 {
     const k_fast_weights *f = a->f;

@@ -19,6 +19,7 @@ enum { CHECK = 24, LANE = 8, PANEL = 2 * LANE };
 typedef float lane __attribute__((vector_size(32), may_alias));
 typedef float loose_lane __attribute__((vector_size(32), may_alias, aligned(4)));     /* in what is saved, aligned to nothing */
 
+/* Dv in whole lanes. */
 static size_t padded(const k_fast_weights *f) { return ((size_t)f->Dv + LANE - 1) / LANE * LANE; }
 /* Columns of the panel that begins at column e: PANEL, or LANE at the end. */
 static int width_at(size_t E, size_t e) { return E - e < PANEL ? LANE : PANEL; }
@@ -33,6 +34,7 @@ typedef struct {
     size_t size;
 } kept;
 
+/* Lays the arrays out from `at` on; NULL: only their size. */
 static kept keep(const k_fast_weights *f, float *at)
 {
     size_t E = padded(f), K = (size_t)f->Tk, m = (size_t)f->m, n = queries_of(f), C = checks_of(f);
@@ -43,6 +45,7 @@ static kept keep(const k_fast_weights *f, float *at)
         *array[i] = at ? at + s.size : NULL;
     return s;
 }
+/* Floats that one head keeps. */
 static size_t saved(const k_fast_weights *f) { return keep(f, NULL).size; }
 
 /* Scratch of one thread. */
@@ -57,6 +60,7 @@ typedef struct {
     size_t size;
 } steps;
 
+/* Lays the arrays out from `at` on; NULL: only their size. */
 static steps layout(const k_fast_weights *f, float *at)
 {
     size_t E = padded(f), K = (size_t)f->Tk, m = (size_t)f->m, n = queries_of(f);
@@ -72,8 +76,10 @@ static steps layout(const k_fast_weights *f, float *at)
     }
     return w;
 }
+/* Floats for one thread. */
 static size_t scratch(const k_fast_weights *f) { return layout(f, NULL).size; }
 
+/* Features of all keys and queries of the head. */
 static void load(const fw_head *a, steps w)
 {
     size_t Q = (size_t)a->f->Tq, m = (size_t)a->f->m;
@@ -225,6 +231,7 @@ static float written(const fw_head *a, int t, const float *vbar, float *u, size_
     return beta;
 }
 
+/* Token after token; causal queries read between, others at the end. */
 static void forward(const fw_head *a)
 {
     const k_fast_weights *f = a->f;
@@ -359,6 +366,7 @@ static void matrix_times(steps w, int m, size_t E, float factor, const float *W,
 /* A stretch of tokens t0.. after a kept W; U and z_before are filled for it. */
 typedef struct { const float *W; int t0; } stretch;
 
+/* Makes the stretch at t0 ready. */
 static stretch enter(const fw_head *a, steps w, kept s, int t0)
 {
     const k_fast_weights *f = a->f;
@@ -456,6 +464,7 @@ static void write_back(const fw_head *a, steps w, kept s, stretch c, int t, carr
     }
 }
 
+/* Stretches from last to first, tokens from last to first. */
 static void backward(const fw_head *a)
 {
     const k_fast_weights *f = a->f;

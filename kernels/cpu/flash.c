@@ -10,6 +10,7 @@
 
 enum { TILE = 64, FEW = 8, STRIP = 256 };
 
+/* The smaller one, which is an int. */
 static int least(int64_t a, int64_t b) { return (int)(a < b ? a : b); }
 
 /* Keys that query i sees. */
@@ -105,6 +106,7 @@ static void finish(const k_flash *f, int i, float top, float sum)
         f->lse[i] = sum > 0 ? top + logf(sum) : -INFINITY;
 }
 
+/* Few queries: one after another over strips of keys. */
 static void forward_rows(const k_flash *f)
 {
     for (int i = 0; i < f->Tq; i++) {
@@ -121,6 +123,7 @@ static void forward_rows(const k_flash *f)
     }
 }
 
+/* The same strips; weights come back from the log-sum-exp. */
 static void backward_rows(const k_flash *f)
 {
     for (int i = 0; i < f->Tq; i++) {
@@ -163,6 +166,7 @@ static int seen(const k_flash *f, int i, int j0, int nk)
     return n < 0 ? 0 : least(n, nk);
 }
 
+/* Blocks of queries over tiles of keys, with a running maximum and sum per query. */
 static void forward_tiles(const k_flash *f)
 {
     float S[TILE * TILE];
@@ -205,6 +209,7 @@ static void tile_gradient(const k_flash *f, int i0, int nq, int j0, int nk, cons
     }
 }
 
+/* The same tiles; weights come back from the log-sum-exp. */
 static void backward_tiles(const k_flash *f)
 {
     float P[TILE * TILE], dS[TILE * TILE], delta[TILE];
@@ -232,5 +237,7 @@ static void backward_tiles(const k_flash *f)
     }
 }
 
+/* The form by the number of queries. */
 void k_flash_forward(const k_flash *f) { f->Tq <= FEW ? forward_rows(f) : forward_tiles(f); }
+/* As forward. */
 void k_flash_backward(const k_flash *f) { f->Tq <= FEW ? backward_rows(f) : backward_tiles(f); }
