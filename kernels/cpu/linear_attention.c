@@ -327,7 +327,7 @@ static void backward_pairs_tile(const unit *u, int j0, int j1)
 static void backward_pairs(const unit *u)
 {
     const k_linattn *p = u->p;
-    load_all_queries(u);
+    if (!u->fz.keep) load_all_queries(u);               /* what forward keeps is independent of a */
     memset(u->da, 0, (u->fused ? u->fz.query : (size_t)u->rows * u->M) * sizeof(float));
     for (int g = 0; g < u->heads; g++)
         load_g(u, u->hk * u->heads + g, 0, p->Tq, u->G + (size_t)g * p->Tq * p->Dv, u->h + (size_t)g * p->Tq);

@@ -136,21 +136,27 @@ static void product(int n, int N, int K, const float *A, int64_t lda, const floa
         }
 }
 
-/* u[PANEL] becomes a E - a' / E; adds the sum of a E + a' / E to *sum and returns the largest of |u| and max. */
-static float cosh_panel(const float *restrict a, const float *restrict a2, float *restrict u, float *sum, float max)
+/* u[PANEL] becomes a E - a' / E; a E + a' / E is added to sum[PANEL] and max[PANEL] keeps the largest |u|, column by
+ * column, so that a row is added up once and not once per panel.  NaN is the largest, as in largest_magnitude. */
+static void cosh_panel(const float *restrict a, const float *restrict a2, float *restrict u, float *restrict sum, float *restrict max)
 {
-    uint32_t largest = bits_of(max);                    /* as in largest_magnitude */
-    float s = 0;
-    #pragma omp simd reduction(+ : s) reduction(max : largest)
+    #pragma omp simd
     for (int r = 0; r < PANEL; r++) {
-        uint32_t bits = bits_of(u[r]) & 0x7fffffff;
+        uint32_t size = bits_of(u[r]) & 0x7fffffff, old = bits_of(max[r]);
         float E = exp_f32(u[r]), up = a[r] * E, down = a2[r] / E;
         u[r] = up - down;
-        s += up + down;
-        largest = bits > largest ? bits : largest;
+        sum[r] += up + down;
+        max[r] = float_of(size > old ? size : old);
     }
-    *sum += s;
-    return float_of(largest);
+}
+
+/* The sum of x[PANEL]. */
+static float panel_sum(const float *x)
+{
+    float sum = 0;
+    #pragma omp simd reduction(+ : sum)
+    for (int r = 0; r < PANEL; r++) sum += x[r];
+    return sum;
 }
 
 /* s and T[D] of one key with both exponentials, shift inside; work[3m]. */
@@ -176,18 +182,18 @@ static void favor_block(const k_features *f, const float *packed, int n, const f
                         const float *a, const float *padded, float *s, float *T, float *work)
 {
     int D = f->D, m = whole(f->m, PANEL), width = whole(D, COLS);
-    float t[BLOCK * PANEL], sum[BLOCK] = { 0 }, max[BLOCK] = { 0 }, c = front(f), scale = input_scale(f);
+    float t[BLOCK][PANEL], sum[BLOCK][PANEL] = { 0 }, max[BLOCK][PANEL] = { 0 }, c = front(f), scale = input_scale(f);
     for (int r = 0; r < m; r += PANEL) {
-        product(n, PANEL, D, x, ldx, packed + (size_t)r * D, PANEL, 0, t, PANEL);
-        for (int j = 0; j < n; j++) max[j] = cosh_panel(padded + r, padded + m + r, t + j * PANEL, sum + j, max[j]);
-        if (T) product(n, width, PANEL, t, PANEL, packed + (size_t)m * D + (size_t)r * width, width, r > 0, T, width);
+        product(n, PANEL, D, x, ldx, packed + (size_t)r * D, PANEL, 0, *t, PANEL);
+        for (int j = 0; j < n; j++) cosh_panel(padded + r, padded + m + r, t[j], sum[j], max[j]);
+        if (T) product(n, width, PANEL, *t, PANEL, packed + (size_t)m * D + (size_t)r * width, width, r > 0, T, width);
     }
     for (int j = 0; j < n; j++) {
         const float *xj = x + j * ldx;
         float shift = -0.5f * scale * scale * k_sdot(D, xj, xj) - kappa, *Tj = T ? T + j * width : NULL;
-        if (max[j] <= SAFE && fabsf(shift) <= SAFE) {
+        if (largest_magnitude(PANEL, max[j]) <= SAFE && fabsf(shift) <= SAFE) {
             float g = c * expf(shift);
-            s[j] = g * sum[j];
+            s[j] = g * panel_sum(sum[j]);
             if (Tj) for (int d = 0; d < D; d++) Tj[d] *= g;
         } else {
             s[j] = far_score(f, xj, shift, a, Tj, work);
