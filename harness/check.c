@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -89,6 +90,8 @@ static _Noreturn void child(const char *path, const hs_check_args *args, int sta
 {
     char why[512] = "";
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    mallopt(M_MMAP_THRESHOLD, 1 << 26);     /* thousands of rigs come and go: keep their pages */
+    mallopt(M_TRIM_THRESHOLD, 1 << 28);
     int out = memfd_create("stdout", 0), quiet = open("/dev/null", O_RDONLY);
     dup2(out < 0 ? quiet : out, STDOUT_FILENO);
     dup2(quiet, STDIN_FILENO);

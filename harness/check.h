@@ -20,7 +20,7 @@ typedef struct hs_check_result {
 } hs_check_result;
 
 typedef struct hs_check_args {          /* all zero: every check, every variant */
-    int quick;                          /* the gate before a run: small shapes, one option changed at a time */
+    int quick;                          /* the gate before a run: small shapes, fewer option sets */
     int limit_s;                        /* a check silent for longer has failed; 0: 60 */
     const char *variant, *impl;         /* only these; NULL: all */
     const char *const *options;         /* option sets "update_rule=fwm qk_norm=none" to check besides ... */

@@ -1,6 +1,6 @@
 /* check_options.c - which option sets of a variant are checked.
  *
- * The defaults; every option changed alone; and, unless quick, every pair of changes.  Integers that make a
+ * The defaults; every option changed alone; and every pair of changes (quick: of the two principal options).  Integers that make a
  * problem big (features, windows) are 8 instead, but for the defaults.  A change that plan() refuses is tried
  * again with one more change beside it: update_rule=fwm needs qk_norm=none, and is found that way. */
 #include <stdio.h>
@@ -155,15 +155,32 @@ static int add_given(sets *z, const char *given, char *why, size_t nwhy)
 }
 
 /* ---- all of them ---------------------------------------------------------------------------------------- */
+static int number_of_changes(const sets *z, const attn_opt *o)
+{
+    int n = 0;
+    for (size_t i = 0; i < z->nchanges; i++) n += z->changes[i].o == o;
+    return n;
+}
+
+/* The two options with the most choices say what is computed; their pairs are worth it even when time is short. */
+static int is_principal(const sets *z, const attn_opt *o)
+{
+    int richer = 0;
+    for (const attn_opt *other = z->v->opts; other->name; other++)
+        if (other->type == ATTN_CHOICE && other != o)
+            richer += number_of_changes(z, other) > number_of_changes(z, o) || (number_of_changes(z, other) == number_of_changes(z, o) && other < o);
+    return o->type == ATTN_CHOICE && richer < 2;
+}
+
 static void add_made_up(sets *z, int quick)
 {
     for (const attn_opt *o = z->v->opts; o && o->name; o++) if (!is_host_option(o)) add_changes_of(z, o);
     for (size_t i = 0; i < z->nchanges; i++) add(z, (const change *[]){ &z->changes[i] }, 1);
-    for (size_t i = 0; !quick && i < z->nchanges; i++)
+    for (size_t i = 0; i < z->nchanges; i++)
         for (size_t j = i + 1; j < z->nchanges; j++) {
             const change *a = &z->changes[i], *b = &z->changes[j];
             if (a->o == b->o || a->o->type == ATTN_FLOAT || b->o->type == ATTN_FLOAT) continue;
-            add(z, (const change *[]){ a, b }, 2);
+            if (!quick || (is_principal(z, a->o) && is_principal(z, b->o))) add(z, (const change *[]){ a, b }, 2);
         }
 }
 

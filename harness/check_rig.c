@@ -140,13 +140,15 @@ static void slot_from(hs_slot *dst, const hs_slot *src, int64_t b0, int64_t t0)
 }
 
 /* ---- numbers ---------------------------------------------------------------------------------------- */
-static double uniform(uint32_t stream, uint32_t draw, uint64_t i) { return philox_uniform(philox_u32(20240607, stream, draw, i)); }
+static double uniform(uint32_t stream, uint64_t i) { return philox_uniform(philox_u32(20240607, stream, 1, i)); }
 
-/* A standard normal number, rounded to float. */
+/* Nearly a standard normal number (the sum of four uniform ones), rounded to float. */
 static double normal(uint32_t stream, uint32_t draw, uint64_t i)
 {
-    double r = sqrt(-2 * log(1 - uniform(stream, draw, 2 * i)));
-    return (float)(r * cos(6.283185307179586 * uniform(stream, draw, 2 * i + 1)));
+    philox4 r = philox4x32_10(20240607, i, stream, draw);
+    double sum = -2;
+    for (int k = 0; k < 4; k++) sum += philox_uniform(r.v[k]);
+    return (float)(sum * 1.7320508075688772);
 }
 
 /* A value of one param as its plan asks; orthogonal features are drawn as plain Gaussians, which serve as well
@@ -156,7 +158,7 @@ static double param_value(const attn_init *init, uint32_t stream, uint64_t i)
     double z = normal(stream, 0, i);
     if (init->kind == ATTN_INIT_CONST) return (float)(init->a + 0.3 * z);
     if (init->kind == ATTN_INIT_NORMAL) return (float)(init->a + init->b * z);
-    if (init->kind == ATTN_INIT_UNIFORM) return (float)(init->a + (init->b - init->a) * uniform(stream, 0, i));
+    if (init->kind == ATTN_INIT_UNIFORM) return (float)(init->a + (init->b - init->a) * uniform(stream, i));
     return z;
 }
 
