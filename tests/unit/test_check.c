@@ -103,7 +103,7 @@ static hs_check_where where;
 static hs_case the_case(void)
 {
     return (hs_case){ .variant = &VARIANT, .impl = IMPLS, .ref = IMPLS, .mode = ATTN_CAUSAL, .dtype = ATTN_F64, .opts = &defaults,
-        .exact = &defaults, .quick = 1, .base = { .Hq = 4, .Hk = 2, .Dk = 5, .Dv = 3 }, .options = (char *)"", .size = "", .where = &where, .sink = collect };
+        .exact = &defaults, .quick = 1, .defaults = 1, .base = { .Hq = 4, .Hk = 2, .Dk = 5, .Dv = 3 }, .options = (char *)"", .size = "", .where = &where, .sink = collect };
 }
 
 static hs_rig *rig(const hs_case *c, int layout)
