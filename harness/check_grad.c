@@ -183,7 +183,8 @@ void hs_check_large(const hs_case *c, const hs_rig *base)
     hs_case_begin(c, check);
     hs_rig *ref = enlarged(c, c->ref, ATTN_F64, base), *r = c->impl == c->ref ? NULL : enlarged(c, c->impl, base->s.dtype, base);
     const hs_rig *judged = r ? r : ref;
-    if (!judged->fault[0]) hs_case_say(c, check, HS_CHECK_OK, 0, "");
+    if (!judged) hs_case_say(c, check, HS_CHECK_FAIL, 0, "plan() refuses what it accepted before");
+    else if (!judged->fault[0]) hs_case_say(c, check, HS_CHECK_OK, 0, "");
     else if (c->unstabilised) hs_case_say(c, check, HS_CHECK_SKIP, 0, "overflows, as defined without a stabiliser");
     else if (r && ref && largest(ref) > 1e15) hs_case_say(c, check, HS_CHECK_SKIP, 0, "the result leaves the range of float by definition");
     else hs_case_say(c, check, HS_CHECK_FAIL, 0, judged->fault);
