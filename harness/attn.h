@@ -98,6 +98,7 @@ typedef struct attn_shape {             /* one problem, fixed at plan time */
     int32_t B, Hq, Hk, Tq, Tk, Dk, Dv;  /* Hq % Hk == 0; query head h reads key head h * Hk / Hq */
     int32_t mode, dtype, training;      /* training 0: saved is NULL, backward is not called */
     int32_t klen;                       /* 1: call->klen may be given */
+    int32_t decode;                     /* 1: planned for decode() alone, Tq new tokens at a time and Tk in all */
 } attn_shape;
 
 typedef struct attn_plan {              /* zeroed by the host, filled by plan() */

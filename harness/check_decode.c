@@ -7,7 +7,7 @@
 static hs_rig *step_rig(const hs_case *c, const hs_rig *whole, int32_t n, char *why, size_t nwhy)
 {
     attn_shape s = whole->s;
-    s.training = 0, s.klen = 0, s.Tq = n;
+    s.training = 0, s.klen = 0, s.Tq = n, s.decode = 1;
     hs_rig *r = hs_rig_new(c, whole->impl, s.dtype, whole->opts, s, HS_BTHD, why, nwhy);
     if (!r) return NULL;
     r->give_states = r->want_states = 0;

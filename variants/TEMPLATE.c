@@ -39,7 +39,7 @@ static int plan(const attn_shape *s, const void *opts, attn_plan *p)
         why = "needs as many key heads as query heads";
     else if (s->klen)
         why = "key lengths are not defined";
-    else if (s->training ? s->Tq != s->Tk : s->Tq > s->Tk)              /* fewer queries: a plan for decoding */
+    else if (s->decode ? s->Tq > s->Tk : s->Tq != s->Tk)
         why = "needs as many queries as keys";
     if (why) {
         snprintf(p->why, sizeof p->why, "%s", why);
@@ -90,8 +90,6 @@ static void step(const attn_call *c, int b, int h, int t, double *S)
 static int forward(const attn_call *c)
 {
     const attn_shape *s = c->s;
-    if (s->Tq != s->Tk)
-        return ATTN_EINVAL;                                             /* planned for decoding */
     size_t n = (size_t)s->Dk * (size_t)s->Dv, bytes = n * sizeof(double);
     double *S = c->scratch, *saved = c->saved;                          /* [Dk,Dv], [B,H,Tk+1,Dk,Dv] */
     for (int b = 0; b < s->B; b++) for (int h = 0; h < s->Hq; h++) {

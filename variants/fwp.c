@@ -73,7 +73,7 @@ static const char *refusal(const attn_shape *s, const k_fast_weights *f)
     int favor = map == K_MAP_FAVOR, trig = favor && f->features.favor == K_FAVOR_TRIG;
     if (s->klen)
         return "key lengths are not defined for fast weights (pad on the right)";
-    if (s->mode == ATTN_CAUSAL && (s->training ? s->Tq != s->Tk : s->Tq > s->Tk))   /* fewer: a plan for decoding */
+    if (s->mode == ATTN_CAUSAL && (s->decode ? s->Tq > s->Tk : s->Tq != s->Tk))
         return "causal fast weights need Tq == Tk: every token is written";
     if (s->mode == ATTN_BIDIR && s->Tq != s->Tk)
         return "mode bidirectional needs Tq == Tk";
@@ -176,15 +176,10 @@ static k_fast_weights decode_from(const attn_call *c, size_t number)
     return f;
 }
 
-/* Planned for decoding (more capacity than queries), so there is no forward pass. */
-static int queries_lack(const attn_shape *s) { return s->mode == ATTN_CAUSAL && s->Tq != s->Tk; }
-
 /* The definition. */
 static int ref_forward(const attn_call *c)
 {
     k_fast_weights f = problem_from(c);
-    if (queries_lack(c->s))
-        return ATTN_EINVAL;
     k_dfast_weights_forward(&f);
     return ATTN_OK;
 }
@@ -193,8 +188,6 @@ static int ref_forward(const attn_call *c)
 static int cpu_forward(const attn_call *c)
 {
     k_fast_weights f = problem_from(c);
-    if (queries_lack(c->s))
-        return ATTN_EINVAL;
     k_fast_weights_forward(&f);
     return ATTN_OK;
 }

@@ -20,7 +20,7 @@ static char *row(const attn_tensor *t, size_t size, int b, int h, int i)
 static int plan(const attn_shape *s, const void *opts, attn_plan *p)
 {
     (void)opts;
-    if (s->mode == ATTN_CROSS || (s->training || s->mode == ATTN_BIDIR ? s->Tq != s->Tk : s->Tq > s->Tk)) {    /* fewer: decoding */
+    if (s->mode == ATTN_CROSS || (s->decode ? s->Tq > s->Tk : s->Tq != s->Tk)) {
         strcpy(p->why, "every query passes its own value: Tq must be Tk, not cross attention");
         return ATTN_EUNSUP;
     }
@@ -38,7 +38,7 @@ static int plan(const attn_shape *s, const void *opts, attn_plan *p)
 }
 
 /* o [B,Hq,Tq,Dv] = v [B,Hk,Tq,Dv] of the shared head. */
-static int decode(const attn_call *c)
+static int copy(const attn_call *c)
 {
     const attn_shape *s = c->s;
     size_t size = number(s);
@@ -46,9 +46,6 @@ static int decode(const attn_call *c)
         memcpy(row(&c->o, size, b, h, t), row(&c->v, size, b, h * s->Hk / s->Hq, t), size * (size_t)s->Dv);
     return ATTN_OK;
 }
-
-/* Where every token has its query, the same.  A plan for decoding may have more tokens of capacity than queries. */
-static int forward(const attn_call *c) { return c->s->Tq == c->s->Tk ? decode(c) : ATTN_EINVAL; }
 
 /* x [B,H,T,D] = 0, if wanted. */
 static void zero(const attn_tensor *x, size_t size, int B, int H, int T, int D)
@@ -82,8 +79,8 @@ static int backward(const attn_call *c)
 }
 
 static const attn_impl IMPLS[] = {
-    { "ref", ATTN_CPU, ATTN_F64, ATTN_CAUSAL | ATTN_BIDIR, 0, plan, forward, backward, decode },
-    { "cpu", ATTN_CPU, ATTN_F32, ATTN_CAUSAL | ATTN_BIDIR, 10, plan, forward, backward, decode },
+    { "ref", ATTN_CPU, ATTN_F64, ATTN_CAUSAL | ATTN_BIDIR, 0, plan, copy, backward, copy },
+    { "cpu", ATTN_CPU, ATTN_F32, ATTN_CAUSAL | ATTN_BIDIR, 10, plan, copy, backward, copy },
     { .name = NULL }
 };
 static const attn_variant IDENTITY = {

@@ -252,6 +252,7 @@ static int choose(k_dev *dev, const nn_mixer_spec *spec, int64_t capacity, nn_mi
     *asked = *spec;
     if (capacity > 0 && capacity <= INT32_MAX)
         asked->shape.Tk = (int32_t)capacity;
+    asked->shape.decode = capacity > 0;
     int rc = spec_check(spec, &asked->shape, capacity, why, nwhy);
     return rc ? rc : nn_choose(asked, k_dev_is_cuda(dev) ? ATTN_CUDA : ATTN_CPU, capacity > 0, choice, why, nwhy);
 }
@@ -386,7 +387,7 @@ static void finish_outputs(nn_mixer *m, const nn_mixer_io *io)
 
 int nn_mixer_forward(nn_mixer *m, const nn_mixer_io *io)
 {
-    if (!io_complete(m, io))
+    if (m->shape.decode || !io_complete(m, io))
         return ATTN_EINVAL;
     bind_inputs(m, io, m->shape.Tk);
     int rc = m->choice.impl->forward(&m->call);
