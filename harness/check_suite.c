@@ -139,7 +139,8 @@ static int is_choice(const attn_variant *v, const void *opts, const char *name, 
 static void set_to_zero(const attn_variant *v, void *opts, const char *name)
 {
     const attn_opt *o = hs_opts_find(v->opts, name);
-    if (o && o->type == ATTN_FLOAT && o->min <= 0) *(double *)((char *)opts + o->off) = 0;
+    const double none = 0;
+    if (o && o->type == ATTN_FLOAT && o->min <= 0) memcpy((char *)opts + o->off, &none, sizeof none);
 }
 
 /* A constant added to features or a normaliser lets a stabiliser show, by definition: exact statements are
