@@ -7,16 +7,19 @@
  *     t_j = c g (a E - a' / E),  T_j = input_scale W^T t_j,  ds_j/dx_j = T_j - s_j input_scale x'_j,
  * and ds_j/dq is the same with q' for x'_j.  So forward leaves T_j [D] instead of E [m], and backward, which only
  * weighs the T_j, reads neither E nor W.  BLOCK keys go through PANEL features at a time: u, t and T stay in the
- * nearest cache.  Rows where E or g might leave the range of float take both exponentials with the shift inside.
+ * nearest cache.  So that E may go far, a enters as a 4^-k of at most 1, and 2^k g^1/2 is multiplied on twice at the
+ * end.  Rows that leave the range of float even so take both exponentials with the shift inside.
  *
  * The floor for n keys: 4 n m D flops of the two products, n m exponentials and divisions; n 8 (D + 1) bytes. */
 #include "kernels/linear_attention.h"
 #include "kernels/cpu/features_internal.h"
 #include "kernels/cpu.h"
 #include "kernels/cpu/math.h"
+#include <float.h>
 
-/* exp(+-40) and products of two such stay far inside the range of float. */
-static const float SAFE = 40;
+/* A row is near where |u| <= FAR_U, -eta - kappa >= FAR_SHIFT, its sum is at least TINY and its score a normal number:
+ * then sums of thousands of E, and 2^k g^1/2, are inside the range of float, and what underflowed is no part of them. */
+static const float FAR_U = 75, FAR_SHIFT = -160, TINY = 1e-20f;
 
 /* A tile of TILE rows and COLS columns has its sums in 12 of the 16 vector registers of AVX2. */
 typedef float vec __attribute__((vector_size(32), aligned(4)));
@@ -177,40 +180,49 @@ static float far_score(const k_features *f, const float *x, float shift, const f
     return c * k_sdot(2 * m, a, e);
 }
 
-/* s[n] and, unless NULL, T[n,D] of n <= BLOCK keys; a is padded to the panels, a' follows it; work[3m]. */
+/* s[n] and, unless NULL, T[n,D] of n <= BLOCK keys; near is a 4^-k, padded to the panels, and a' behind it; work[3m]. */
 static void favor_block(const k_features *f, const float *packed, int n, const float *x, int64_t ldx, float kappa,
-                        const float *a, const float *padded, float *s, float *T, float *work)
+                        const float *a, const float *near, int k, float *s, float *T, float *work)
 {
     int D = f->D, m = whole(f->m, PANEL), width = whole(D, COLS);
     float t[BLOCK][PANEL], sum[BLOCK][PANEL] = { 0 }, max[BLOCK][PANEL] = { 0 }, c = front(f), scale = input_scale(f);
     for (int r = 0; r < m; r += PANEL) {
         product(n, PANEL, D, x, ldx, packed + (size_t)r * D, PANEL, 0, *t, PANEL);
-        for (int j = 0; j < n; j++) cosh_panel(padded + r, padded + m + r, t[j], sum[j], max[j]);
+        for (int j = 0; j < n; j++) cosh_panel(near + r, near + m + r, t[j], sum[j], max[j]);
         if (T) product(n, width, PANEL, *t, PANEL, packed + (size_t)m * D + (size_t)r * width, width, r > 0, T, width);
     }
     for (int j = 0; j < n; j++) {
         const float *xj = x + j * ldx;
         float shift = -0.5f * scale * scale * k_sdot(D, xj, xj) - kappa, *Tj = T ? T + j * width : NULL;
-        if (largest_magnitude(PANEL, max[j]) <= SAFE && fabsf(shift) <= SAFE) {
-            float g = c * expf(shift);
-            s[j] = g * panel_sum(sum[j]);
-            if (Tj) for (int d = 0; d < D; d++) Tj[d] *= g;
+        float total = panel_sum(sum[j]), h = ldexpf(expf(0.5f * shift), k);
+        s[j] = c * (total * h * h);
+        if (largest_magnitude(PANEL, max[j]) <= FAR_U && shift >= FAR_SHIFT && total >= TINY && s[j] >= FLT_MIN) {
+            if (Tj) for (int d = 0; d < D; d++) Tj[d] = c * (Tj[d] * h * h);
         } else {
             s[j] = far_score(f, xj, shift, a, Tj, work);
         }
     }
 }
 
+/* near[m] = 4^-k a[n], and 0 behind it. */
+static void bring_near(int n, int m, int k, const float *a, float *near)
+{
+    float scale = ldexpf(1, -2 * k);
+    for (int r = 0; r < n; r++) near[r] = scale * a[r];
+    memset(near + n, 0, (size_t)(m - n) * sizeof *near);
+}
+
 /* s[n] and keep[n,D]; work[2m] of padded features and 3m. */
 static void favor_forward(const k_features *f, const float *packed, int n, const float *x, int64_t ldx, float kappa,
                           const float *a, float *s, float *keep, float *work)
 {
-    int m = whole(f->m, PANEL), width = whole(f->D, COLS);
-    memset(work, 0, 2 * (size_t)m * sizeof *work);
-    memcpy(work, a, (size_t)f->m * sizeof *a);
-    memcpy(work + m, a + f->m, (size_t)f->m * sizeof *a);
+    int m = whole(f->m, PANEL), width = whole(f->D, COLS), exponent = 0;
+    frexpf(largest_magnitude(2 * f->m, a), &exponent);
+    int k = exponent / 2 + (exponent > 0);              /* 4^k >= 2^exponent > a */
+    bring_near(f->m, m, k, a, work);
+    bring_near(f->m, m, k, a + f->m, work + m);
     for (int j = 0; j < n; j += BLOCK)
-        favor_block(f, packed, n - j < BLOCK ? n - j : BLOCK, x + j * ldx, ldx, kappa, a, work, s + j,
+        favor_block(f, packed, n - j < BLOCK ? n - j : BLOCK, x + j * ldx, ldx, kappa, a, work, k, s + j,
                     keep ? keep + (size_t)j * width : NULL, work + 2 * m);
 }
 
