@@ -20,16 +20,18 @@ typedef struct run_options {
     hs_plan_args plan;
     hs_run_args run;
     int dry, json, strict;
+    unsigned retry;                     /* statuses to compute again, a mask */
 } run_options;
 
 /* ---- the command line ------------------------------------------------------------------------------------- */
 
-enum { OPT_SET = 1, OPT_ONLY, OPT_JOBS, OPT_DEVICE, OPT_DB, OPT_COLOR };
+enum { OPT_SET = 1, OPT_ONLY, OPT_JOBS, OPT_DEVICE, OPT_DB, OPT_COLOR, OPT_RETRY };
 static int dry_run, as_json, strict, quiet;
 static const struct option long_options[] = {
     {"set", required_argument, NULL, OPT_SET}, {"only", required_argument, NULL, OPT_ONLY},
     {"jobs", required_argument, NULL, OPT_JOBS}, {"device", required_argument, NULL, OPT_DEVICE},
     {"db", required_argument, NULL, OPT_DB}, {"color", required_argument, NULL, OPT_COLOR},
+    {"retry", required_argument, NULL, OPT_RETRY},
     {"dry-run", no_argument, &dry_run, 1}, {"json", no_argument, &as_json, 1}, {"strict", no_argument, &strict, 1},
     {"quiet", no_argument, &quiet, 1}, {"help", no_argument, NULL, 'h'}, {0}};
 
@@ -40,6 +42,20 @@ static int parse_jobs(const char *text)
     errno = 0;
     long n = strtol(text, &end, 10);
     return *end || end == text || errno || n < 1 || n > 256 ? -1 : (int)n;
+}
+
+/* "timeout,oom" as a mask of statuses; 0 when a word is none. */
+static unsigned parse_statuses(const char *text)
+{
+    unsigned mask = 0;
+    for (size_t n; *text; text += n + (text[n] == ',')) {
+        int status = 0;
+        n = strcspn(text, ",");
+        while (status < HS_STATUSES && (strlen(hs_status_names[status]) != n || strncmp(hs_status_names[status], text, n))) status++;
+        if (status == HS_STATUSES) return 0;
+        mask |= 1u << status;
+    }
+    return mask;
 }
 
 /* Takes one option; a complaint when it is wrong. */
@@ -55,6 +71,7 @@ static const char *take_option(run_options *o, int opt)
         o->only[o->plan.nonly++] = optarg;
         return NULL;
     case OPT_JOBS: return (o->run.jobs = parse_jobs(optarg)) < 0 ? "--jobs wants a number from 1 to 256" : NULL;
+    case OPT_RETRY: return (o->retry = parse_statuses(optarg)) ? NULL : "--retry wants statuses, like timeout,oom";
     case OPT_DEVICE: o->plan.device = optarg; return NULL;
     case OPT_DB: o->run.db = optarg; return NULL;
     case OPT_COLOR:
@@ -247,7 +264,9 @@ static int record(const run_options *o, const hs_plan *p, hs_store **store)
         return -1;
     }
     json_t *env = hs_env_json();
-    int rc = hs_store_environment(*store, env) < 0 || hs_store_plan(*store, p) < 0 ? -1 : 0;
+    /* A wrong cell is judged anew: its verdict is at hand, unless the plug-in or the library has changed. */
+    int rc = hs_store_environment(*store, env) < 0 || hs_store_plan(*store, p) < 0 ||
+             hs_store_reopen(*store, p, o->retry | 1u << HS_WRONG) < 0 ? -1 : 0;
     if (rc < 0) fprintf(stderr, "harness: the experiment could not be recorded: %s\n", hs_store_error(*store));
     json_decref(env);
     return rc;

@@ -7,7 +7,7 @@
 
 static const hs_command commands[] = {
     { "run", cmd_run, "FILE [--dry-run] [--set PATH=VALUE] [--only AXIS=VALUE] [--jobs N] [--device D] [--db F]"
-      " [--strict] [--json] [--quiet] [--color auto|always|never]",
+      " [--retry STATUS,...] [--strict] [--json] [--quiet] [--color auto|always|never]",
       "run every cell of an experiment file that the store does not have yet" },
     { "status", cmd_status, "FILE [--set PATH=VALUE] [--only AXIS=VALUE] [--json] [--db F]",
       "say what is done, what is left and what is stale, and why" },

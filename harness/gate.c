@@ -1,5 +1,6 @@
 /* gate.c - see gate.h. */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,6 +76,16 @@ static void begin(checking *c, hs_verdict *v, hs_progress *progress)
     json_decref(message);
 }
 
+/* What a verdict is kept by: the file and the library that its code calls; "" when there is nothing to keep it by. */
+static void verdict_key(const hs_verdict *v, char key[130])
+{
+    char library[65];
+    Dl_info found;
+    *key = 0;
+    if (*v->digest && dladdr((void *)k_dev_open, &found) && hs_file_digest(found.dli_fname, library) == 0)
+        snprintf(key, 130, "%s+%s", v->digest, library);
+}
+
 /* Files the verdict that a line holds; 0 when it was the verdict, -1 when the store failed, 1 otherwise. */
 static int take_line(checking *c, hs_store *store, const char *line)
 {
@@ -87,7 +98,9 @@ static int take_line(checking *c, hs_store *store, const char *line)
         hs_verdict *v = c->verdict;
         v->status = ok ? HS_DONE : HS_WRONG;
         if (!ok && asprintf(&v->reason, "the check is red: %s", why ? why : "it gave no reason") < 0) v->reason = NULL;
-        rc = *v->digest && hs_store_verdict_put(store, v->digest, ok, v->reason, json_object_get(said, "report")) < 0 ? -1 : 0;
+        char key[130];
+        verdict_key(v, key);
+        rc = *key && hs_store_verdict_put(store, key, ok, v->reason, json_object_get(said, "report")) < 0 ? -1 : 0;
     }
     json_decref(said);
     return rc;
@@ -161,7 +174,9 @@ int hs_gate_init(hs_gate *g, hs_store *store, const hs_plan *plan, const hs_gate
     int rc = todo ? 0 : -1;
     for (size_t i = 0; i < g->n && rc == 0; i++) {
         hs_verdict *v = &g->verdict[i];
-        int ok = 1, known = *v->digest ? hs_store_verdict_get(store, v->digest, &ok, &v->reason) : 0;
+        char key[130];
+        verdict_key(v, key);
+        int ok = 1, known = *key ? hs_store_verdict_get(store, key, &ok, &v->reason) : 0;
         if (known < 0) rc = -1;
         if (known == 0) todo[n++] = v;
         if (known > 0 && !ok) v->status = HS_WRONG;

@@ -54,7 +54,9 @@ typedef struct hs_result {
 /* Records the result and gives the claim back.  A row that is final already stays as it is. */
 int hs_store_finish(hs_store *, const hs_cell *, const hs_result *);    /* one transaction */
 int hs_store_release(hs_store *, const char *key);                      /* an unfinished claim given back */
-/* Verdicts of the gate by digest of the plug-in's file. */
+/* Makes the plan's cells of these statuses (a mask of 1u << status) planned again.  The number of them, or -1. */
+int hs_store_reopen(hs_store *, const hs_plan *, unsigned statuses);
+/* Verdicts of the gate; digest: of what was judged, the plug-in's file and the library that it calls. */
 int hs_store_verdict_get(hs_store *, const char *digest, int *ok, char **reason);  /* 1 found, 0 not, -1 error */
 int hs_store_verdict_put(hs_store *, const char *digest, int ok, const char *reason, const json_t *report);
 #endif

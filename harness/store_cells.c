@@ -155,6 +155,23 @@ int hs_store_finish(hs_store *s, const hs_cell *cell, const hs_result *r)
     return store_end(s, ok);
 }
 
+int hs_store_reopen(hs_store *s, const hs_plan *plan, unsigned statuses)
+{
+    if (store_begin(s) != 0) return -1;
+    sqlite3_stmt *update = hs_sql_ask(s->db, "UPDATE cell SET status='planned', reason=NULL, seconds=NULL, started=NULL "
+                                      "WHERE key=? AND status=? AND id NOT IN (SELECT cell FROM claim)", "");
+    int ok = update != NULL, reopened = 0;
+    for (size_t i = 0; ok && i < plan->ncells; i++)
+        for (int status = 0; ok && status < HS_STATUSES; status++) {
+            if (!(statuses & 1u << status)) continue;
+            ok = hs_sql_bind(update, "tt", plan->cell[i].key, hs_status_names[status]) == SQLITE_OK &&
+                 sqlite3_step(update) == SQLITE_DONE;
+            reopened += ok ? sqlite3_changes(s->db) : 0;
+        }
+    sqlite3_finalize(update);
+    return store_end(s, ok) == 0 ? reopened : -1;
+}
+
 int hs_store_verdict_get(hs_store *s, const char *digest, int *ok, char **reason)
 {
     *reason = NULL;

@@ -481,6 +481,32 @@ static void test_a_lock_that_stays_is_named(void **state)
     fake_plan_free(&plan);
 }
 
+/* Only the statuses that were asked for become planned again, and only of the plan's cells. */
+static void test_reopening(void **state)
+{
+    hs_plan plan;
+    fake_plan(&plan, "e", 4, 1, 1, 1);
+    hs_store *s = open_store(*state);
+    static const enum hs_status ends[] = { HS_DONE, HS_TIMEOUT, HS_WRONG, HS_TIMEOUT };
+    assert_int_equal(hs_store_plan(s, &plan), 0);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(hs_store_claim(s, plan.cell[i].key), 1);
+        assert_int_equal(hs_store_finish(s, &plan.cell[i], &(hs_result){ .status = ends[i], .reason = i ? "why" : NULL }), 0);
+    }
+    plan.ncells = 3;
+    assert_int_equal(hs_store_reopen(s, &plan, 1u << HS_TIMEOUT | 1u << HS_WRONG), 2);
+    plan.ncells = 4;
+    static const enum hs_status now[] = { HS_DONE, HS_PLANNED, HS_PLANNED, HS_TIMEOUT };
+    for (int i = 0; i < 4; i++) {
+        hs_cell_state is;
+        assert_int_equal(hs_store_state(s, plan.cell[i].key, &is), 0);
+        assert_int_equal(is.status, now[i]);
+        free(is.reason);
+    }
+    hs_store_close(s);
+    fake_plan_free(&plan);
+}
+
 static void test_verdicts(void **state)
 {
     hs_store *s = open_store(*state);
@@ -511,7 +537,7 @@ int main(void)
         TEST(test_a_reused_pid_is_not_alive),
         TEST(test_kill_9_leaves_no_half_cell), TEST(test_newer_schema_and_strangers_are_refused),
         TEST(test_read_only_places), TEST(test_a_full_disk_says_so_and_loses_nothing),
-        TEST(test_a_lock_that_stays_is_named), TEST(test_verdicts),
+        TEST(test_a_lock_that_stays_is_named), TEST(test_reopening), TEST(test_verdicts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
