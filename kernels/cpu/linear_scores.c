@@ -17,9 +17,10 @@
 #include "kernels/cpu/math.h"
 #include <float.h>
 
-/* A row is near where |u| <= FAR_U, -eta - kappa >= FAR_SHIFT, its sum is at least TINY and its score a normal number:
- * then sums of thousands of E, and 2^k g^1/2, are inside the range of float, and what underflowed is no part of them. */
-static const float FAR_U = 75, FAR_SHIFT = -160, TINY = 1e-20f;
+/* A row is near where |u| <= FAR_U, -eta - kappa >= FAR_SHIFT and its sum is at least TINY: then sums of thousands of
+ * E, and 2^k g^1/2, are inside the range of float, and what underflowed is no part of the sum.
+ * Scores that are no normal number count as 0, and so do features below exp(LOWEST), as everywhere in math.h. */
+static const float FAR_U = 75, FAR_SHIFT = -160, TINY = 1e-20f, LOWEST = -88;
 
 /* A tile of TILE rows and COLS columns has its sums in 12 of the 16 vector registers of AVX2. */
 typedef float vec __attribute__((vector_size(32), aligned(4)));
@@ -194,12 +195,16 @@ static void favor_block(const k_features *f, const float *packed, int n, const f
     for (int j = 0; j < n; j++) {
         const float *xj = x + j * ldx;
         float shift = -0.5f * scale * scale * k_sdot(D, xj, xj) - kappa, *Tj = T ? T + j * width : NULL;
-        float total = panel_sum(sum[j]), h = ldexpf(expf(0.5f * shift), k);
+        float total = panel_sum(sum[j]), u = largest_magnitude(PANEL, max[j]), h = ldexpf(expf(0.5f * shift), k);
+        int near = u <= FAR_U && shift >= FAR_SHIFT && total >= TINY;
         s[j] = c * (total * h * h);
-        if (largest_magnitude(PANEL, max[j]) <= FAR_U && shift >= FAR_SHIFT && total >= TINY && s[j] >= FLT_MIN) {
-            if (Tj) for (int d = 0; d < D; d++) Tj[d] = c * (Tj[d] * h * h);
-        } else {
+        if (shift + u < LOWEST || (near && s[j] < FLT_MIN)) {
+            s[j] = 0;
+            if (Tj) memset(Tj, 0, (size_t)D * sizeof *Tj);
+        } else if (!near) {
             s[j] = far_score(f, xj, shift, a, Tj, work);
+        } else if (Tj) {
+            for (int d = 0; d < D; d++) Tj[d] = c * (Tj[d] * h * h);
         }
     }
 }
