@@ -222,7 +222,13 @@ static void favor_forward(const k_features *f, const float *packed, int n, const
                           const float *a, float *s, float *keep, float *work)
 {
     int m = whole(f->m, PANEL), width = whole(f->D, COLS), exponent = 0;
-    frexpf(largest_magnitude(2 * f->m, a), &exponent);
+    float largest = largest_magnitude(2 * f->m, a);
+    if (largest < FLT_MIN) {
+        memset(s, 0, (size_t)n * sizeof *s);
+        if (keep) memset(keep, 0, (size_t)n * width * sizeof *keep);
+        return;
+    }
+    frexpf(largest, &exponent);
     int k = exponent / 2 + (exponent > 0);              /* 4^k >= 2^exponent > a */
     bring_near(f->m, m, k, a, work);
     bring_near(f->m, m, k, a + f->m, work + m);
