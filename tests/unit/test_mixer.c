@@ -240,7 +240,7 @@ static void fill(const rig *r, int id, attn_tensor t, int H, int T, int D)
 }
 
 /* tokens 0: a training problem; else Tq = Tk = tokens, no training, klen or states, decoding up to capacity. */
-static void rig_init(rig *r, int dtype, const char *impl, int how, int norm, int tokens, int64_t capacity)
+static void rig_init(rig *r, int dtype, const char *impl, int how, int norm, int tokens)
 {
     memset(r, 0xff, sizeof *r);
     r->spec = spec_of(dtype, impl);
@@ -252,7 +252,7 @@ static void rig_init(rig *r, int dtype, const char *impl, int how, int norm, int
     }
     const attn_shape *s = &r->spec.shape;
     int Tk = s->Tk;
-    assert_int_equal(nn_mixer_new(dev, &r->spec, capacity, &r->mixer, why, sizeof why), ATTN_OK);
+    assert_int_equal(nn_mixer_new(dev, &r->spec, 0, &r->mixer, why, sizeof why), ATTN_OK);
     r->klen[0] = 4;
     r->klen[1] = 5;
     r->io = (nn_mixer_io){ .klen = tokens ? NULL : r->klen };
@@ -292,7 +292,7 @@ static rig *rig_new(int dtype, const char *impl, int how, int norm)
 {
     rig *r = malloc(sizeof *r);
     assert_non_null(r);
-    rig_init(r, dtype, impl, how, norm, 0, 0);
+    rig_init(r, dtype, impl, how, norm, 0);
     return r;
 }
 
@@ -440,7 +440,7 @@ static void decode_as(int dtype, const char *impl, int how, int norm)
     nn_mixer *m;
     rig *r = malloc(sizeof *r);
     assert_non_null(r);
-    rig_init(r, dtype, impl, how, norm, 6, 6);
+    rig_init(r, dtype, impl, how, norm, 6);
     r->spec.shape.Tq = 3;
     assert_int_equal(nn_mixer_new(dev, &r->spec, 6, &m, why, sizeof why), ATTN_OK);
     assert_int_equal(nn_mixer_forward(r->mixer, &r->io), ATTN_OK);
