@@ -26,8 +26,7 @@ typedef struct unit {
     int rows, pairs, fused;             /* rows: queries that a tile holds */
     float kappa;
     k_scores_sizes fz;                  /* fused only, like packed, scores [Tk] and keep [Tk,fz.keep] */
-    const float *packed;
-    float *inv, *scores, *keep;         /* in saved; NULL: not kept; inv [heads*Tq] */
+    float *packed, *inv, *scores, *keep;    /* packed in scratch, inv [heads*Tq] in saved; NULL: not kept */
     float *a, *da;                      /* [rows,M] features of queries; fused: da is what dq is made of */
     float *bs, *db;                     /* [ROWS,M] features of keys */
     float *P, *dP;                      /* [rows,ROWS] scores */
@@ -84,8 +83,7 @@ static size_t lay_out(const k_linattn *p, unit *u, float *base)
     u->h = take(&c, R);
     u->S = take(&c, u->pairs ? 0 : M * p->Dv);
     u->z = take(&c, u->pairs ? 0 : M);
-    size_t work = k_features_work(&p->f, ROWS);
-    u->work = take(&c, u->fz.work > work ? u->fz.work : work);
+    u->work = take(&c, k_features_work(&p->f, ROWS) + u->fz.work);
     return (size_t)(c - base);
 }
 
@@ -132,10 +130,9 @@ static unit unit_at(const k_linattn *p, int at, int slot)
     size_t size = lay_out(p, &u, p->scratch), units = (size_t)p->B * p->Hk, nq = (size_t)u.heads * p->Tq;
     lay_out(p, &u, (float *)p->scratch + slot * size);
     u.n = p->klen && p->klen[u.b] < p->Tk ? p->klen[u.b] : p->Tk;
-    u.packed = (const float *)p->scratch + slots(p) * size + u.hk * u.fz.packed;
-    if (!p->saved) return u;
-    u.inv = (float *)p->saved + at * nq;
-    if (!u.fused) return u;
+    u.packed = (float *)p->scratch + slots(p) * size + u.hk * u.fz.packed;
+    if (p->saved) u.inv = (float *)p->saved + at * nq;
+    if (!p->saved || !u.fused) return u;
     float *keep = (float *)p->saved + saved_heads(p);
     u.keep = keep + (size_t)at * p->Tk * u.fz.keep;
     u.scores = keep + units * p->Tk * u.fz.keep + (size_t)at * p->Tk;
@@ -333,8 +330,7 @@ static void backward_pairs(const unit *u)
         load_g(u, u->hk * u->heads + g, 0, p->Tq, u->G + (size_t)g * p->Tq * p->Dv, u->h + (size_t)g * p->Tq);
     for (int j0 = 0; j0 < u->n; j0 += ROWS) {
         int j1 = j0 + ROWS < u->n ? j0 + ROWS : u->n;
-        if (u->fused) backward_fused_tile(u, j0, j1);
-        else backward_pairs_tile(u, j0, j1);
+        (u->fused ? backward_fused_tile : backward_pairs_tile)(u, j0, j1);
     }
     if (!p->dq.p) return;
     if (u->fused) k_sscores_dq(&u->f, ROW(p->q, u->hk, 0), u->a, u->da, ROW(p->dq, u->hk, 0), u->work);
@@ -516,17 +512,6 @@ static void each_unit(const k_linattn *p, void (*visit)(const k_linattn *p, int 
 /* Where a unit's kappa is saved. */
 static float *saved_kappa(const k_linattn *p, int at) { return (float *)p->saved + (size_t)p->B * p->Hq * p->Tq + at; }
 
-/* W of every key head in the order in which forward uses it, behind the units' scratch. */
-static void pack_heads(const k_linattn *p)
-{
-    unit u = { .p = p };
-    float *packed = (float *)p->scratch + slots(p) * lay_out(p, &u, p->scratch);
-    for (int h = 0; h < p->Hk; h++) {
-        k_features f = head(p, h);
-        k_sscores_pack(&f, packed + h * u.fz.packed);
-    }
-}
-
 /* o of a unit; kappa is kept for backward. */
 static void forward_unit(const k_linattn *p, int at, int slot)
 {
@@ -605,7 +590,10 @@ static void decode_unit(const k_linattn *p, int at, int slot)
 /* The methods of the header, unit by unit. */
 void k_slinattn_forward(const k_linattn *p)
 {
-    if (is_fused(p)) pack_heads(p);
+    for (int h = 0; h < p->Hk && is_fused(p); h++) {    /* once for all batches */
+        unit u = unit_at(p, h, 0);
+        k_sscores_pack(&u.f, u.packed);
+    }
     each_unit(p, forward_unit);
 }
 void k_slinattn_backward(const k_linattn *p) { each_unit(p, backward_unit); }
