@@ -1,11 +1,11 @@
 #!/bin/bash
 # harness apply against NumPy: forward and gradients by definition, to 1e-10 in float64.
-# NumPy is taken from python3, .venv or tests/golden/venv; without one the suite is skipped, and in CI it fails.
+# NumPy is taken from $PYTHON, .venv or python3; without one the suite is skipped, and in CI it fails.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 B=${B:-build} HARNESS=${HARNESS:-$PWD/${B:-build}/harness}
 python=
-for p in python3 .venv/bin/python tests/golden/venv/bin/python ${PYTHON:-}; do
+for p in /usr/bin/python3 python3 .venv/bin/python ${PYTHON:-}; do
   "$p" -c 'import numpy' 2>/dev/null && python=$p
 done
 if [ -z "$python" ]; then
