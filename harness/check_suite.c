@@ -124,7 +124,7 @@ static void check_sizes(suite *u, hs_case *c)
     if (c->defaults && !c->quick) check_size(u, c, "T=130", 2, cross ? cross_queries(130) : 130, 130, 0);
 }
 
-/* ---- options that the checks must know by name (VARIANTS 5.1) --------------------------------------------- */
+/* ---- options that the checks must know by name (VARIANTS 5) --------------------------------------------- */
 static int is_choice(const attn_variant *v, const void *opts, const char *name, const char *value)
 {
     const attn_opt *o = hs_opts_find(v->opts, name);
@@ -164,7 +164,7 @@ static void check_set(suite *u, hs_case *c, const hs_opt_set *set)
     void *exact = exact_options(c->variant, set->opts);
     c->opts = set->opts, c->exact = exact;
     c->relaxed_causality = is_choice(c->variant, set->opts, "stabilizer", "max");
-    c->unstabilised = is_choice(c->variant, set->opts, "stabilizer", "none");
+    c->unstabilised = is_choice(c->variant, set->opts, "stabilizer", "none") || is_choice(c->variant, set->opts, "kernel_fn", "exp");
     u->accepted++;
     check_sizes(u, c);
     free(exact);

@@ -7,6 +7,7 @@
  *     positive    m^-1/2 (exp(u - eta - kappa) + eps)                             m features
  *     hyperbolic  (2m)^-1/2 (exp(+-u - eta - kappa) + eps)                       2m: all +u, then all -u
  *     trig        m^-1/2 [cos u; sin u], of a key times exp(eta - kappa)          2m, no eps
+ *   general   f(Wx) + eps, f one of k_function, m features; with m = 0 f(x) + eps, D features
  *
  * k_s... is float and fast, k_d... is double and the definition.  Both work on n rows of x with row stride
  * ldx and n rows of features with row stride ldp.  Rows of x and of features must not overlap.
@@ -19,18 +20,21 @@
 extern "C" {
 #endif
 
-typedef enum k_map { K_MAP_IDENTITY, K_MAP_ELU1, K_MAP_RELU, K_MAP_SILU, K_MAP_TANH, K_MAP_DPFP, K_MAP_FAVOR } k_map;
+typedef enum k_map { K_MAP_IDENTITY, K_MAP_ELU1, K_MAP_RELU, K_MAP_SILU, K_MAP_TANH, K_MAP_DPFP, K_MAP_FAVOR,
+               K_MAP_GENERAL } k_map;
 typedef enum k_favor { K_FAVOR_POSITIVE, K_FAVOR_HYPERBOLIC, K_FAVOR_TRIG } k_favor;
+typedef enum k_function { K_FN_RELU, K_FN_ABS, K_FN_EXP, K_FN_SIGMOID, K_FN_SOFTPLUS } k_function;
 typedef enum k_role { K_QUERY, K_KEY } k_role;  /* only trig tells them apart */
 
 typedef struct k_features {
     k_map map;
     int D;                              /* width of x */
     int nu;                             /* dpfp: 1..2D-1 */
-    k_favor favor;                      /* and the rest: favor only */
-    int m;                              /* rows of W, >= 1 */
-    double input_scale, eps;            /* input_scale 0: D^-1/4 */
-    int stabilise;                      /* 0: kappa is 0 */
+    k_function fn;                      /* general */
+    k_favor favor;
+    int m;                              /* favor: rows of W, >= 1; general: or 0, no W */
+    double input_scale, eps;            /* favor: input_scale 0 is D^-1/4; eps: favor and general */
+    int stabilise;                      /* favor: 0, kappa is 0 */
     const void *W;                      /* [m,D], double for k_d..., float for k_s... */
 } k_features;
 

@@ -1,4 +1,4 @@
-/* kernel_attention.h - what linear.c and performer.c share: an attn_call as a k_linattn, and their plan. */
+/* kernel_attention.h - what linear.c, performer.c and performer_generalized.c share: an attn_call as a k_linattn, and their plan. */
 #ifndef KERNEL_ATTENTION_H
 #define KERNEL_ATTENTION_H
 #include "attn.h"
@@ -48,7 +48,7 @@ static inline int plan_sizes(const attn_shape *s, const k_linattn *p, attn_plan 
     plan->scratch_bwd = s->training ? z.scratch_bwd : 0;
     plan->scratch_dec = z.scratch_dec;
     plan->state = z.state;
-    double M = k_features_width(&p->f), W = p->f.map == K_MAP_FAVOR ? s->Dk : 1, units = (double)s->B * s->Hk;
+    double M = k_features_width(&p->f), W = p->f.m ? s->Dk : 1, units = (double)s->B * s->Hk;
     double N = (double)s->Tq * s->Hq / s->Hk, n = s->Tk, map = (N + n) * M * W;
     double P = visible_pairs(s) * s->Hq / s->Hk, sums = ref || k_linattn_pairs(p) ? P * (M + s->Dv) : (N + n) * M * s->Dv;
     plan->flops_fwd = 2 * units * (map + sums);

@@ -2,6 +2,7 @@
  * are one matrix product over the rows, exponentials go through k_sexp. */
 #include "kernels/cpu/features_internal.h"
 #include "kernels/cpu.h"
+#include "kernels/cpu/math.h"
 #include <math.h>
 #include <string.h>
 
@@ -172,6 +173,58 @@ static void favor_backward(const k_features *f, k_role role, int n, const float 
     for (int i = 0; i < n; i++) k_saxpy(f->D, s * s * deta[i], x + i * ldx, dx + i * lddx);
 }
 
+/* ---- general ------------------------------------------------------------------------------------------- */
+
+/* y[n] = f(u[n]) + eps; y may be u. */
+static void function_row(k_function fn, float eps, int n, const float *u, float *y)
+{
+    switch (fn) {
+    case K_FN_RELU:    for (int r = 0; r < n; r++) y[r] = (u[r] > 0 ? u[r] : 0) + eps; break;
+    case K_FN_ABS:     for (int r = 0; r < n; r++) y[r] = fabsf(u[r]) + eps; break;
+    case K_FN_EXP:     for (int r = 0; r < n; r++) y[r] = exp_f32(u[r]) + eps; break;
+    case K_FN_SIGMOID: for (int r = 0; r < n; r++) y[r] = sigmoid_f32(u[r]) + eps; break;
+    default:           for (int r = 0; r < n; r++) y[r] = softplus_f32(u[r]) + eps;
+    }
+}
+
+/* du[n] = f'(u[n]) dphi[n]; du may be u. */
+static void slope_row(k_function fn, int n, const float *u, const float *dphi, float *du)
+{
+    switch (fn) {
+    case K_FN_RELU: for (int r = 0; r < n; r++) du[r] = u[r] > 0 ? dphi[r] : 0; break;
+    case K_FN_ABS:  for (int r = 0; r < n; r++) du[r] = u[r] > 0 ? dphi[r] : u[r] < 0 ? -dphi[r] : 0; break;
+    case K_FN_EXP:  for (int r = 0; r < n; r++) du[r] = exp_f32(u[r]) * dphi[r]; break;
+    case K_FN_SIGMOID:
+        for (int r = 0; r < n; r++) {
+            float s = sigmoid_f32(u[r]);
+            du[r] = s * (1 - s) * dphi[r];
+        }
+        break;
+    default: for (int r = 0; r < n; r++) du[r] = sigmoid_f32(u[r]) * dphi[r];
+    }
+}
+
+/* phi[n,M] = f(Wx) + eps. */
+static void general_forward(const k_features *f, int n, const float *x, int64_t ldx, float *phi, int64_t ldp)
+{
+    int M = k_features_width(f);
+    if (f->m) k_sgemm(0, 1, n, M, f->D, 1, x, (int)ldx, f->W, f->D, 0, phi, (int)ldp);
+    for (int i = 0; i < n; i++) function_row(f->fn, (float)f->eps, M, f->m ? phi + i * ldp : x + i * ldx, phi + i * ldp);
+}
+
+/* dx[n,D] = du W, du = f'(Wx) dphi.  Wx is computed again: the features do not tell the sign of abs, and eps hides
+ * the last digits of small ones. */
+static void general_backward(const k_features *f, int n, const float *x, int64_t ldx, const float *dphi, int64_t lddp,
+                             float *dx, int64_t lddx, float *du)
+{
+    int M = k_features_width(f);
+    if (f->m) k_sgemm(0, 1, n, M, f->D, 1, x, (int)ldx, f->W, f->D, 0, du, M);
+    for (int i = 0; i < n; i++)
+        if (f->m) slope_row(f->fn, M, du + (size_t)i * M, dphi + i * lddp, du + (size_t)i * M);
+        else slope_row(f->fn, M, x + i * ldx, dphi + i * lddp, dx + i * lddx);
+    if (f->m) k_sgemm(0, 0, n, f->D, M, 1, du, M, f->W, f->D, 0, dx, (int)lddx);
+}
+
 /* ---- any map ------------------------------------------------------------------------------------------- */
 
 /* phi[n,M] of x[n,D]. */
@@ -182,6 +235,10 @@ void k_sfeatures_forward(const k_features *f, k_role role, int n, const float *x
         float *eta = work + (size_t)n * f->m;
         k_sfavor_log(f, n, x, ldx, phi, ldp, eta);
         k_sfavor_exp(f, role, n, phi, ldp, eta, kappa, phi, ldp);
+        return;
+    }
+    if (f->map == K_MAP_GENERAL) {
+        general_forward(f, n, x, ldx, phi, ldp);
         return;
     }
     for (int i = 0; i < n; i++)
@@ -195,6 +252,10 @@ void k_sfeatures_backward(const k_features *f, k_role role, int n, const float *
 {
     if (f->map == K_MAP_FAVOR) {
         favor_backward(f, role, n, x, ldx, phi, ldp, dphi, lddp, dx, lddx, work);
+        return;
+    }
+    if (f->map == K_MAP_GENERAL) {
+        general_backward(f, n, x, ldx, dphi, lddp, dx, lddx, work);
         return;
     }
     for (int i = 0; i < n; i++)

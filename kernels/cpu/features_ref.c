@@ -7,15 +7,16 @@ int k_features_width(const k_features *f)
 {
     if (f->map == K_MAP_DPFP) return 2 * f->nu * f->D;
     if (f->map == K_MAP_FAVOR) return f->favor == K_FAVOR_POSITIVE ? f->m : 2 * f->m;
-    return f->D;
+    return f->map == K_MAP_GENERAL && f->m ? f->m : f->D;
 }
 
-/* dpfp: r and its gradient, twice over; favor: u or du and eta of n rows, and one row of +u and of -u. */
+/* dpfp: r and its gradient, twice over; favor: u or du and eta of n rows, and one row of +u and of -u; general: u of n
+ * rows. */
 size_t k_features_work(const k_features *f, int n)
 {
     if (f->map == K_MAP_DPFP) return 8 * (size_t)f->D;
     if (f->map == K_MAP_FAVOR) return (size_t)n * (f->m + 1) + 2 * (size_t)f->m;
-    return 1;
+    return f->map == K_MAP_GENERAL ? (size_t)n * k_features_width(f) : 1;
 }
 
 /* The factor of x in x'. */
@@ -119,6 +120,53 @@ static double slope(k_map m, double x)
     }
 }
 
+/* f of kernel_fn. */
+static double function(k_function fn, double u)
+{
+    switch (fn) {
+    case K_FN_RELU:    return u > 0 ? u : 0;
+    case K_FN_ABS:     return fabs(u);
+    case K_FN_EXP:     return exp(u);
+    case K_FN_SIGMOID: return 1 / (1 + exp(-u));
+    default:           return fmax(u, 0) + log1p(exp(-fabs(u)));
+    }
+}
+
+/* Its derivative; that of relu and abs at 0 is 0. */
+static double function_slope(k_function fn, double u)
+{
+    double sig = 1 / (1 + exp(-u));
+    switch (fn) {
+    case K_FN_RELU:    return u > 0;
+    case K_FN_ABS:     return (u > 0) - (u < 0);
+    case K_FN_EXP:     return exp(u);
+    case K_FN_SIGMOID: return sig * (1 - sig);
+    default:           return sig;
+    }
+}
+
+/* u[r] = (Wx)_r, or x_r without W. */
+static double argument(const k_features *f, const double *x, int r)
+{
+    const double *w = (const double *)f->W + (size_t)r * f->D;
+    double u = 0;
+    if (!f->m) return x[r];
+    for (int d = 0; d < f->D; d++) u += w[d] * x[d];
+    return u;
+}
+
+/* dx[D] = W^T du, du = f'(u) dphi, or du itself without W. */
+static void general_row_backward(const k_features *f, const double *x, const double *dphi, double *dx, double *du)
+{
+    int M = k_features_width(f);
+    for (int r = 0; r < M; r++) du[r] = dphi[r] * function_slope(f->fn, argument(f, x, r));
+    for (int d = 0; d < f->D; d++) {
+        double sum = f->m ? 0 : du[d];
+        for (int r = 0; r < f->m; r++) sum += ((const double *)f->W)[(size_t)r * f->D + d] * du[r];
+        dx[d] = sum;
+    }
+}
+
 /* phi[n,M] of x[n,D]. */
 void k_dfeatures_forward(const k_features *f, k_role role, int n, const double *x, int64_t ldx, const double *kappa,
                          double *phi, int64_t ldp, double *work)
@@ -126,6 +174,8 @@ void k_dfeatures_forward(const k_features *f, k_role role, int n, const double *
     for (int i = 0; i < n; i++, x += ldx, phi += ldp) {
         if (f->map == K_MAP_DPFP) dpfp_row(f, x, phi, work);
         else if (f->map == K_MAP_FAVOR) favor_row(f, role, x, kappa, phi, work);
+        else if (f->map == K_MAP_GENERAL)
+            for (int r = 0; r < k_features_width(f); r++) phi[r] = function(f->fn, argument(f, x, r)) + f->eps;
         else for (int d = 0; d < f->D; d++) phi[d] = map(f->map, x[d]);
     }
 }
@@ -177,6 +227,7 @@ void k_dfeatures_backward(const k_features *f, k_role role, int n, const double 
     for (int i = 0; i < n; i++, x += ldx, phi += ldp, dphi += lddp, dx += lddx) {
         if (f->map == K_MAP_DPFP) dpfp_row_backward(f, x, dphi, dx, work);
         else if (f->map == K_MAP_FAVOR) favor_row_backward(f, role, x, phi, dphi, dx, work);
+        else if (f->map == K_MAP_GENERAL) general_row_backward(f, x, dphi, dx, work);
         else for (int d = 0; d < f->D; d++) dx[d] = dphi[d] * slope(f->map, x[d]);
     }
 }

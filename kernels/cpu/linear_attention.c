@@ -119,7 +119,7 @@ void k_slinattn_sizes(const k_linattn *p, k_linattn_sizes *z)
 static k_features head(const k_linattn *p, int hk)
 {
     k_features f = p->f;
-    if (f.map == K_MAP_FAVOR) f.W = (const float *)f.W + (size_t)hk * f.m * f.D;
+    if (f.W) f.W = (const float *)f.W + (size_t)hk * f.m * f.D;
     return f;
 }
 
