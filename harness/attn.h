@@ -80,7 +80,8 @@ typedef struct attn_gate { const char *name, *help; } attn_gate;
 /* A tensor of the mixer itself, dense, row-major, shape by plan(). */
 enum { ATTN_FROZEN = 1,                 /* not learned: no gradient, dparam is NULL */
        ATTN_NO_DECAY = 2,               /* weight decay does not apply */
-       ATTN_REDRAW = 4 };               /* drawn anew every redraw_interval steps (option of that name) */
+       ATTN_REDRAW = 4,                 /* drawn anew every redraw_interval steps (option of that name) */
+       ATTN_OPTIONAL = 8 };             /* NULL unless the caller gives it; integers arrive as floating point numbers */
 enum { ATTN_INIT_CONST,                 /* a */
        ATTN_INIT_NORMAL,                /* mean a, standard deviation b */
        ATTN_INIT_UNIFORM,               /* in [a, b) */
@@ -153,7 +154,7 @@ typedef struct attn_impl {
 } attn_impl;
 
 enum { ATTN_LOOKS_AHEAD = 1,            /* causal in values but not in structure (sorting by hash) */
-       ATTN_SHARED_QK = 2,              /* k is not an input: the host projects q and passes k = q */
+       ATTN_SHARED_QK = 2,              /* k is not an input: the host passes k = q, and dk NULL */
        ATTN_NO_Q = 4, ATTN_NO_K = 8,    /* inputs that the variant ignores: not projected */
        ATTN_NONDET = 16 };              /* same seed may give other bits */
 

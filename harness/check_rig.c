@@ -194,7 +194,8 @@ static void add_input(hs_rig *r, int slot, const char *name, const int64_t d[4],
 {
     slot_init(&r->in[slot], "", name, d, layout, r->s.dtype, 1);
     slot_init(&r->grad[slot], slot < HS_GATE ? "d" : "d_", name, d, layout, r->s.dtype, 0);
-    r->want[slot] = r->in[slot].n > 0 && !hs_is_frozen(r, slot);
+    int shared = slot == HS_K && r->c->variant->flags & ATTN_SHARED_QK;
+    r->want[slot] = r->in[slot].n > 0 && !hs_is_frozen(r, slot) && !shared;
     hs_rig_redraw(r, slot, 0, 0, 0);
 }
 
@@ -207,6 +208,7 @@ static void add_tables(hs_rig *r, int layout)
         add_input(r, HS_GATE + i, v->gates[i].name, (int64_t[4]){ s->B, s->Hk, s->Tk, r->plan.gate_width[i] }, layout);
     for (int i = 0; v->params && v->params[i].name; i++) {
         dims_of(&r->plan.param_dims[i], 0, d);
+        if (v->params[i].flags & ATTN_OPTIONAL) d[3] = 0;   /* not given */
         add_input(r, HS_PARAM + i, v->params[i].name, d, HS_BHTD);
     }
     for (int i = 0; v->states && v->states[i].name; i++) {

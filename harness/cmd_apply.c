@@ -105,7 +105,7 @@ static int parse(request *r, int argc, char **argv)
     if (optind == argc) return hs_usage(me, "which variant? give a name (harness list variants) or a path to a .so");
     r->variant = argv[optind];
     r->set = argv + optind + 1, r->nset = argc - optind - 1;
-    if (!r->q || !r->k || !r->v) return hs_usage(me, "--q, --k and --v name the .npy files of the inputs");
+    if (!r->q || !r->v) return hs_usage(me, "--q, --k and --v name the .npy files of the inputs");
     if (!r->mode) return hs_usage(me, "--mode is causal, bidirectional or cross");
     if (!r->out) return hs_usage(me, "--out names the folder for the results");
     return -1;
@@ -201,16 +201,39 @@ static int read_tensor(apply *a, input *in, const char *path)
     return in->a.n > 0 ? 0 : fail(a, HS_EXIT_SPEC, "%s: is empty", path);
 }
 
-/* A floating tensor of the precision of q. */
-static int read_float(apply *a, input *in, const char *path)
+/* Whether what was read is floating and of the precision of q. */
+static int check_float(apply *a, const input *in, const char *path)
 {
-    int rc = read_tensor(a, in, path);
-    if (rc || !path) return rc;
     if (in->a.type != HS_NPY_F32 && in->a.type != HS_NPY_F64)
         return fail(a, HS_EXIT_SPEC, "%s: is %s; expected float32 or float64", path, hs_npy_name(in->a.type));
     if (in != &a->q && in->a.type != a->type)
         return fail(a, HS_EXIT_SPEC, "%s: is %s, but %s is %s; all tensors have one precision", path, hs_npy_name(in->a.type), a->r.q, hs_npy_name(a->type));
     a->type = in->a.type;
+    return 0;
+}
+
+/* A floating tensor of the precision of q. */
+static int read_float(apply *a, input *in, const char *path)
+{
+    int rc = read_tensor(a, in, path);
+    return rc || !path ? rc : check_float(a, in, path);
+}
+
+/* What may be absent may hold integers: they become numbers of the precision of q. */
+static int read_optional(apply *a, input *in, const char *path)
+{
+    int rc = read_tensor(a, in, path);
+    hs_npy *n = &in->a;
+    if (rc || (n->type != HS_NPY_I32 && n->type != HS_NPY_I64)) return rc ? rc : check_float(a, in, path);
+    void *out = malloc((size_t)n->n * hs_npy_width(a->type));
+    if (!out) return fail(a, HS_EXIT_FAILED, "out of memory");
+    for (int64_t i = 0; i < n->n; i++) {
+        double x = n->type == HS_NPY_I32 ? ((int32_t *)n->data)[i] : (double)((int64_t *)n->data)[i];
+        if (a->type == HS_NPY_F64) ((double *)out)[i] = x;
+        else ((float *)out)[i] = (float)x;
+    }
+    free(n->data);
+    n->data = out, n->type = a->type;
     return 0;
 }
 
@@ -229,16 +252,19 @@ static int want_shape(apply *a, const input *in, const char *what, int ndim, con
 static int read_main(apply *a)
 {
     int rc;
+    int shared = (a->variant->flags & ATTN_SHARED_QK) != 0;
+    if (shared && a->r.k) return fail(a, HS_EXIT_USAGE, "%s takes no --k: its keys are its queries", a->variant->name);
+    if (!shared && !a->r.k) return fail(a, HS_EXIT_USAGE, "%s needs --k", a->variant->name);
     if ((rc = read_float(a, &a->q, a->r.q)) || (rc = read_float(a, &a->k, a->r.k)) || (rc = read_float(a, &a->v, a->r.v)) ||
         (rc = read_float(a, &a->d_o, a->r.d_o))) return rc;
-    const input *all[] = { &a->q, &a->k, &a->v };
-    for (int i = 0; i < 3; i++) {
+    const input *all[] = { &a->q, &a->v, &a->k };
+    for (int i = 0; i < 3 - shared; i++) {
         if (all[i]->a.ndim != 4) return fail(a, HS_EXIT_SPEC, "%s: has %d dimensions; expected [B, H, T, D]", all[i]->path, all[i]->a.ndim);
         for (int d = 0; d < 4; d++) if (all[i]->a.shape[d] > INT32_MAX) return fail(a, HS_EXIT_SPEC, "%s: a dimension is above 2^31-1", all[i]->path);
     }
-    const int64_t *q = a->q.a.shape, *k = a->k.a.shape, *v = a->v.a.shape;
-    if ((rc = want_shape(a, &a->k, "k, by the batch and width of q,", 4, (int64_t[]){ q[0], k[1], k[2], q[3] }))) return rc;
-    if ((rc = want_shape(a, &a->v, "v, by the heads and length of k,", 4, (int64_t[]){ q[0], k[1], k[2], v[3] }))) return rc;
+    const int64_t *q = a->q.a.shape, *v = a->v.a.shape, *k = shared ? q : a->k.a.shape;
+    if (!shared && (rc = want_shape(a, &a->k, "k, by the batch and width of q,", 4, (int64_t[]){ q[0], k[1], k[2], q[3] }))) return rc;
+    if ((rc = want_shape(a, &a->v, shared ? "v, by the heads and length of q," : "v, by the heads and length of k,", 4, (int64_t[]){ q[0], k[1], k[2], v[3] }))) return rc;
     if (q[1] % k[1]) return fail(a, HS_EXIT_SPEC, "%s: has %lld heads, which is no multiple of the %lld of %s", a->r.q, (long long)q[1], (long long)k[1], a->r.k);
     if (a->d_o.path && (rc = want_shape(a, &a->d_o, "do, the gradient of o,", 4, (int64_t[]){ q[0], q[1], q[2], v[3] }))) return rc;
     a->spec.shape = (attn_shape){ .B = (int32_t)q[0], .Hq = (int32_t)q[1], .Hk = (int32_t)k[1], .Tq = (int32_t)q[2], .Tk = (int32_t)k[2],
@@ -283,7 +309,8 @@ static int read_named(apply *a, const char *what, const char *const *given, int 
             for (s = 0; s < nnames && strcmp(names[s], name + 8); s++) ;
         if (s == nnames) return no_such(a, what, name, names, nnames);
         if (slots[s].path) return fail(a, HS_EXIT_USAGE, "--%s %s is given twice", what, name);
-        int rc = read_float(a, &slots[s], equals + 1);
+        int optional = slots == a->param && a->variant->params[s].flags & ATTN_OPTIONAL;
+        int rc = optional ? read_optional(a, &slots[s], equals + 1) : read_float(a, &slots[s], equals + 1);
         if (rc) return rc;
     }
     return 0;
@@ -361,6 +388,7 @@ static int bind_param(apply *a, int i)
     input *in = &a->param[i];
     char what[160];
     if (!d->n) return in->path ? fail(a, HS_EXIT_USAGE, "%s: %s does not use the param %s with these options", in->path, a->variant->name, p->name) : 0;
+    if (a->param_id[i] < 0) return 0;
     a->io.param[i] = nn_param_value(a->params, a->param_id[i]);
     if (a->spec.shape.training && !(p->flags & ATTN_FROZEN)) a->io.dparam[i] = nn_param_grad(a->params, a->param_id[i]);
     if (!in->path) return 0;
@@ -391,14 +419,17 @@ static int bind_state(apply *a, int i)
     return rc || !a->spec.shape.training ? rc : zeroed(a, n, &a->io.dstate_in[i]);
 }
 
-/* Params that are not given are drawn from the seed, as a model would draw them. */
+/* Params that are not given are drawn from the seed, as a model would draw them; optional ones are then absent. */
 static int draw_params(apply *a)
 {
     char why[400];
     a->params = nn_params_new(a->dev, a->type == HS_NPY_F64 ? K_F64 : K_F32, a->r.seed);
     if (!a->params) return fail(a, HS_EXIT_FAILED, "out of memory");
-    for (int i = 0; a->variant->params && a->variant->params[i].name; i++)
-        if (a->plan.param_dims[i].n) a->param_id[i] = nn_param(a->params, a->variant->params[i].name, a->plan.param_dims[i], a->plan.param_init[i], a->variant->params[i].flags);
+    for (int i = 0; a->variant->params && a->variant->params[i].name; i++) {
+        int absent = a->variant->params[i].flags & ATTN_OPTIONAL && !a->param[i].path;
+        a->param_id[i] = !a->plan.param_dims[i].n || absent ? -1
+            : nn_param(a->params, a->variant->params[i].name, a->plan.param_dims[i], a->plan.param_init[i], a->variant->params[i].flags);
+    }
     return nn_params_alloc(a->params, why, sizeof why) ? fail(a, HS_EXIT_FAILED, "%s", why) : 0;
 }
 
@@ -412,12 +443,12 @@ static int bind_all(apply *a)
     for (int i = 0; !rc && a->variant->states && a->variant->states[i].name; i++) rc = bind_state(a, i);
     if (rc || (rc = result(a, &io->o, s->B, s->Hq, s->Tq, s->Dv))) return rc;
     io->q = nn_tensor_of(a->q.a.data, s->Hq, s->Tq, s->Dk, 1);
-    io->k = nn_tensor_of(a->k.a.data, s->Hk, s->Tk, s->Dk, 1);
+    if (a->k.path) io->k = nn_tensor_of(a->k.a.data, s->Hk, s->Tk, s->Dk, 1);
     io->v = nn_tensor_of(a->v.a.data, s->Hk, s->Tk, s->Dv, 1);
     io->seed = a->r.seed;
     if (!s->training) return 0;
     io->d_o = nn_tensor_of(a->d_o.a.data, s->Hq, s->Tq, s->Dv, 1);
-    if ((rc = result(a, &io->dq, s->B, s->Hq, s->Tq, s->Dk)) || (rc = result(a, &io->dk, s->B, s->Hk, s->Tk, s->Dk))) return rc;
+    if ((rc = result(a, &io->dq, s->B, s->Hq, s->Tq, s->Dk)) || (a->k.path && (rc = result(a, &io->dk, s->B, s->Hk, s->Tk, s->Dk)))) return rc;
     return result(a, &io->dv, s->B, s->Hk, s->Tk, s->Dv);
 }
 
@@ -482,7 +513,7 @@ static int write_all(apply *a)
     for (int i = 0; !rc && i < ATTN_MAX; i++)
         if (io->state_out[i]) rc = write_one(a, "final_", a->variant->states[i].name, io->state_out[i], a->plan.state_dims[i].n, a->plan.state_dims[i].d);
     if (rc || !s->training) return rc;
-    if ((rc = write_one(a, "dq", "", io->dq.p, 4, a->q.a.shape)) || (rc = write_one(a, "dk", "", io->dk.p, 4, a->k.a.shape)) ||
+    if ((rc = write_one(a, "dq", "", io->dq.p, 4, a->q.a.shape)) || (io->dk.p && (rc = write_one(a, "dk", "", io->dk.p, 4, a->k.a.shape))) ||
         (rc = write_one(a, "dv", "", io->dv.p, 4, a->v.a.shape))) return rc;
     for (int i = 0; !rc && i < ATTN_MAX; i++) {
         if (io->dgate[i].p) rc = write_one(a, "dgate_", a->variant->gates[i].name, io->dgate[i].p, a->gate[i].a.ndim, a->gate[i].a.shape);

@@ -90,7 +90,7 @@ static int bind_extras(nn_graph *g, const nn_mixer_spec *spec, const attn_plan *
                 return -1;
             }
         }
-        if (plan->param_dims[i].n) {
+        if (plan->param_dims[i].n && !(v->params[i].flags & ATTN_OPTIONAL)) {
             char name[120];
             snprintf(name, sizeof name, "%s.%s", prefix, v->params[i].name);
             in[PARAMS + i] = nn_use(g, nn_param(g->params, name, plan->param_dims[i], plan->param_init[i], v->params[i].flags));
@@ -101,6 +101,8 @@ static int bind_extras(nn_graph *g, const nn_mixer_spec *spec, const attn_plan *
 
 nn_id nn_attention(nn_graph *g, const nn_mixer_spec *spec, const char *prefix, nn_id q, nn_id k, nn_id v, const nn_id *gates)
 {
+    if (spec->variant->flags & ATTN_SHARED_QK)
+        k = NN_NONE;                    /* its keys are its queries */
     nn_id in[NN_MAX_IN] = { q, k, v };
     if (!nn_ready(g, "attention", in, 3))
         return NN_BAD;

@@ -326,7 +326,8 @@ static int io_complete(const nn_mixer *m, const nn_mixer_io *io)
     if (!io->o.p || !io->v.p || (!io->q.p && !(flags & ATTN_NO_Q)) || (!io->k.p && !(flags & (ATTN_NO_K | ATTN_SHARED_QK))))
         return 0;
     for (int i = 0; i < ATTN_MAX; i++)
-        if ((p->gate_width[i] && !io->gate[i].p) || (p->param_dims[i].n && !io->param[i]))
+        if ((p->gate_width[i] && !io->gate[i].p) ||
+            (p->param_dims[i].n && !io->param[i] && !(m->variant->params[i].flags & ATTN_OPTIONAL)))
             return 0;
     return !io->klen || m->shape.klen;
 }
@@ -335,7 +336,7 @@ static int io_complete(const nn_mixer *m, const nn_mixer_io *io)
 static void bind_inputs(nn_mixer *m, const nn_mixer_io *io, int64_t T)
 {
     attn_call *c = &m->call;
-    int shared = (m->variant->flags & ATTN_SHARED_QK) && !io->k.p;
+    int shared = (m->variant->flags & ATTN_SHARED_QK) != 0;
     c->q = stage_in(m, ext_q(m), io->q, Q);
     c->k = shared ? c->q : stage_in(m, ext_k(m, T), io->k, K);
     c->v = stage_in(m, ext_v(m, T), io->v, V);
@@ -410,7 +411,7 @@ static void bind_gradients(nn_mixer *m, const nn_mixer_io *io)
         c->d_o = d;
     }
     c->dq = stage_for(m, ext_q(m), io->dq, DQ);
-    c->dk = stage_for(m, ext_k(m, T), io->dk, DK);
+    c->dk = m->variant->flags & ATTN_SHARED_QK ? (attn_tensor){ 0 } : stage_for(m, ext_k(m, T), io->dk, DK);
     c->dv = stage_for(m, ext_v(m, T), io->dv, DV);
     for (int i = 0; i < ATTN_MAX; i++) {
         c->dgate[i] = m->bytes[DGATE + i] ? stage_for(m, ext_gate(m, T, i), io->dgate[i], DGATE + i) : (attn_tensor){ 0 };
@@ -429,7 +430,8 @@ static void finish_gradients(nn_mixer *m, const nn_mixer_io *io)
     if (m->inner == m->outer)
         return;
     stage_out(m, ext_q(m), io->dq, c->dq);
-    stage_out(m, ext_k(m, T), io->dk, c->dk);
+    if (c->dk.p)
+        stage_out(m, ext_k(m, T), io->dk, c->dk);
     stage_out(m, ext_v(m, T), io->dv, c->dv);
     for (int i = 0; i < ATTN_MAX; i++) {
         if (m->bytes[DGATE + i])
