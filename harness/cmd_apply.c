@@ -39,6 +39,7 @@ typedef struct apply {
     int nb_features_set;
     k_dev *dev;
     hs_npy_type type;                   /* of every tensor in and out */
+    const char *typed;                  /* the file that said so */
     nn_mixer_spec spec;
     attn_plan plan;
     nn_params *params;
@@ -105,7 +106,7 @@ static int parse(request *r, int argc, char **argv)
     if (optind == argc) return hs_usage(me, "which variant? give a name (harness list variants) or a path to a .so");
     r->variant = argv[optind];
     r->set = argv + optind + 1, r->nset = argc - optind - 1;
-    if (!r->q || !r->v) return hs_usage(me, "--q, --k and --v name the .npy files of the inputs");
+    if (!r->v) return hs_usage(me, "--q, --k and --v name the .npy files of the inputs");
     if (!r->mode) return hs_usage(me, "--mode is causal, bidirectional or cross");
     if (!r->out) return hs_usage(me, "--out names the folder for the results");
     return -1;
@@ -201,18 +202,19 @@ static int read_tensor(apply *a, input *in, const char *path)
     return in->a.n > 0 ? 0 : fail(a, HS_EXIT_SPEC, "%s: is empty", path);
 }
 
-/* Whether what was read is floating and of the precision of q. */
+/* Whether what was read is floating and of the precision of the first tensor. */
 static int check_float(apply *a, const input *in, const char *path)
 {
     if (in->a.type != HS_NPY_F32 && in->a.type != HS_NPY_F64)
         return fail(a, HS_EXIT_SPEC, "%s: is %s; expected float32 or float64", path, hs_npy_name(in->a.type));
-    if (in != &a->q && in->a.type != a->type)
-        return fail(a, HS_EXIT_SPEC, "%s: is %s, but %s is %s; all tensors have one precision", path, hs_npy_name(in->a.type), a->r.q, hs_npy_name(a->type));
+    if (a->typed && in->a.type != a->type)
+        return fail(a, HS_EXIT_SPEC, "%s: is %s, but %s is %s; all tensors have one precision", path, hs_npy_name(in->a.type), a->typed, hs_npy_name(a->type));
+    if (!a->typed) a->typed = path;
     a->type = in->a.type;
     return 0;
 }
 
-/* A floating tensor of the precision of q. */
+/* A floating tensor of the precision of the first one. */
 static int read_float(apply *a, input *in, const char *path)
 {
     int rc = read_tensor(a, in, path);
@@ -248,24 +250,36 @@ static int want_shape(apply *a, const input *in, const char *what, int ndim, con
                 hs_npy_shape_text(ndim, shape, should, sizeof should));
 }
 
+/* Are q and k given where the variant reads them, and only there? */
+static int check_given(apply *a)
+{
+    uint32_t flags = a->variant->flags;
+    if (flags & ATTN_SHARED_QK && a->r.k) return fail(a, HS_EXIT_USAGE, "%s takes no --k: its keys are its queries", a->variant->name);
+    if (!a->r.q && !(flags & ATTN_NO_Q)) return fail(a, HS_EXIT_USAGE, "%s needs --q", a->variant->name);
+    if (!a->r.k && !(flags & (ATTN_SHARED_QK | ATTN_NO_K))) return fail(a, HS_EXIT_USAGE, "%s needs --k", a->variant->name);
+    return 0;
+}
+
 /* q, k, v and do, and from them the shape of the problem. */
 static int read_main(apply *a)
 {
     int rc;
     int shared = (a->variant->flags & ATTN_SHARED_QK) != 0;
-    if (shared && a->r.k) return fail(a, HS_EXIT_USAGE, "%s takes no --k: its keys are its queries", a->variant->name);
-    if (!shared && !a->r.k) return fail(a, HS_EXIT_USAGE, "%s needs --k", a->variant->name);
+    if ((rc = check_given(a))) return rc;
     if ((rc = read_float(a, &a->q, a->r.q)) || (rc = read_float(a, &a->k, a->r.k)) || (rc = read_float(a, &a->v, a->r.v)) ||
         (rc = read_float(a, &a->d_o, a->r.d_o))) return rc;
     const input *all[] = { &a->q, &a->v, &a->k };
-    for (int i = 0; i < 3 - shared; i++) {
+    for (int i = 0; i < 3; i++) {
+        if (!all[i]->path) continue;
         if (all[i]->a.ndim != 4) return fail(a, HS_EXIT_SPEC, "%s: has %d dimensions; expected [B, H, T, D]", all[i]->path, all[i]->a.ndim);
         for (int d = 0; d < 4; d++) if (all[i]->a.shape[d] > INT32_MAX) return fail(a, HS_EXIT_SPEC, "%s: a dimension is above 2^31-1", all[i]->path);
     }
-    const int64_t *q = a->q.a.shape, *v = a->v.a.shape, *k = shared ? q : a->k.a.shape;
-    if (!shared && (rc = want_shape(a, &a->k, "k, by the batch and width of q,", 4, (int64_t[]){ q[0], k[1], k[2], q[3] }))) return rc;
+    /* An input that is ignored and not given has the shape that fits. */
+    const int64_t *v = a->v.a.shape, *q = a->q.path ? a->q.a.shape : a->k.path ? a->k.a.shape : v, fit[4] = { v[0], v[1], v[2], q[3] };
+    const int64_t *k = a->k.path ? a->k.a.shape : shared ? q : fit;
+    if (a->k.path && (rc = want_shape(a, &a->k, "k, by the batch and width of q,", 4, (int64_t[]){ q[0], k[1], k[2], q[3] }))) return rc;
     if ((rc = want_shape(a, &a->v, shared ? "v, by the heads and length of q," : "v, by the heads and length of k,", 4, (int64_t[]){ q[0], k[1], k[2], v[3] }))) return rc;
-    if (q[1] % k[1]) return fail(a, HS_EXIT_SPEC, "%s: has %lld heads, which is no multiple of the %lld of %s", a->r.q, (long long)q[1], (long long)k[1], a->r.k);
+    if (q[1] % k[1]) return fail(a, HS_EXIT_SPEC, "%s: has %lld heads, which is no multiple of the %lld of %s", a->r.q, (long long)q[1], (long long)k[1], a->r.k ? a->r.k : a->r.v);
     if (a->d_o.path && (rc = want_shape(a, &a->d_o, "do, the gradient of o,", 4, (int64_t[]){ q[0], q[1], q[2], v[3] }))) return rc;
     a->spec.shape = (attn_shape){ .B = (int32_t)q[0], .Hq = (int32_t)q[1], .Hk = (int32_t)k[1], .Tq = (int32_t)q[2], .Tk = (int32_t)k[2],
         .Dk = (int32_t)q[3], .Dv = (int32_t)v[3], .dtype = a->type == HS_NPY_F64 ? ATTN_F64 : ATTN_F32, .training = a->d_o.path != NULL, .klen = a->r.klen != NULL };
@@ -442,13 +456,13 @@ static int bind_all(apply *a)
     for (int i = 0; !rc && a->variant->params && a->variant->params[i].name; i++) rc = bind_param(a, i);
     for (int i = 0; !rc && a->variant->states && a->variant->states[i].name; i++) rc = bind_state(a, i);
     if (rc || (rc = result(a, &io->o, s->B, s->Hq, s->Tq, s->Dv))) return rc;
-    io->q = nn_tensor_of(a->q.a.data, s->Hq, s->Tq, s->Dk, 1);
+    if (a->q.path) io->q = nn_tensor_of(a->q.a.data, s->Hq, s->Tq, s->Dk, 1);
     if (a->k.path) io->k = nn_tensor_of(a->k.a.data, s->Hk, s->Tk, s->Dk, 1);
     io->v = nn_tensor_of(a->v.a.data, s->Hk, s->Tk, s->Dv, 1);
     io->seed = a->r.seed;
     if (!s->training) return 0;
     io->d_o = nn_tensor_of(a->d_o.a.data, s->Hq, s->Tq, s->Dv, 1);
-    if ((rc = result(a, &io->dq, s->B, s->Hq, s->Tq, s->Dk)) || (a->k.path && (rc = result(a, &io->dk, s->B, s->Hk, s->Tk, s->Dk)))) return rc;
+    if ((a->q.path && (rc = result(a, &io->dq, s->B, s->Hq, s->Tq, s->Dk))) || (a->k.path && (rc = result(a, &io->dk, s->B, s->Hk, s->Tk, s->Dk)))) return rc;
     return result(a, &io->dv, s->B, s->Hk, s->Tk, s->Dv);
 }
 
@@ -513,7 +527,7 @@ static int write_all(apply *a)
     for (int i = 0; !rc && i < ATTN_MAX; i++)
         if (io->state_out[i]) rc = write_one(a, "final_", a->variant->states[i].name, io->state_out[i], a->plan.state_dims[i].n, a->plan.state_dims[i].d);
     if (rc || !s->training) return rc;
-    if ((rc = write_one(a, "dq", "", io->dq.p, 4, a->q.a.shape)) || (io->dk.p && (rc = write_one(a, "dk", "", io->dk.p, 4, a->k.a.shape))) ||
+    if ((io->dq.p && (rc = write_one(a, "dq", "", io->dq.p, 4, a->q.a.shape))) || (io->dk.p && (rc = write_one(a, "dk", "", io->dk.p, 4, a->k.a.shape))) ||
         (rc = write_one(a, "dv", "", io->dv.p, 4, a->v.a.shape))) return rc;
     for (int i = 0; !rc && i < ATTN_MAX; i++) {
         if (io->dgate[i].p) rc = write_one(a, "dgate_", a->variant->gates[i].name, io->dgate[i].p, a->gate[i].a.ndim, a->gate[i].a.shape);

@@ -66,7 +66,7 @@ int nn_param(nn_params *p, const char *name, attn_dims dims, attn_init init, int
     int64_t n = dims.n < 1 ? -1 : nn_elements(dims);
     if (!name_ok(name))
         return mistake(p, name, "has a name with other characters than letters, digits and _ . - /");
-    if (n < 0 || (init.kind >= ATTN_INIT_ORTHO_CHI && dims.n < 2))
+    if (n < 0 || ((init.kind == ATTN_INIT_ORTHO_CHI || init.kind == ATTN_INIT_ORTHO_SQRT) && dims.n < 2))
         return mistake(p, name, "has impossible dimensions");
     uint32_t stream = nn_fnv1a(name);
     for (int i = 0; i < p->count; i++) {
@@ -124,6 +124,11 @@ static void draw_param(nn_params *p, const param *q, uint32_t draw)
         break;
     case ATTN_INIT_UNIFORM:
         k_random_uniform(p->dev, p->dtype, q->n, x, rng, q->init.a, q->init.b);
+        break;
+    case ATTN_INIT_FORGET:
+        k_fill(p->dev, p->dtype, q->n, x, q->init.a);
+        for (int64_t i = 0; i < q->n / D; i++)
+            k_fill(p->dev, p->dtype, D / 4, element(p, p->value, q->offset + i * D + D / 4), q->init.b);
         break;
     default:
         k_random_orthogonal(p->dev, p->dtype, q->n / (m * D), m, D, x, rng, q->init.kind == ATTN_INIT_ORTHO_CHI);
