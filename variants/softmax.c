@@ -136,13 +136,13 @@ static double forward_row(const attn_call *c, int b, int h, int i, work w)
         top = fmax(top, w.p[j]);
     for (int j = 0; j < n; j++)
         sum += exp(w.p[j] - top);
-    double lse = top + log(sum);
+    double lse = n ? top + log(sum) : -INFINITY;
     for (int j = 0; j < n; j++) {
         const double *v = ROW(c->v, b, h * s->Hk / s->Hq, j);
         for (int d = 0; d < s->Dv; d++)
             o[d] += exp(w.p[j] - lse) * v[d];
     }
-    return n ? lse : -INFINITY;
+    return lse;
 }
 
 /* Row by row; the log-sum-exp is kept when wanted. */
