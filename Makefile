@@ -75,7 +75,7 @@ bench: all $(BENCHES)                        ## benchmarks of speed and size
 	@B=$(B) tests/bench/run.sh
 
 lint:                                        ## cppcheck over the whole tree
-	cppcheck --quiet --std=c11 --error-exitcode=1 --enable=warning,portability --inline-suppr \
+	cppcheck --quiet -j$$(nproc) --std=c11 --error-exitcode=1 --enable=warning,portability --inline-suppr \
 	  --suppress=missingIncludeSystem -I. -Iharness kernels/cpu harness variants tasks
 
 install: all                                 ## install under PREFIX (DESTDIR respected)
