@@ -55,6 +55,7 @@ typedef struct hs_slot {                /* one tensor: values in double [B,H,T,W
     hs_buf buf;
 } hs_slot;
 
+typedef union hs_number { double d; float f; } hs_number;
 typedef struct hs_rig {
     const hs_case *c;
     const attn_impl *impl;
@@ -66,6 +67,8 @@ typedef struct hs_rig {
     int nthreads, give_states, want_states, give_klen;
     int want[HS_INPUTS];                /* gradients asked for */
     int absent[2];                      /* pass q, k as NULL */
+    int64_t offset;                     /* given to the optional param of that name, unless it is 0 */
+    hs_number number;                   /* the same in the call's dtype */
     int32_t klen[HS_MAX_BATCH];
     double dparam0;                     /* what dparam holds before backward */
     uint64_t seed;

@@ -127,6 +127,7 @@ static void pieces(const hs_case *c, hs_diff *d, const hs_rig *whole, int32_t cu
     if (!a || !b) { d->ok = 0; snprintf(d->note, sizeof d->note, "plan() accepts %d tokens but not %d and %d", whole->s.Tk, s1.Tk, s2.Tk); goto out; }
     hs_rig_from(a, whole, 0, 0, 0);
     hs_rig_from(b, whole, 0, cut, cut);
+    b->offset = cut;
     int bad = hs_rig_forward(a);
     for (int i = 0; i < ATTN_MAX && !bad; i++)
         if (b->in[HS_STATE + i].n) memcpy(b->in[HS_STATE + i].val, a->out[HS_FINAL + i].val, (size_t)b->in[HS_STATE + i].n * sizeof(double));

@@ -276,6 +276,18 @@ void hs_rig_free(hs_rig *r)
 }
 
 /* ---- calling ----------------------------------------------------------------------------------------- */
+/* The optional param `offset`, the position of token 0, when a check gives it. */
+static void give_offset(hs_rig *r, attn_call *c)
+{
+    const attn_param *p = r->c->variant->params;
+    int wide = r->s.dtype == ATTN_F64;
+    for (int i = 0; r->offset && p && p[i].name; i++) {
+        if (!(p[i].flags & ATTN_OPTIONAL) || strcmp(p[i].name, "offset") || !r->plan.param_dims[i].n) continue;
+        r->number = wide ? (hs_number){ .d = (double)r->offset } : (hs_number){ .f = (float)r->offset };
+        c->param[i] = &r->number;
+    }
+}
+
 /* All pointers of a call; what is not there is NULL. */
 static attn_call call_of(hs_rig *r, void *scratch)
 {
@@ -292,6 +304,7 @@ static attn_call call_of(hs_rig *r, void *scratch)
         c.state_in[i] = r->give_states ? r->in[HS_STATE + i].t.p : NULL;
         c.state_out[i] = r->want_states ? r->out[HS_FINAL + i].t.p : NULL;
     }
+    give_offset(r, &c);
     return c;
 }
 

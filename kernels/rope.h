@@ -19,10 +19,12 @@ typedef struct k_position {
     double rope_base;
 } k_position;
 
-/* Rows of an attn_opt table; type: the options struct, field: its k_position. */
-#define K_POSITION_OPTIONS(type, field)                                                                          \
+/* Rows of an attn_opt table; type: the options struct, field: its k_position.  K_ROPE_OPTIONS offers no alibi. */
+#define K_POSITION_OPTIONS(type, field) K_POSITION_ROWS(type, field, "none,rope,alibi")
+#define K_ROPE_OPTIONS(type, field) K_POSITION_ROWS(type, field, "none,rope")
+#define K_POSITION_ROWS(type, field, choices)                                                                    \
     { "position", "how positions enter the scores", offsetof(type, field.position), ATTN_CHOICE, 0, 0, 0,        \
-      "none,rope,alibi", 0 },                                                                                    \
+      choices, 0 },                                                                                              \
     { "rope_dim", "rotated width, even; 0: the largest even number <= Dk", offsetof(type, field.rope_dim),       \
       ATTN_INT, 0, 0, 1 << 20, NULL, 0 },                                                                        \
     { "rope_base", "base of the rotation frequencies", offsetof(type, field.rope_base), ATTN_FLOAT, 10000, 1,    \
