@@ -88,7 +88,9 @@ enum { ATTN_INIT_CONST,                 /* a */
        ATTN_INIT_ORTHO_CHI,             /* last two dims [m,D]: blocks of D orthonormal rows (Haar), row
                                            lengths those of independent Gaussian vectors of D entries */
        ATTN_INIT_ORTHO_SQRT,            /* the same, every row of length sqrt(D) */
-       ATTN_INIT_FORGET };              /* last dim in blocks i, f, g, o of an LSTM: b in block f, a in the others */
+       ATTN_INIT_FORGET,                /* last dim in blocks i, f, g, o of an LSTM: b in block f, a in the others */
+       ATTN_INIT_LOG_UNIFORM,           /* ln x, x uniform in [a, b): e^value is a rate of decay */
+       ATTN_INIT_STEP };                /* softplus^-1(x), x log-uniform in [a, b) and at least 1e-4: softplus(value) is a step */
 typedef struct attn_param { const char *name, *help; int32_t flags; } attn_param;
 typedef struct attn_init { int32_t kind; double a, b; } attn_init;
 

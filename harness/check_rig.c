@@ -159,6 +159,8 @@ static double param_value(const attn_init *init, uint32_t stream, uint64_t i)
     if (init->kind == ATTN_INIT_CONST) return (float)(init->a + 0.3 * z);
     if (init->kind == ATTN_INIT_NORMAL) return (float)(init->a + init->b * z);
     if (init->kind == ATTN_INIT_UNIFORM) return (float)(init->a + (init->b - init->a) * uniform(stream, i));
+    if (init->kind == ATTN_INIT_LOG_UNIFORM) return (float)log(init->a + (init->b - init->a) * fmax(uniform(stream, i), 1e-3));
+    if (init->kind == ATTN_INIT_STEP) return (float)log(expm1(init->a * pow(init->b / init->a, uniform(stream, i))));
     return z;
 }
 

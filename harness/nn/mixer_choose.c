@@ -83,7 +83,7 @@ static int plan_check(const attn_variant *v, const attn_impl *impl, const attn_s
         if (nn_elements(p->state_dims[i]) < 0 || (p->state_dims[i].n && i >= states))
             return refuse(ATTN_EINVAL, why, nwhy, "%s/%s: plan() gives state %d impossible dimensions", v->name, impl->name, i);
         int kind = p->param_init[i].kind;
-        if (kind < ATTN_INIT_CONST || kind > ATTN_INIT_FORGET ||
+        if (kind < ATTN_INIT_CONST || kind > ATTN_INIT_STEP ||
             (p->param_dims[i].n == 1 && (kind == ATTN_INIT_ORTHO_CHI || kind == ATTN_INIT_ORTHO_SQRT)))
             return refuse(ATTN_EINVAL, why, nwhy, "%s/%s: plan() gives param %d an impossible initial value", v->name, impl->name, i);
     }

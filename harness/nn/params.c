@@ -8,6 +8,7 @@
  *  3. Values come from (seed, FNV-1a of the name, draw); two names of one hash are refused. */
 #include "internal.h"
 #include "mixer_choose.h"
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,6 +110,35 @@ static char *element(const nn_params *p, char *block, int64_t offset)
     return block + offset * (int64_t)k_dtype_size(p->dtype);
 }
 
+/* The value of a parameter of kind LOG_UNIFORM or STEP from u, uniform in [0, 1); the least u is not 0, lest its
+ * logarithm be infinite. */
+static double from_uniform(attn_init init, double u)
+{
+    if (init.kind == ATTN_INIT_LOG_UNIFORM)
+        return log(init.a + (init.b - init.a) * fmax(u, 0x1p-24));
+    double step = fmax(init.a * pow(init.b / init.a, u), 1e-4);
+    return step + log(-expm1(-step));
+}
+
+/* Draws such a parameter, some numbers at a time: the functions are the host's. */
+static void draw_mapped(nn_params *p, const param *q, k_rng rng)
+{
+    double u[64];
+    k_random_uniform(p->dev, p->dtype, q->n, element(p, p->value, q->offset), rng, 0, 1);
+    for (int64_t at = 0; at < q->n; at += 64) {
+        int64_t n = q->n - at < 64 ? q->n - at : 64;
+        char *x = element(p, p->value, q->offset + at);
+        k_download(p->dev, u, x, (size_t)n * k_dtype_size(p->dtype));
+        for (int64_t i = 0; i < n; i++) {
+            if (p->dtype == K_F64)
+                u[i] = from_uniform(q->init, u[i]);
+            else
+                ((float *)u)[i] = (float)from_uniform(q->init, ((float *)u)[i]);
+        }
+        k_upload(p->dev, x, u, (size_t)n * k_dtype_size(p->dtype));
+    }
+}
+
 /* Fills one parameter with its initial or redrawn values. */
 static void draw_param(nn_params *p, const param *q, uint32_t draw)
 {
@@ -129,6 +159,10 @@ static void draw_param(nn_params *p, const param *q, uint32_t draw)
         k_fill(p->dev, p->dtype, q->n, x, q->init.a);
         for (int64_t i = 0; i < q->n / D; i++)
             k_fill(p->dev, p->dtype, D / 4, element(p, p->value, q->offset + i * D + D / 4), q->init.b);
+        break;
+    case ATTN_INIT_LOG_UNIFORM:
+    case ATTN_INIT_STEP:
+        draw_mapped(p, q, rng);
         break;
     default:
         k_random_orthogonal(p->dev, p->dtype, q->n / (m * D), m, D, x, rng, q->init.kind == ATTN_INIT_ORTHO_CHI);
