@@ -15,7 +15,7 @@ static hs_rig *step_rig(const hs_case *c, const hs_rig *whole, int32_t n, char *
 }
 
 /* Decode takes Tq rows of k, v and the gates as well, while the plan's Tk is the capacity: a rig of n rows that
- * carries the plan and shape of the capacity. */
+ * carries the plan, shape and params of the capacity. */
 static hs_rig *decode_rig(const hs_case *c, const hs_rig *whole, int32_t n, char *why, size_t nwhy)
 {
     hs_rig *planned = step_rig(c, whole, n, why, nwhy);
@@ -27,6 +27,11 @@ static hs_rig *decode_rig(const hs_case *c, const hs_rig *whole, int32_t n, char
         hs_buf_release(&r->scratch_dec);
         hs_buf_init(&r->scratch_dec, planned->plan.scratch_dec);
         r->s.Tk = planned->s.Tk, r->plan = planned->plan;
+        for (int i = HS_PARAM; i < HS_STATE; i++) {
+            hs_slot of_n = r->in[i];
+            r->in[i] = planned->in[i];
+            planned->in[i] = of_n;
+        }
         r->give_states = r->want_states = 0;
     }
     hs_rig_free(planned);
