@@ -18,6 +18,7 @@ typedef struct hs_case {
     const void *opts, *exact;           /* exact: opts with feature_eps 0 where there is such an option */
     int relaxed_causality;              /* a stabiliser over all keys: equal in exact arithmetic, not in bits */
     int unstabilised;                   /* an option switched the stabiliser off: large inputs may overflow */
+    int other_order;                    /* causal in another order of the tokens than that of their positions */
     int quick, defaults;                /* defaults: the variant's own defaults, checked at more sizes */
     attn_shape base;                    /* heads and widths that plan() accepts */
     char *options;                      /* as text */

@@ -149,6 +149,7 @@ static void check_leak(const hs_case *c, const hs_rig *base)
     double tol = c->relaxed_causality ? hs_tolerance(s.dtype) : 0;
     if (s.mode != ATTN_CAUSAL || s.Tk < 2 || s.Tq != s.Tk) return;
     if (c->variant->flags & ATTN_LOOKS_AHEAD) { hs_case_say(c, check, HS_CHECK_SKIP, 0, "the variant looks ahead by its own declaration"); return; }
+    if (c->other_order) { hs_case_say(c, check, HS_CHECK_SKIP, 0, "with order=block the future of a token is not what has a higher position"); return; }
     hs_case_begin(c, check);
     hs_diff d = hs_diff_none;
     hs_rig *a = hs_rig_new(c, base->impl, s.dtype, c->exact, s, HS_BTHD, NULL, 0), *b = NULL;

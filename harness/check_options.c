@@ -1,8 +1,10 @@
 /* check_options.c - which option sets of a variant are checked.
  *
  * The defaults; every option changed alone; and every pair of changes (quick: of the two principal options).  Integers that make a
- * problem big (features, windows) are 8 instead, but for the defaults.  A change that plan() refuses is tried
- * again with one more change beside it: update_rule=fwm needs qk_norm=none, and is found that way. */
+ * problem big (features, windows) are 8 instead, but for the defaults; lengths, which are at least 1, are 3 as well, so
+ * that the smallest problem has several windows.  A change that plan() refuses is tried again with one more change
+ * beside it: update_rule=fwm needs qk_norm=none, and is found that way.  When plan() refuses the defaults, the first
+ * integer with which it takes them is 5 in all sets: the width of a picture has no default. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,9 +20,11 @@ typedef struct sets {
     size_t n, room;
     change *changes;
     size_t nchanges;
+    const attn_opt *required;           /* has no usable default; NULL: there is none such */
 } sets;
 
 enum { BIG = 16, SMALL = 8, MOST_CHANGES = 4 };
+static const char LENGTH[] = "3", REQUIRED[] = "5";
 
 static int is_big(const attn_opt *o) { return o->type == ATTN_INT && o->def > BIG && o->min <= SMALL; }
 
@@ -51,6 +55,7 @@ static void add_changes_of(sets *z, const attn_opt *o)
         if (is_big(o) && i > 0) break;  /* 0 often means automatic; one or two features mean ill conditions */
         if (x >= -1 && x <= BIG && x <= o->max && x != o->def && !(is_big(o) && x != 0)) add_change(z, o, text);
     }
+    if (is_big(o) && o->min >= 1) add_change(z, o, LENGTH);
     if (o->type == ATTN_FLOAT) {
         double x = o->def == 0 ? 0.5 : o->def / 2;
         snprintf(text, sizeof text, "%g", x);
@@ -72,12 +77,12 @@ static void *build(const sets *z, const change *const *changes, size_t n, int re
     if (!opts) abort();
     text[0] = 0;
     hs_opts_defaults(z->v->opts, opts);
-    for (const attn_opt *o = z->v->opts; reduce && o && o->name; o++) {
-        int changed = 0;
-        for (size_t i = 0; i < n; i++) changed |= changes[i]->o == o;
-        if (!is_big(o) || changed) continue;
-        hs_opt_set_text(o, opts, "8", why, nwhy);
-        append(text, ntext, o->name, "8");
+    for (const attn_opt *o = z->v->opts; o && o->name; o++) {
+        const char *value = o == z->required ? REQUIRED : reduce && is_big(o) ? "8" : NULL;
+        for (size_t i = 0; i < n; i++) if (changes[i]->o == o) value = NULL;
+        if (!value) continue;
+        hs_opt_set_text(o, opts, value, why, nwhy);
+        append(text, ntext, o->name, value);
     }
     for (size_t i = 0; i < n; i++) {
         if (hs_opt_set_text(changes[i]->o, opts, changes[i]->text, why, nwhy)) { free(opts); return NULL; }
@@ -172,6 +177,20 @@ static int is_principal(const sets *z, const attn_opt *o)
     return o->type == ATTN_CHOICE && richer < 2;
 }
 
+/* The defaults, which come first in the list; with what they require. */
+static void add_defaults(sets *z)
+{
+    char text[256], why[200] = "", ignored[200] = "";
+    int refused = try_set(z, NULL, 0, 0, text, sizeof text, why, sizeof why);
+    for (const attn_opt *o = z->v->opts; refused && o && o->name; o++) {
+        if (o->type != ATTN_INT) continue;
+        z->required = o;
+        refused = try_set(z, NULL, 0, 0, text, sizeof text, ignored, sizeof ignored);
+    }
+    if (refused) z->required = NULL, add_set(z, NULL, "", why);
+    z->set[0].defaults = 1;
+}
+
 static void add_made_up(sets *z, int quick)
 {
     for (const attn_opt *o = z->v->opts; o && o->name; o++) if (!is_host_option(o)) add_changes_of(z, o);
@@ -189,10 +208,8 @@ hs_opt_set *hs_opt_sets(const attn_variant *v, const attn_impl *impl, attn_shape
 {
     sets z = { .v = v, .impl = impl, .s = s };
     int bad = 0;
-    char text[256], reason[200] = "";
     if (!args->only_options) {
-        if (try_set(&z, NULL, 0, 0, text, sizeof text, reason, sizeof reason)) add_set(&z, NULL, "", reason);
-        z.set[0].defaults = 1;
+        add_defaults(&z);
         add_made_up(&z, args->quick);
     }
     for (size_t i = 0; i < args->noptions && !bad; i++) bad = add_given(&z, args->options[i], why, nwhy);
