@@ -15,7 +15,7 @@ build() {                               # build OUT.so VARIANT FILE COPY
   local sources=("$4") c
   if [[ $3 == kernels/* ]]; then        # the whole family of kernels, lest libharness's call each other
     sources+=("variants/$2.c")
-    for c in kernels/cpu/{attention,flash,linear_*,features*,fast_weights*}.c; do
+    for c in kernels/cpu/{attention*,flash,mask,linear_*,features*,fast_weights*}.c; do
       [ "$c" = "$3" ] || sources+=("$B/obj/${c%.c}.o")
     done
   fi
@@ -47,12 +47,13 @@ m() {                                   # m VARIANT FILE SED WHAT [OPTIONS of on
 }
 
 T=variants/TEMPLATE.c S=variants/softmax.c I=variants/identity.c F=variants/fwp.c
-FLASH=kernels/cpu/flash.c HEADS=kernels/cpu/attention.c SUMS=kernels/cpu/linear_attention_ref.c FAST=kernels/cpu/linear_attention.c
+FLASH=kernels/cpu/flash.c HEADS=kernels/cpu/attention.c LOOPS=kernels/cpu/attention_ref.c MASK=kernels/cpu/mask.c SUMS=kernels/cpu/linear_attention_ref.c FAST=kernels/cpu/linear_attention.c
 MAPS=kernels/cpu/features_ref.c RULES=kernels/cpu/fast_weights_ref.c ROWS=kernels/cpu/fast_weights_rows.c
 
 m TEMPLATE $T '' 'template'
 m softmax $S '' 'softmax'
 m softmax $HEADS '' 'softmax with its heads'
+m sparse_fixed $MASK '' 'sparse_fixed with its mask'
 m identity $I '' 'identity'
 m linear $SUMS '' 'linear with its sums'
 m performer $MAPS '' 'performer with its maps'
@@ -89,17 +90,28 @@ m identity $I 's/zero(&c->dq, .*/;/' 'dq not cleared'
 m identity $I 's/\[d\] += ((const double/[d] = ((const double/' 'dv of the last query head of a group only'
 m identity $I 's/size \* (size_t)s->Dv);/size * (size_t)(s->Dv + 1));/' 'one number past the row'
 
-m softmax $S 's/i + c->s->Tk - c->s->Tq + 1/i + c->s->Tk - c->s->Tq + 2/; s/i + s->Tk - s->Tq + 1/i + s->Tk - s->Tq + 2/' 'mask off by one'
-m softmax $S 's/ - delta);/ + delta);/' 'delta with the wrong sign'
-m softmax $S 's/ds = scale_of(c) \* p/ds = p/' 'scale missing in backward'
-m softmax $S 's/ROW(f.k, b, h, c->pos + t)/ROW(f.k, b, h, t)/' 'decode ignores the position'
-m softmax $S 's/D, -1, j, w.dK/D, 1, j, w.dK/' 'the gradient of the keys turned the wrong way'
-m softmax $S 's/top = fmax(top, w.p\[j\])/top = 0/' 'no maximum taken off'
-m softmax $S 's/zero(c->dv, .*/;/' 'dv not cleared'
-m softmax $HEADS 's/klen = a->klen && a->klen\[b\] < a->Tk ? a->klen\[b\] : a->Tk/klen = a->Tk/' 'float: key lengths ignored'
+m softmax $S 's/j <= p;/j <= p + 1;/' 'mask off by one'
+m softmax $LOOPS 's/ - delta);/ + delta);/' 'delta with the wrong sign'
+m softmax $LOOPS 's/ds = a->scale \* p/ds = p/' 'scale missing in backward'
+m softmax $LOOPS 's/k_drow(k, b, h, at\[n\])/k_drow(k, b, h, 0)/' 'decode ignores the position'
+m softmax $LOOPS 's/D, -1, j, w.dK/D, 1, j, w.dK/' 'the gradient of the keys turned the wrong way'
+m softmax $LOOPS 's/top = fmax(top, w.s\[j\])/top = 0/' 'no maximum taken off'
+m softmax $LOOPS 's/zero(a->dv, .*/;/' 'dv not cleared'
+m softmax $HEADS 's/keys = a->klen && a->klen\[b\] < a->Tk ? a->klen\[b\] : a->Tk/keys = a->Tk/' 'float: key lengths ignored'
 m softmax $HEADS 's/\.scale = (float)a->scale/.scale = (float)(a->scale * (1 + 1e-6 * (a->threads - 1)))/' 'float: the result depends on the threads'
-m softmax $HEADS 's/cache + pos \* width + a->Dk, sh/cache + a->Dk, sh/' 'float: values always appended at the front'
-m softmax $FLASH 's/f->lse\[i\] = sum > 0 ? top + logf(sum)/f->lse[i] = sum > 0 ? top/' 'float: log-sum-exp without its sum'
+m softmax $HEADS 's/v = held(a, state, rows, row, a->Dk)/v = held(a, state, rows, 0, a->Dk)/' 'float: values always appended at the front'
+m softmax $FLASH 's/f->ldl\] = sum > 0 ? top + logf(sum)/f->ldl] = sum > 0 ? top/' 'float: log-sum-exp without its sum'
+
+m sliding_window $MASK 's/WINDOW: return around(m, s, 1, m->length - 1/WINDOW: return around(m, s, 1, m->length/' 'float: window one key too long' window=3
+m sliding_window $HEADS 's/count = count < ring - row ? count : (int)(ring - row)/;/' 'float: decode runs over the end of the ring' window=3
+m local_1d variants/local_1d.c 's/j >= begin - left_of(o)/j > begin - left_of(o)/' 'memory one key short' block_length=2
+m sparse_strided $MASK 's/both && !side ? before/0 ? before/' 'float: a key of both patterns counted twice'
+m sparse_strided $HEADS 's/f.lddq = t->dq.st \* pass.qstep/f.lddq = t->dq.st/' 'float: gradients of a column written to a row'
+m sparse_fixed $FLASH 's/\*sum = \*top > -INFINITY ? 1 : 0;/*sum = 0;/' 'float: a pass forgets the passes before it' 'stride=2 summary_len=1'
+m sparse_fixed $MASK 's,s->head / 2 : s->head) %,s->head : s->head) %,' 'float: slots of split count every head' 'stride=2 summary_len=1 summary_slots=2 head_mode=split'
+m sparse_fixed $LOOPS 's/int old = m->kind == K_MASK_FIXED.*/int old = 0;/' 'decode looks for summaries in the ring' 'stride=2 summary_len=1'
+m local_2d $MASK 's/right = kr <= r ? c0 + m->query_w/right = kr < r ? c0 + m->query_w/' 'float: the own row of the block lost'
+m local_2d variants/local_2d.c 's/column < c0;/column <= c0;/' 'left has a column of the block itself' 'width=2 query_h=2 query_w=1 order=block'
 
 m linear $SUMS 's/i + p->Tk - p->Tq + 1/i + p->Tk - p->Tq + 2/' 'kernel sums see one key too many'
 m linear $SUMS 's/dot(d_o, ROW(p->v, b, hk, j), p->Dv) - delta/dot(d_o, ROW(p->v, b, hk, j), p->Dv)/' 'gradient without the normaliser'
