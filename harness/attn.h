@@ -73,7 +73,7 @@ typedef struct attn_tensor {            /* element (b,h,t,d) is p[b*sb + h*sh + 
 } attn_tensor;
 typedef struct attn_dims { int32_t n; int64_t d[ATTN_MAX_DIMS]; } attn_dims;
 
-/* A per-token learned input, [B,Hk,Tk,width].  It arrives raw, as the linear projection of the
+/* A per-token learned input, [B,Hv,Tk,width].  It arrives raw, as the linear projection of the
  * layer's input; every non-linearity (sigmoid, log-sigmoid, softplus) is the variant's. */
 typedef struct attn_gate { const char *name, *help; } attn_gate;
 
@@ -103,13 +103,18 @@ typedef struct attn_shape {             /* one problem, fixed at plan time */
     int32_t mode, dtype, training;      /* training 0: saved is NULL, backward is not called */
     int32_t klen;                       /* 1: call->klen may be given */
     int32_t decode;                     /* 1: planned for decode() alone, Tq new tokens at a time and Tk in all */
+    int32_t Hv;                         /* heads of v and of gates: Hk; with ATTN_GROUPED_QK a multiple of Hk = Hq, head h
+                                           reads query and key head h * Hk / Hv, and o has Hv heads instead of Hq */
 } attn_shape;
+
+/* Heads of o. */
+static inline int32_t attn_out_heads(const attn_shape *s) { return s->Hv > s->Hq ? s->Hv : s->Hq; }
 
 typedef struct attn_plan {              /* zeroed by the host, filled by plan() */
     size_t saved;                       /* bytes that forward leaves for backward */
     size_t scratch_fwd, scratch_bwd, scratch_dec;   /* bytes; the host aligns to 256 */
     size_t state;                       /* bytes of decode state for Tk tokens; 0: no decode */
-    int32_t gate_width[ATTN_MAX];       /* values per key head and key token; 0: gate not used */
+    int32_t gate_width[ATTN_MAX];       /* values per value head and key token; 0: gate not used */
     attn_dims param_dims[ATTN_MAX];     /* n == 0: param not used with these options */
     attn_init param_init[ATTN_MAX];
     attn_dims state_dims[ATTN_MAX];     /* n == 0: state not used */
@@ -126,9 +131,9 @@ typedef struct attn_call {              /* all that one call may read or write *
     const attn_plan *plan;
     const void *opts;                   /* the variant's options struct */
     void *stream;                       /* cudaStream_t, or NULL on the CPU */
-    attn_tensor q, k, v;                /* [B,Hq,Tq,Dk] [B,Hk,Tk,Dk] [B,Hk,Tk,Dv] */
-    attn_tensor gate[ATTN_MAX];         /* [B,Hk,Tk,gate_width] */
-    attn_tensor o;                      /* [B,Hq,Tq,Dv]; backward reads what forward wrote */
+    attn_tensor q, k, v;                /* [B,Hq,Tq,Dk] [B,Hk,Tk,Dk] [B,Hv,Tk,Dv] */
+    attn_tensor gate[ATTN_MAX];         /* [B,Hv,Tk,gate_width] */
+    attn_tensor o;                      /* [B,Hq or Hv,Tq,Dv]; backward reads what forward wrote */
     const void *param[ATTN_MAX];        /* f64 when dtype is ATTN_F64, else f32 */
     const int32_t *klen;                /* [B] keys j >= klen[b] do not exist; NULL: all do */
     const void *state_in[ATTN_MAX];     /* f64 or f32 like params; NULL: zeros */
@@ -159,7 +164,8 @@ typedef struct attn_impl {
 enum { ATTN_LOOKS_AHEAD = 1,            /* causal in values but not in structure (sorting by hash) */
        ATTN_SHARED_QK = 2,              /* k is not an input: the host passes k = q, and dk NULL */
        ATTN_NO_Q = 4, ATTN_NO_K = 8,    /* inputs that the variant ignores: not projected */
-       ATTN_NONDET = 16 };              /* same seed may give other bits */
+       ATTN_NONDET = 16,                /* same seed may give other bits */
+       ATTN_GROUPED_QK = 32 };          /* several value heads share a query and key head: see Hv */
 
 typedef struct attn_variant {
     uint32_t size;                      /* sizeof(attn_variant): the tail may grow */

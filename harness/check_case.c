@@ -16,11 +16,13 @@ const char *hs_dtype_name(int32_t dtype)
     return dtype == ATTN_F64 ? "f64" : dtype == ATTN_F32 ? "f32" : dtype == ATTN_BF16 ? "bf16" : "f16";
 }
 
-/* Heads and widths of the case's base, sizes as asked; training on, no key lengths. */
+/* Heads and widths of the case's base, sizes as asked; training on, no key lengths.  Where values have heads of their
+ * own, the base's query heads are those. */
 attn_shape hs_case_shape(const hs_case *c, int32_t B, int32_t Tq, int32_t Tk)
 {
     attn_shape s = c->base;
-    s.B = B, s.Tq = Tq, s.Tk = Tk, s.mode = c->mode, s.dtype = c->dtype, s.training = 1, s.klen = 0;
+    s.B = B, s.Tq = Tq, s.Tk = Tk, s.mode = c->mode, s.dtype = c->dtype, s.training = 1, s.klen = 0, s.Hv = s.Hk;
+    if (c->variant->flags & ATTN_GROUPED_QK) s.Hv = s.Hq, s.Hq = s.Hk;
     return s;
 }
 

@@ -192,17 +192,17 @@ out:
     hs_rig_free(turned);
 }
 
-/* Hq = 2 Hk is the same as every key head written out twice. */
+/* Hq = 2 Hk, or Hv = 2 Hk, is the same as every shared head written out twice. */
 void hs_check_heads(const hs_case *c, const hs_rig *base)
 {
     const char *check = "shared heads are repeated heads";
     attn_shape s = base->s;
-    if (s.Hq == s.Hk) return;
-    s.Hk = s.Hq;
+    if (attn_out_heads(&s) == s.Hk) return;
+    s.Hk = s.Hq = s.Hv = attn_out_heads(&s);
     hs_case_begin(c, check);
     hs_diff d = hs_diff_none;
     hs_rig *r = hs_rig_new(c, base->impl, s.dtype, base->opts, s, HS_BTHD, NULL, 0);
-    if (!r) { hs_case_say(c, check, HS_CHECK_FAIL, 0, "plan() accepts Hq = 2 Hk but not Hq = Hk"); return; }
+    if (!r) { hs_case_say(c, check, HS_CHECK_FAIL, 0, "plan() accepts shared heads but not as many of each"); return; }
     hs_rig_from(r, base, 0, 0, 0);
     if (!hs_rig_forward(r)) hs_diff_slot(&d, &base->out[HS_O], &r->out[HS_O], hs_tolerance(s.dtype));
     hs_case_judge(c, check, r, &d);

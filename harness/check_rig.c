@@ -207,7 +207,7 @@ static void add_tables(hs_rig *r, int layout)
     const attn_shape *s = &r->s;
     int64_t d[4];
     for (int i = 0; v->gates && v->gates[i].name; i++)
-        add_input(r, HS_GATE + i, v->gates[i].name, (int64_t[4]){ s->B, s->Hk, s->Tk, r->plan.gate_width[i] }, layout);
+        add_input(r, HS_GATE + i, v->gates[i].name, (int64_t[4]){ s->B, s->Hv, s->Tk, r->plan.gate_width[i] }, layout);
     for (int i = 0; v->params && v->params[i].name; i++) {
         dims_of(&r->plan.param_dims[i], 0, d);
         if (v->params[i].flags & ATTN_OPTIONAL) d[3] = 0;   /* not given */
@@ -223,6 +223,7 @@ static void add_tables(hs_rig *r, int layout)
 hs_rig *hs_rig_new(const hs_case *c, const attn_impl *impl, int32_t dtype, const void *opts, attn_shape s, int layout,
                    char *why, size_t nwhy)
 {
+    s.Hv = s.Hv ? s.Hv : s.Hk;
     hs_rig *r = calloc(1, sizeof *r);
     if (!r) abort();
     *r = (hs_rig){ .c = c, .impl = impl, .opts = opts, .s = s, .nthreads = 1, .give_states = 1, .want_states = 1, .seed = 7 };
@@ -235,10 +236,11 @@ hs_rig *hs_rig_new(const hs_case *c, const attn_impl *impl, int32_t dtype, const
     }
     add_input(r, HS_Q, "q", (int64_t[4]){ s.B, s.Hq, s.Tq, s.Dk }, layout);
     add_input(r, HS_K, "k", (int64_t[4]){ s.B, s.Hk, s.Tk, s.Dk }, layout);
-    add_input(r, HS_V, "v", (int64_t[4]){ s.B, s.Hk, s.Tk, s.Dv }, layout);
+    add_input(r, HS_V, "v", (int64_t[4]){ s.B, s.Hv, s.Tk, s.Dv }, layout);
     add_tables(r, layout);
-    slot_init(&r->out[HS_O], "", "o", (int64_t[4]){ s.B, s.Hq, s.Tq, s.Dv }, layout, dtype, 0);
-    slot_init(&r->d_o, "", "d_o", (int64_t[4]){ s.B, s.Hq, s.Tq, s.Dv }, layout, dtype, 1);
+    const int64_t o[4] = { s.B, attn_out_heads(&s), s.Tq, s.Dv };
+    slot_init(&r->out[HS_O], "", "o", o, layout, dtype, 0);
+    slot_init(&r->d_o, "", "d_o", o, layout, dtype, 1);
     hs_rig_redraw(r, HS_INPUTS, 0, 0, 0);
     hs_buf_init(&r->saved, r->plan.saved);
     hs_buf_init(&r->scratch_fwd, r->plan.scratch_fwd);

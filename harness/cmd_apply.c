@@ -278,11 +278,13 @@ static int read_main(apply *a)
     const int64_t *v = a->v.a.shape, *q = a->q.path ? a->q.a.shape : a->k.path ? a->k.a.shape : v, fit[4] = { v[0], v[1], v[2], q[3] };
     const int64_t *k = a->k.path ? a->k.a.shape : shared ? q : fit;
     if (a->k.path && (rc = want_shape(a, &a->k, "k, by the batch and width of q,", 4, (int64_t[]){ q[0], k[1], k[2], q[3] }))) return rc;
-    if ((rc = want_shape(a, &a->v, shared ? "v, by the heads and length of q," : "v, by the heads and length of k,", 4, (int64_t[]){ q[0], k[1], k[2], v[3] }))) return rc;
+    int grouped = (a->variant->flags & ATTN_GROUPED_QK) != 0;
+    int64_t Hv = grouped ? v[1] : k[1], Ho = grouped ? v[1] : q[1];
+    if ((rc = want_shape(a, &a->v, shared ? "v, by the heads and length of q," : "v, by the heads and length of k,", 4, (int64_t[]){ q[0], Hv, k[2], v[3] }))) return rc;
     if (q[1] % k[1]) return fail(a, HS_EXIT_SPEC, "%s: has %lld heads, which is no multiple of the %lld of %s", a->r.q, (long long)q[1], (long long)k[1], a->r.k ? a->r.k : a->r.v);
-    if (a->d_o.path && (rc = want_shape(a, &a->d_o, "do, the gradient of o,", 4, (int64_t[]){ q[0], q[1], q[2], v[3] }))) return rc;
+    if (a->d_o.path && (rc = want_shape(a, &a->d_o, "do, the gradient of o,", 4, (int64_t[]){ q[0], Ho, q[2], v[3] }))) return rc;
     a->spec.shape = (attn_shape){ .B = (int32_t)q[0], .Hq = (int32_t)q[1], .Hk = (int32_t)k[1], .Tq = (int32_t)q[2], .Tk = (int32_t)k[2],
-        .Dk = (int32_t)q[3], .Dv = (int32_t)v[3], .dtype = a->type == HS_NPY_F64 ? ATTN_F64 : ATTN_F32, .training = a->d_o.path != NULL, .klen = a->r.klen != NULL };
+        .Dk = (int32_t)q[3], .Dv = (int32_t)v[3], .Hv = (int32_t)Hv, .dtype = a->type == HS_NPY_F64 ? ATTN_F64 : ATTN_F32, .training = a->d_o.path != NULL, .klen = a->r.klen != NULL };
     const char *mode = a->r.mode;
     a->spec.shape.mode = !strcmp(mode, "causal") ? ATTN_CAUSAL : !strcmp(mode, "bidirectional") ? ATTN_BIDIR : !strcmp(mode, "cross") ? ATTN_CROSS : 0;
     return a->spec.shape.mode ? 0 : fail(a, HS_EXIT_USAGE, "--mode %s: expected causal, bidirectional or cross", mode);
@@ -375,14 +377,14 @@ static int result(apply *a, attn_tensor *t, int64_t B, int64_t H, int64_t T, int
     return rc;
 }
 
-/* [B,Hkv,Tk] or [B,Hkv,Tk,width]. */
+/* [B,Hv,Tk] or [B,Hv,Tk,width]. */
 static int bind_gate(apply *a, int i)
 {
     const attn_shape *s = &a->spec.shape;
     const char *name = a->variant->gates[i].name;
     input *in = &a->gate[i];
     int w = a->plan.gate_width[i];
-    int64_t shape[4] = { s->B, s->Hk, s->Tk, w };
+    int64_t shape[4] = { s->B, s->Hv, s->Tk, w };
     char text[200], what[100];
     if (!w) return in->path ? fail(a, HS_EXIT_USAGE, "%s: %s does not use the gate %s with these options", in->path, a->variant->name, name) : 0;
     int ndim = w == 1 && in->a.ndim != 4 ? 3 : 4;
@@ -390,8 +392,8 @@ static int bind_gate(apply *a, int i)
     snprintf(what, sizeof what, "the gate %s", name);
     int rc = want_shape(a, in, what, ndim, shape);
     if (rc) return rc;
-    a->io.gate[i] = nn_tensor_of(in->a.data, s->Hk, s->Tk, w, 1);
-    return s->training ? result(a, &a->io.dgate[i], s->B, s->Hk, s->Tk, w) : 0;
+    a->io.gate[i] = nn_tensor_of(in->a.data, s->Hv, s->Tk, w, 1);
+    return s->training ? result(a, &a->io.dgate[i], s->B, s->Hv, s->Tk, w) : 0;
 }
 
 /* A given param replaces the drawn one; a leading 1 is repeated for every head. */
@@ -455,15 +457,15 @@ static int bind_all(apply *a)
     for (int i = 0; !rc && a->variant->gates && a->variant->gates[i].name; i++) rc = bind_gate(a, i);
     for (int i = 0; !rc && a->variant->params && a->variant->params[i].name; i++) rc = bind_param(a, i);
     for (int i = 0; !rc && a->variant->states && a->variant->states[i].name; i++) rc = bind_state(a, i);
-    if (rc || (rc = result(a, &io->o, s->B, s->Hq, s->Tq, s->Dv))) return rc;
+    if (rc || (rc = result(a, &io->o, s->B, attn_out_heads(s), s->Tq, s->Dv))) return rc;
     if (a->q.path) io->q = nn_tensor_of(a->q.a.data, s->Hq, s->Tq, s->Dk, 1);
     if (a->k.path) io->k = nn_tensor_of(a->k.a.data, s->Hk, s->Tk, s->Dk, 1);
-    io->v = nn_tensor_of(a->v.a.data, s->Hk, s->Tk, s->Dv, 1);
+    io->v = nn_tensor_of(a->v.a.data, s->Hv, s->Tk, s->Dv, 1);
     io->seed = a->r.seed;
     if (!s->training) return 0;
-    io->d_o = nn_tensor_of(a->d_o.a.data, s->Hq, s->Tq, s->Dv, 1);
+    io->d_o = nn_tensor_of(a->d_o.a.data, attn_out_heads(s), s->Tq, s->Dv, 1);
     if ((a->q.path && (rc = result(a, &io->dq, s->B, s->Hq, s->Tq, s->Dk))) || (a->k.path && (rc = result(a, &io->dk, s->B, s->Hk, s->Tk, s->Dk)))) return rc;
-    return result(a, &io->dv, s->B, s->Hk, s->Tk, s->Dv);
+    return result(a, &io->dv, s->B, s->Hv, s->Tk, s->Dv);
 }
 
 /* ---- computing and writing ---------------------------------------------------------------------------------------- */
@@ -523,7 +525,7 @@ static int write_all(apply *a)
     const attn_shape *s = &a->spec.shape;
     const nn_mixer_io *io = &a->io;
     if (mkdir(a->r.out, 0777) && errno != EEXIST) return fail(a, HS_EXIT_FAILED, "%s: cannot be made: %s", a->r.out, strerror(errno));
-    int rc = write_one(a, "o", "", io->o.p, 4, (int64_t[]){ s->B, s->Hq, s->Tq, s->Dv });
+    int rc = write_one(a, "o", "", io->o.p, 4, (int64_t[]){ s->B, attn_out_heads(s), s->Tq, s->Dv });
     for (int i = 0; !rc && i < ATTN_MAX; i++)
         if (io->state_out[i]) rc = write_one(a, "final_", a->variant->states[i].name, io->state_out[i], a->plan.state_dims[i].n, a->plan.state_dims[i].d);
     if (rc || !s->training) return rc;

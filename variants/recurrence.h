@@ -19,7 +19,7 @@ static inline double scale_of(const attn_shape *s, double scale) { return scale 
 /* The problem of a shape with H memories; the caller fills in decay, write and what they need. */
 static inline k_recurrence problem_with(const attn_shape *s, int H)
 {
-    return (k_recurrence){ .B = s->B, .H = H, .Hq = s->Hq, .Hk = s->Hk, .Hv = s->Hk, .Ho = s->Hq, .T = s->Tk, .D = s->Dk, .E = s->Dv,
+    return (k_recurrence){ .B = s->B, .H = H, .Hq = s->Hq, .Hk = s->Hk, .Hv = s->Hv, .Ho = attn_out_heads(s), .T = s->Tk, .D = s->Dk, .E = s->Dv,
                            .threads = 1, .scale = 1, .beta_max = 1, .step_max = INFINITY };
 }
 

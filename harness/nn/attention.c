@@ -47,7 +47,8 @@ static attn_shape shape_of(const nn_graph *g, const nn_mixer_spec *spec, nn_id q
     attn_shape s = spec->shape;
     s.B = (int32_t)dv.d[0];
     s.Tk = (int32_t)dv.d[1];
-    s.Hk = (int32_t)dv.d[2];
+    s.Hv = (int32_t)dv.d[2];
+    s.Hk = spec->variant->flags & ATTN_GROUPED_QK && k >= 0 ? (int32_t)dk.d[2] : s.Hv;
     s.Dv = (int32_t)dv.d[3];
     s.Tq = q >= 0 ? (int32_t)dq.d[1] : s.Tq > 0 ? s.Tq : s.Tk;
     s.Hq = q >= 0 ? (int32_t)dq.d[2] : s.Hq > 0 ? s.Hq : s.Hk;
@@ -69,9 +70,9 @@ static int fits(const nn_graph *g, nn_id id, int64_t B, int64_t T, int64_t H, in
 static int check_inputs(nn_graph *g, const attn_shape *s, nn_id q, nn_id k, nn_id v)
 {
     char x[100], y[100], z[100];
-    if (fits(g, q, s->B, s->Tq, s->Hq, s->Dk) && fits(g, k, s->B, s->Tk, s->Hk, s->Dk) && fits(g, v, s->B, s->Tk, s->Hk, s->Dv))
+    if (fits(g, q, s->B, s->Tq, s->Hq, s->Dk) && fits(g, k, s->B, s->Tk, s->Hk, s->Dk) && fits(g, v, s->B, s->Tk, s->Hv, s->Dv))
         return 0;
-    nn_fail(g, ATTN_EINVAL, "attention: q %s, k %s and v %s do not fit together as [B,Tq,Hq,Dk], [B,Tk,Hk,Dk] and [B,Tk,Hk,Dv]",
+    nn_fail(g, ATTN_EINVAL, "attention: q %s, k %s and v %s do not fit together as [B,Tq,Hq,Dk], [B,Tk,Hk,Dk] and [B,Tk,Hv,Dv]",
             nn_dims_text(nn_dims(g, q), x, sizeof x), nn_dims_text(nn_dims(g, k), y, sizeof y), nn_dims_text(nn_dims(g, v), z, sizeof z));
     return -1;
 }
@@ -84,9 +85,9 @@ static int bind_extras(nn_graph *g, const nn_mixer_spec *spec, const attn_plan *
     for (int i = 0; i < ATTN_MAX; i++) {
         if (plan->gate_width[i]) {
             in[GATES + i] = gates ? gates[i] : NN_NONE;
-            if (in[GATES + i] < 0 || in[GATES + i] >= g->ntensors || !fits(g, in[GATES + i], s->B, s->Tk, s->Hk, plan->gate_width[i])) {
+            if (in[GATES + i] < 0 || in[GATES + i] >= g->ntensors || !fits(g, in[GATES + i], s->B, s->Tk, s->Hv, plan->gate_width[i])) {
                 nn_fail(g, ATTN_EINVAL, "attention: %s needs the gate %s as [%d,%d,%d,%d]", v->name, v->gates[i].name, s->B, s->Tk,
-                        s->Hk, plan->gate_width[i]);
+                        s->Hv, plan->gate_width[i]);
                 return -1;
             }
         }
@@ -125,7 +126,7 @@ nn_id nn_attention(nn_graph *g, const nn_mixer_spec *spec, const char *prefix, n
     if (!a)
         return nn_fail(g, NN_ENOMEM, "out of host memory");
     const attn_shape *s = &asked.shape;
-    node *n = nn_new_node(g, &attention_op, in, NN_MAX_IN, g->params->dtype, (attn_dims){ 4, { s->B, s->Tq, s->Hq, s->Dv } });
+    node *n = nn_new_node(g, &attention_op, in, NN_MAX_IN, g->params->dtype, (attn_dims){ 4, { s->B, s->Tq, attn_out_heads(s), s->Dv } });
     if (!n) {
         free(a);
         return NN_BAD;
@@ -171,15 +172,15 @@ int nn_compile_attention(nn_graph *g, node *n, char *why, size_t nwhy)
     const attn_plan *plan = nn_mixer_plan(a->mixer);
     nn_mixer_io *io = &a->io;
     *io = (nn_mixer_io){ .q = strided(g, n, 0, s->Hq, s->Tq, s->Dk), .k = strided(g, n, 1, s->Hk, s->Tk, s->Dk),
-                         .v = strided(g, n, 2, s->Hk, s->Tk, s->Dv), .seed = a->seed };
-    io->o = nn_tensor_of(g->tensors[n->out].data, s->Hq, s->Tq, s->Dv, 0);
+                         .v = strided(g, n, 2, s->Hv, s->Tk, s->Dv), .seed = a->seed };
+    io->o = nn_tensor_of(g->tensors[n->out].data, attn_out_heads(s), s->Tq, s->Dv, 0);
     io->d_o = io->o;
     io->d_o.p = g->tensors[n->out].grad;
     attn_tensor *const d[] = { &io->dq, &io->dk, &io->dv }, like[] = { io->q, io->k, io->v };
     for (int i = 0; !rc && i < GATES; i++)
         rc = bind_gradient(g, n, i, like[i], d[i], why, nwhy);
     for (int i = 0; !rc && i < ATTN_MAX; i++) {
-        io->gate[i] = strided(g, n, GATES + i, s->Hk, s->Tk, plan->gate_width[i]);
+        io->gate[i] = strided(g, n, GATES + i, s->Hv, s->Tk, plan->gate_width[i]);
         rc = bind_gradient(g, n, GATES + i, io->gate[i], &io->dgate[i], why, nwhy);
         const tensor *p = n->in[PARAMS + i] < 0 ? NULL : &g->tensors[n->in[PARAMS + i]];
         io->param[i] = p ? p->data : NULL;

@@ -35,7 +35,7 @@ struct nn_mixer {
     int64_t capacity;                   /* tokens of decode state, 0 = none */
     size_t bytes[SLOTS];                /* of each staging buffer, 0 = none */
     void *slot[SLOTS], *stage;          /* inside the one block `stage` */
-    void *raw, *d_raw;                  /* output_norm: [B,Hq,Tq,Dv] un-normalised, and its gradient */
+    void *raw, *d_raw;                  /* output_norm: o un-normalised, and its gradient */
     void *sum;                          /* outer dtype: one parameter's gradient on its way to dparam */
     void *saved, *scratch, *state;
 };
@@ -137,12 +137,12 @@ static void dense_out(nn_mixer *m, void *p, int slot)
 /* ---- extents: decode passes Tq rows of everything ------------------------------------------------------------ */
 
 static extent ext_q(const nn_mixer *m) { return (extent){ m->shape.B, m->shape.Hq, m->shape.Tq, m->shape.Dk }; }
-static extent ext_o(const nn_mixer *m) { return (extent){ m->shape.B, m->shape.Hq, m->shape.Tq, m->shape.Dv }; }
+static extent ext_o(const nn_mixer *m) { return (extent){ m->shape.B, attn_out_heads(&m->shape), m->shape.Tq, m->shape.Dv }; }
 static extent ext_k(const nn_mixer *m, int64_t T) { return (extent){ m->shape.B, m->shape.Hk, T, m->shape.Dk }; }
-static extent ext_v(const nn_mixer *m, int64_t T) { return (extent){ m->shape.B, m->shape.Hk, T, m->shape.Dv }; }
+static extent ext_v(const nn_mixer *m, int64_t T) { return (extent){ m->shape.B, m->shape.Hv, T, m->shape.Dv }; }
 static extent ext_gate(const nn_mixer *m, int64_t T, int i)
 {
-    return (extent){ m->shape.B, m->shape.Hk, T, m->choice.plan.gate_width[i] };
+    return (extent){ m->shape.B, m->shape.Hv, T, m->choice.plan.gate_width[i] };
 }
 
 /* ---- building ------------------------------------------------------------------------------------------------- */
@@ -239,6 +239,8 @@ static int spec_check(const nn_mixer_spec *spec, const attn_shape *shape, int64_
         wrong = "output_norm is none or rms";
     else if (spec->common.output_norm && !(spec->common.output_norm_eps > 0))
         wrong = "output_norm_eps must be above 0";
+    else if (shape->Hv != shape->Hk && !(spec->variant->flags & ATTN_GROUPED_QK))
+        wrong = "the variant needs as many value heads as key heads";
     if (!wrong)
         return nn_shape_check(shape, why, nwhy);
     if (why && nwhy)
@@ -246,13 +248,14 @@ static int spec_check(const nn_mixer_spec *spec, const attn_shape *shape, int64_
     return ATTN_EINVAL;
 }
 
-/* Checks the spec and chooses; asked: the spec with the capacity as its Tk. */
+/* Checks the spec and chooses; asked: the spec with the capacity as its Tk, and Hv = Hk where it says none. */
 static int choose(k_dev *dev, const nn_mixer_spec *spec, int64_t capacity, nn_mixer_spec *asked, nn_choice *choice, char *why, size_t nwhy)
 {
     *asked = *spec;
     if (capacity > 0 && capacity <= INT32_MAX)
         asked->shape.Tk = (int32_t)capacity;
     asked->shape.decode = capacity > 0;
+    asked->shape.Hv = asked->shape.Hv ? asked->shape.Hv : asked->shape.Hk;
     int rc = spec_check(spec, &asked->shape, capacity, why, nwhy);
     return rc ? rc : nn_choose(asked, k_dev_is_cuda(dev) ? ATTN_CUDA : ATTN_CPU, capacity > 0, choice, why, nwhy);
 }

@@ -42,6 +42,8 @@ int nn_shape_check(const attn_shape *s, char *why, size_t nwhy)
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].value < 1)
             return refuse(ATTN_EINVAL, why, nwhy, "%s = %d, it must be at least 1", sizes[i].name, sizes[i].value);
+    if (s->Hv < 1 || s->Hv % s->Hk || (s->Hv != s->Hk && s->Hq != s->Hk))
+        return refuse(ATTN_EINVAL, why, nwhy, "Hv = %d is neither Hk = %d nor, with Hq = Hk, a multiple of it", s->Hv, s->Hk);
     if (s->Hq % s->Hk)
         return refuse(ATTN_EINVAL, why, nwhy, "Hq = %d is not a multiple of Hk = %d", s->Hq, s->Hk);
     if (s->mode != ATTN_CAUSAL && s->mode != ATTN_BIDIR && s->mode != ATTN_CROSS)
@@ -51,7 +53,7 @@ int nn_shape_check(const attn_shape *s, char *why, size_t nwhy)
     if (s->dtype != ATTN_F32 && s->dtype != ATTN_F64)
         return refuse(ATTN_EINVAL, why, nwhy, "dtype %d is neither f32 nor f64", s->dtype);
     const attn_dims tensors[] = { { 4, { s->B, s->Hq, s->Tq, s->Dk } }, { 4, { s->B, s->Hk, s->Tk, s->Dk } },
-                                  { 4, { s->B, s->Hk, s->Tk, s->Dv } }, { 4, { s->B, s->Hq, s->Tq, s->Dv } } };
+                                  { 4, { s->B, s->Hv, s->Tk, s->Dv } }, { 4, { s->B, attn_out_heads(s), s->Tq, s->Dv } } };
     for (int i = 0; i < 4; i++)
         if (nn_elements(tensors[i]) < 0)
             return refuse(ATTN_EINVAL, why, nwhy, "a tensor of %lld x %lld x %lld x %lld elements is too large",
@@ -75,7 +77,7 @@ static int plan_check(const attn_variant *v, const attn_impl *impl, const attn_s
     int states = rows_of(v->states, sizeof *v->states);
     for (int i = 0; i < ATTN_MAX; i++) {
         int width = p->gate_width[i];
-        attn_dims gate = { 4, { s->B, s->Hk, s->Tk, width ? width : 1 } };
+        attn_dims gate = { 4, { s->B, s->Hv, s->Tk, width ? width : 1 } };
         if (width < 0 || (width && i >= gates) || nn_elements(gate) < 0)
             return refuse(ATTN_EINVAL, why, nwhy, "%s/%s: plan() gives gate %d a width of %d", v->name, impl->name, i, width);
         if (nn_elements(p->param_dims[i]) < 0 || (p->param_dims[i].n && i >= params))
