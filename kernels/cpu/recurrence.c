@@ -11,8 +11,8 @@
  *   sum dV = dX;  stepped dV = step dX, dstep = dX.V;  delta: Y = (I + T)^{-T} dX, dV = beta Y,
  *   M = -beta stril(Y X') o weight,  reads dK = M K - in (beta Y) S',  writes dK += M'K,  R -= (in K)'(beta Y),
  *   dbeta_i = Y_i.U_i - sum_j (Y_i.X_j) A_ij
- *   decays  dl_t = rows of R.S at the chunk's end + sum over s >= t in it of q dq + k dk of reads - k dk of writes
- * Kept: S at the start of every chunk and at the end. */
+ *   decays  dl_t = the sum of every product above that holds l_t, times its gradient
+ * Kept: S at the start of every chunk. */
 #include "recurrence_chunks.h"
 #include "../cpu.h"
 #include <omp.h>
@@ -24,7 +24,7 @@ typedef struct {
     rc_memory m;
     rc_chunk w;
     const float *turns;                 /* rope: cosines and sines of every token */
-    float *saved;                       /* S [chunks+1,D,E], NULL: not kept */
+    float *saved;                       /* S [chunks,D,E], NULL: not kept */
     double *dparams;                    /* [PARAMS] of this batch row */
     int again;                          /* not the first memory of its key head: shared gradients are added to */
     size_t index;
@@ -39,10 +39,10 @@ static rc_chunk layout(const k_recurrence *r, float *at)
     size_t D = C * (size_t)r->D, E = C * (size_t)r->E, n = memory_size(r), W = (size_t)rc_width(r);
     rc_chunk w = { .size = 0 };
     float **array[] = { &w.k, &w.dk, &w.rk, &w.q, &w.dq, &w.rq, &w.v, &w.x, &w.u, &w.dx, &w.y, &w.l, &w.in, &w.out, &w.left, &w.weight,
-                        &w.k_in, &w.k_out, &w.q_in, &w.P, &w.dP, &w.A, &w.flow, &w.step, &w.slope, &w.beta, &w.dfactor,
-                        &w.S, &w.R, &w.along, &w.fade, &w.q_half, &w.k_half, &w.d_half };
+                        &w.k_in, &w.k_out, &w.q_in, &w.P, &w.dP, &w.A, &w.dl, &w.sum, &w.step, &w.slope, &w.beta, &w.dfactor,
+                        &w.S, &w.R, &w.fade, &w.q_half, &w.k_half, &w.d_half };
     size_t count[] = { D, D, C, D, D, C, E, E, E, E, E, C * W, C * W, C * W, W, C * C,
-                       D, D, D, C * C, C * C, C * C, C * W, C, C, C, C, n, n, W, D, D, D, D };
+                       D, D, D, C * C, C * C, C * C, C * W, W, C, C, C, C, n, n, D, D, D, D };
     for (size_t i = 0; i < sizeof count / sizeof *count; i++) {
         *array[i] = at ? at + w.size : NULL;
         w.size += (count[i] + 15) / 16 * 16;
@@ -203,39 +203,31 @@ static void forward(const job *a)
         fade_memory(r, w.left, w.S);
         k_sgemm(1, 0, r->D, r->E, n, 1, w.k_out, r->D, w.x, r->E, 1, w.S, r->E);
     }
-    if (a->saved)
-        memcpy(a->saved + chunks_of(r) * size, w.S, size * sizeof *w.S);
     if (r->state_out)
         memcpy((float *)r->state_out + a->index * size, w.S, size * sizeof *w.S);
 }
 
 /* ---- backward ------------------------------------------------------------------------------------------------------ */
 
-/* flow += sign x o dx by token. */
-static void add_flow(const k_recurrence *r, rc_chunk w, int n, float sign, const float *x, const float *dx)
-{
-    int D = r->D;
-    if (r->decay == K_DECAY_STEP)
-        for (int i = 0; i < n; i++)
-            w.flow[i] += sign * k_sdot(D, x + i * D, dx + i * D);
-    if (r->decay == K_DECAY_CHANNEL)
-        for (int i = 0; i < n * D; i++)
-            w.flow[i] += sign * x[i] * dx[i];
-}
-
-/* The chunk's writes into the memory after it: dx, dk and R before the reads; rows of R.S at its end. */
-static void write_back(const job *a, const float *S_end, int n)
+/* The chunk's writes into the memory after it, and its fading from S at the start: dx, dk, dl and R before the reads. */
+static void write_back(const job *a, const float *S, int n)
 {
     const k_recurrence *r = a->m.r;
     rc_chunk w = a->w;
     int D = r->D, E = r->E, width = rc_width(r);
-    memset(w.along, 0, (size_t)width * sizeof *w.along);
-    for (int d = 0; d < D; d++)
-        w.along[d % width] += k_sdot(E, w.R + d * E, S_end + d * E);
     k_sgemm(0, 0, n, E, D, 1, w.k_out, D, w.R, E, 0, w.dx, E);
     k_sgemm(0, 1, n, D, E, 1, w.x, E, w.R, E, 0, w.dk, D);
     rc_faded(r, n, w.dk, w.out, w.dk);
     fade_memory(r, w.left, w.R);
+    if (r->decay == K_DECAY_FIXED)
+        return;
+    memset(w.dl, 0, (size_t)n * (size_t)width * sizeof *w.dl);
+    rc_decays_to(r, w, 0, n, w.k, w.dk);
+    memset(w.sum, 0, (size_t)width * sizeof *w.sum);
+    for (int d = 0; d < D; d++)
+        w.sum[d % width] += k_sdot(E, w.R + d * E, S + d * E);
+    for (int i = 0; i < n; i++)
+        k_saxpy(width, 1, w.sum, w.dl + i * width);
 }
 
 /* The reads of reader g: dq, and what they add to dx, dk and R. */
@@ -255,12 +247,13 @@ static void read_back(const job *a, const float *S, int g, int t0, int n)
     k_sgemm(0, 1, n, n, E, 1, w.y, E, w.x, E, 0, w.dP, C);
     k_sgemm(0, 1, n, D, E, 1, w.y, E, S, E, 0, w.dq, D);
     rc_faded(r, n, w.dq, w.in, w.dq);
+    if (r->decay != K_DECAY_FIXED)
+        rc_decays_from(r, w, 0, n, w.q, w.dq);
     rc_scores_back(r, w, n);
-    add_flow(r, w, n, 1, w.q, w.dq);
     rows_back(a, r->dq, rc_query_head(&a->m, g), t0, n, w.q, w.rq, w.dq, a->again && r->Hq < r->Ho);
 }
 
-/* delta: dx becomes beta Y; dbeta; dk and R through what the tokens recalled.  q and dq are work: dk of reads. */
+/* delta: dx becomes beta Y; dbeta; dk, dl and R through what the tokens recalled.  dq is work: dk through S. */
 static void delta_back(const job *a, const float *S, int n)
 {
     const k_recurrence *r = a->m.r;
@@ -272,17 +265,20 @@ static void delta_back(const job *a, const float *S, int n)
     k_sgemm(0, 1, n, n, E, -1, w.dx, E, w.x, E, 0, w.dP, C);
     for (int i = 0; i < n; i++) {
         w.dfactor[i] = k_sdot(E, w.dx + i * E, w.u + i * E) + k_sdot(i, w.dP + i * C, w.A + i * C);
-        for (int j = 0; j < n; j++)
-            w.dP[i * C + j] = j < i ? w.beta[i] * w.weight[i * C + j] * w.dP[i * C + j] : 0;
+        for (int j = 0; j < n; j++) {
+            float d = j < i ? w.beta[i] * w.dP[i * C + j] : 0;
+            w.A[i * C + j] *= d;
+            w.dP[i * C + j] = w.weight[i * C + j] * d;
+        }
         for (int e = 0; e < E; e++)
             w.dx[i * E + e] *= w.beta[i];
     }
     k_sgemm(1, 0, n, D, n, 1, w.dP, C, w.k, D, 1, w.dk, D);
-    add_flow(r, w, n, -1, w.k, w.dk);
+    rc_decays_between(w, n, w.A);
     k_sgemm(0, 1, n, D, E, -1, w.dx, E, S, E, 0, w.dq, D);
     rc_faded(r, n, w.dq, w.in, w.dq);
-    k_sgemm(0, 0, n, D, n, 1, w.dP, C, w.k, D, 1, w.dq, D);
-    add_flow(r, w, n, 1, w.k, w.dq);
+    rc_decays_from(r, w, 0, n, w.k, w.dq);
+    k_sgemm(0, 0, n, D, n, 1, w.dP, C, w.k, D, 1, w.dk, D);
     k_saxpy(n * D, 1, w.dq, w.dk);
     k_sgemm(1, 0, D, E, n, -1, w.k_in, D, w.dx, E, 1, w.R, E);
 }
@@ -330,25 +326,19 @@ static void gate_back(const job *a, const float *dl, int t0, int i)
 }
 
 /* One chunk, from R after it to R before it. */
-static void chunk_back(const job *a, const float *S, const float *S_end, int t0, int n)
+static void chunk_back(const job *a, const float *S, int t0, int n)
 {
     const k_recurrence *r = a->m.r;
     rc_chunk w = a->w;
-    int width = rc_width(r);
     load_chunk(a, S, t0, n);
-    memset(w.flow, 0, (size_t)n * (size_t)width * sizeof *w.flow);
-    write_back(a, S_end, n);
+    write_back(a, S, n);
     for (int g = 0; g < a->m.G; g++)
         read_back(a, S, g, t0, n);
     if (r->write == K_WRITE_DELTA)
         delta_back(a, S, n);
-    else
-        add_flow(r, w, n, -1, w.k, w.dk);
     values_back(a, t0, n);
-    for (int i = n - 1; i >= 0 && r->gate.p; i--) {
-        k_saxpy(width, 1, w.flow + i * width, w.along);
-        gate_back(a, w.along, t0, i);
-    }
+    for (int i = 0; i < n && r->decay != K_DECAY_FIXED; i++)
+        gate_back(a, w.dl + i * rc_width(r), t0, i);
     rows_back(a, r->dk, a->m.hk, t0, n, w.k, w.rk, w.dk, a->again);
 }
 
@@ -360,7 +350,7 @@ static void backward(const job *a)
     memset(a->w.R, 0, size * sizeof *a->w.R);
     for (size_t c = chunks_of(r); c-- > 0;) {
         int t0 = (int)c * C;
-        chunk_back(a, a->saved + c * size, a->saved + (c + 1) * size, t0, r->T - t0 < C ? r->T - t0 : C);
+        chunk_back(a, a->saved + c * size, t0, r->T - t0 < C ? r->T - t0 : C);
     }
     if (r->dstate)
         memcpy((float *)r->dstate + a->index * size, a->w.R, size * sizeof *a->w.R);
@@ -369,7 +359,7 @@ static void backward(const job *a)
 /* ---- all memories ---------------------------------------------------------------------------------------------------- */
 
 /* Floats that forward keeps for backward. */
-size_t k_srecurrence_saved(const k_recurrence *r) { return (size_t)r->B * (size_t)r->H * (chunks_of(r) + 1) * memory_size(r); }
+size_t k_srecurrence_saved(const k_recurrence *r) { return (size_t)r->B * (size_t)r->H * chunks_of(r) * memory_size(r); }
 
 /* Scratch: gradients of params in double, turns, one layout per thread; each part begins on a cache line. */
 static size_t params_size(const k_recurrence *r) { return ((size_t)r->B * (size_t)r->H * PARAMS * 2 + 15) / 16 * 16; }
@@ -386,7 +376,7 @@ static void each_memory(const k_recurrence *r, void (*work)(const job *))
 {
     int threads = r->threads < slots_of(r) ? r->threads : slots_of(r), shared = r->H / r->Hk;
     float *turns = (float *)r->scratch + params_size(r), *slots = turns + turns_size(r);
-    size_t slot = layout(r, NULL).size, saved = (chunks_of(r) + 1) * memory_size(r);
+    size_t slot = layout(r, NULL).size, saved = chunks_of(r) * memory_size(r);
     memset(r->scratch, 0, params_size(r) * sizeof(float));
     if (turn_width(r))
         k_rope_table(r->position, r->D, r->first, r->T, turns);

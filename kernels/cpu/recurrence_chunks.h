@@ -13,9 +13,9 @@ typedef struct rc_chunk {
     float *weight;                      /* [C,C]: W = 1: fade from j to i, 0 for j > i */
     float *k_in, *k_out, *q_in;         /* [C,D]: rows times in and out */
     float *P, *dP, *A;                  /* [C,C]: scores, their gradient, delta: (k_i.k_j) weight */
-    float *flow;                        /* [C,W]: q dq + k dk of reads - k dk of writes, then summed from the end: dl */
+    float *dl, *sum;                    /* [C,W] gradient of the decays; [W] work */
     float *step, *slope, *beta, *dfactor;               /* [C] */
-    float *S, *R, *along;               /* [D,E] [D,E] [W]: memory, its gradient, rows of R.S at the chunk's end */
+    float *S, *R;                       /* [D,E]: memory, its gradient */
     float *fade, *q_half, *k_half, *d_half;             /* [C,D]: channels, see rc_scores */
     size_t size;
 } rc_chunk;
@@ -24,8 +24,17 @@ typedef struct rc_chunk {
 void rc_fades(const k_recurrence *, rc_chunk, int n);
 /* P [n,C] = the scores q_i.k_j faded from j to i; 0 for j > i. */
 void rc_scores(const k_recurrence *, rc_chunk, int n);
-/* dq and dk += what dP gives; dP is lost. */
+/* dq, dk and dl += what dP gives; P and dP are lost. */
 void rc_scores_back(const k_recurrence *, rc_chunk, int n);
+
+/* Gradients of decays, summed over the products that hold a decay, never as a difference: where a memory fades fast
+ * they are small. */
+/* dl_t += sum of x_s o dx_s over s = t .. hi-1, t in [lo,hi): x_s holds the fade from lo to s. */
+void rc_decays_from(const k_recurrence *, rc_chunk, int lo, int hi, const float *x, const float *dx);
+/* dl_t += sum of x_s o dx_s over s = lo .. t-1, t in (lo,hi): x_s holds the fade after s to the end. */
+void rc_decays_to(const k_recurrence *, rc_chunk, int lo, int hi, const float *x, const float *dx);
+/* W = 1: dl_t += sum of shares_ij [n,C] over j < t <= i; shares hold the weights. */
+void rc_decays_between(rc_chunk, int n, const float *shares);
 /* y = x o fade, [n,D]; fade is [n,W]. */
 void rc_faded(const k_recurrence *, int n, const float *x, const float *fade, float *y);
 #endif

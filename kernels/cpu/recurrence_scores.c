@@ -107,10 +107,52 @@ void rc_scores(const k_recurrence *r, rc_chunk w, int n)
             w.P[i * C + j] *= w.weight[i * C + j];
 }
 
-/* The gradient of scores_of. */
-static void scores_of_back(int D, rc_chunk w, int lo, int hi)
+/* sum [W] += x o dx of one token. */
+static inline void add_product(const k_recurrence *r, const float *x, const float *dx, float *sum)
 {
-    int mid = (lo + hi) / 2;
+    if (r->decay == K_DECAY_CHANNEL)
+        for (int d = 0; d < r->D; d++)
+            sum[d] += x[d] * dx[d];
+    else
+        *sum += k_sdot(r->D, x, dx);
+}
+
+void rc_decays_from(const k_recurrence *r, rc_chunk w, int lo, int hi, const float *x, const float *dx)
+{
+    int D = r->D, width = rc_width(r);
+    memset(w.sum, 0, (size_t)width * sizeof *w.sum);
+    for (int t = hi - 1; t >= lo; t--) {
+        add_product(r, x + t * D, dx + t * D, w.sum);
+        for (int d = 0; d < width; d++)
+            w.dl[t * width + d] += w.sum[d];
+    }
+}
+
+void rc_decays_to(const k_recurrence *r, rc_chunk w, int lo, int hi, const float *x, const float *dx)
+{
+    int D = r->D, width = rc_width(r);
+    memset(w.sum, 0, (size_t)width * sizeof *w.sum);
+    for (int t = lo + 1; t < hi; t++) {
+        add_product(r, x + (t - 1) * D, dx + (t - 1) * D, w.sum);
+        for (int d = 0; d < width; d++)
+            w.dl[t * width + d] += w.sum[d];
+    }
+}
+
+void rc_decays_between(rc_chunk w, int n, const float *shares)
+{
+    float below[C] = { 0 };             /* of column j, the rows from t on */
+    for (int t = n - 1; t > 0; t--)
+        for (int j = 0; j < t; j++) {
+            below[j] += shares[t * C + j];
+            w.dl[t] += below[j];
+        }
+}
+
+/* The gradient of scores_of. */
+static void scores_of_back(const k_recurrence *r, rc_chunk w, int lo, int hi)
+{
+    int D = r->D, mid = (lo + hi) / 2;
     const float *dP = w.dP + mid * C + lo;
     if (hi - lo == 1) {
         k_saxpy(D, w.dP[lo * C + lo], w.k + lo * D, w.dq + lo * D);
@@ -124,20 +166,26 @@ static void scores_of_back(int D, rc_chunk w, int lo, int hi)
         w.dk[i] += w.fade[i] * w.d_half[i];
     for (int i = mid * D; i < hi * D; i++)
         w.dq[i] += w.fade[i] * w.d_half[i];
-    scores_of_back(D, w, lo, mid);
-    scores_of_back(D, w, mid, hi);
+    rc_decays_to(r, w, lo, mid, w.k_half, w.d_half);
+    rc_decays_from(r, w, mid, hi, w.q_half, w.d_half);
+    scores_of_back(r, w, lo, mid);
+    scores_of_back(r, w, mid, hi);
 }
 
 void rc_scores_back(const k_recurrence *r, rc_chunk w, int n)
 {
     int D = r->D;
     if (r->decay == K_DECAY_CHANNEL) {
-        scores_of_back(D, w, 0, n);
+        scores_of_back(r, w, 0, n);
         return;
     }
     for (int i = 0; i < n; i++)
-        for (int j = 0; j < n; j++)
+        for (int j = 0; j < n; j++) {
+            w.P[i * C + j] *= w.dP[i * C + j];
             w.dP[i * C + j] *= w.weight[i * C + j];
+        }
+    if (r->decay == K_DECAY_STEP)
+        rc_decays_between(w, n, w.P);
     k_sgemm(0, 0, n, D, n, 1, w.dP, C, w.k, D, 1, w.dq, D);
     k_sgemm(1, 0, n, D, n, 1, w.dP, C, w.q, D, 1, w.dk, D);
 }
