@@ -90,6 +90,15 @@ static void rows_back(const job *a, k_heads dst, int h, int t0, int n, const flo
 
 /* ---- a chunk ------------------------------------------------------------------------------------------------------ */
 
+/* Decays of the channels of one token, before they are bounded from below. */
+static void channel_decays(const k_recurrence *r, const float *gate, float *l)
+{
+    const float by = (float)(-1 / r->gate_normalizer);
+    #pragma omp simd
+    for (int d = 0; d < r->D; d++)
+        l[d] = by * softplus_f32(-gate[d]);
+}
+
 /* Decays, steps and betas of n tokens. */
 static void load_gates(const job *a, int t0, int n)
 {
@@ -105,8 +114,12 @@ static void load_gates(const job *a, int t0, int n)
             w.l[i] = (float)rc_fixed(&a->m);
         else if (r->decay == K_DECAY_STEP)
             w.l[i] = (float)(-a->m.A * step);
-        else for (int d = 0; d < r->D; d++)
-            w.l[i * r->D + d] = fmaxf(-softplus_f32(-gate[d]) / (float)r->gate_normalizer, (float)r->gate_min);
+        else {
+            float *l = w.l + i * r->D, least = (float)r->gate_min;
+            channel_decays(r, gate, l);
+            for (int d = 0; d < r->D; d++)
+                l[d] = l[d] < least ? least : l[d];
+        }
     }
 }
 
@@ -319,9 +332,12 @@ static void gate_back(const job *a, const float *dl, int t0, int i)
         if (dgate)
             *dgate = (float)of_gate;
     }
-    for (int d = 0; dgate && r->decay == K_DECAY_CHANNEL && d < r->D; d++) {
-        float l = -softplus_f32(-gate[d]) / (float)r->gate_normalizer;
-        dgate[d] = l >= (float)r->gate_min ? dl[d] * sigmoid_f32(-gate[d]) / (float)r->gate_normalizer : 0;
+    if (dgate && r->decay == K_DECAY_CHANNEL) {
+        const float by = (float)(1 / r->gate_normalizer), least = (float)r->gate_min;
+        channel_decays(r, gate, w.sum);
+        #pragma omp simd
+        for (int d = 0; d < r->D; d++)
+            dgate[d] = w.sum[d] < least ? 0 : dl[d] * by * sigmoid_f32(-gate[d]);
     }
 }
 
