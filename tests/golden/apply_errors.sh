@@ -17,11 +17,11 @@ refuses() {                             # refuses NAME STATUS PATTERN ARGUMENTS.
   else echo "# exit status $rc: $out"; echo "not ok - $name"; fi
 }
 
-S=$B/variants/softmax.so I=$B/variants/identity.so F=$B/variants/fwp.so P=$B/variants/performer.so
+S=$B/variants/softmax.so I=$B/variants/identity.so F=$B/variants/fwp.so P=$B/variants/performer.so L=$B/variants/lsh.so
 npy q '<f8' '1, 2, 3, 4' 192; npy k '<f8' '1, 2, 3, 4' 192; npy k5 '<f8' '1, 2, 5, 4' 320; npy f32 '<f4' '1, 2, 3, 4' 96
 npy big '>f8' '1, 2, 3, 4' 192; npy fortran '<f8' '1, 2, 3, 4' 192 True; npy short '<f8' '1, 2, 3, 4' 100; npy rank '<f8' '2, 3, 4' 192
 npy three '<f8' '1, 3, 3, 4' 288; npy int '<i8' '1, 2, 3, 4' 192; npy empty '<f8' '1, 2, 0, 4' 0; npy objects '|O' '1, 2, 3, 4' 192
-npy gate '<f8' '1, 2, 3' 48; npy proj '<f8' '1, 8, 4' 256; npy n '<i8' '1,' 8; npy nf '<f8' '1,' 8
+npy gate '<f8' '1, 2, 3' 48; npy proj '<f8' '1, 8, 4' 256; npy buckets '<i8' '1, 2, 4, 3' 192; npy n '<i8' '1,' 8; npy nf '<f8' '1,' 8
 q="$tmp/q.npy" k="$tmp/k.npy"
 qkv=(--q "$q" --k "$k" --v "$k")
 
@@ -57,12 +57,19 @@ refuses 'a gate given twice'        2 'given twice'                         "$F"
 refuses 'a gate that is not used'   2 'does not use the gate beta'          "$F" "${qkv[@]}" --gate beta="$tmp/gate.npy" --mode causal update_rule=sum
 refuses 'a state that is unknown'   2 "no state 'stat'"                     "$F" "${qkv[@]}" --state stat="$q" --mode causal update_rule=sum
 refuses 'a gate without a name'     2 'NAME=FILE'                           "$F" "${qkv[@]}" --gate "$q" --mode causal
+refuses 'no keys'                   2 'softmax needs --k'                   "$S" --q "$q" --v "$k" --mode causal
+refuses 'keys where queries are'    2 'lsh takes no --k'                    "$L" "${qkv[@]}" --mode causal
+refuses 'v longer than q'           3 'k5.npy: .* by the heads and length of q' "$L" --q "$q" --v "$tmp/k5.npy" --mode causal
+refuses 'buckets of another shape'  3 'gate.npy: .* the param buckets must' "$L" --q "$q" --v "$k" --param buckets="$tmp/gate.npy" --mode causal
 refuses 'proj against nb_features'  3 'proj.npy: is \[1, 8, 4\]; .* by nb_features, must be \[1, 16, 4\]' "$P" "${qkv[@]}" --param proj="$tmp/proj.npy" --mode causal nb_features=16
 
 "$HARNESS" apply "$P" "${qkv[@]}" --param proj="$tmp/proj.npy" --mode causal --out "$tmp/one" >/dev/null 2>"$tmp/log" &&
   "$HARNESS" apply "$P" "${qkv[@]}" --mode causal --seed 3 --out "$tmp/two" >/dev/null 2>>"$tmp/log" &&
   "$HARNESS" apply "$P" "${qkv[@]}" --mode causal --seed 3 --threads 2 --out "$tmp/three" >/dev/null 2>>"$tmp/log" &&
   cmp -s "$tmp/two/o.npy" "$tmp/three/o.npy" && echo "ok - a projection is given, or drawn from the seed" || { cat "$tmp/log"; echo "not ok - a projection is given, or drawn from the seed"; }
+"$HARNESS" apply "$L" --q "$q" --v "$k" --do "$q" --param buckets="$tmp/buckets.npy" --mode causal --out "$tmp/lsh" >"$tmp/log" 2>&1 &&
+  [[ $(cd "$tmp/lsh" && echo *) == "dq.npy dv.npy o.npy" ]] && echo "ok - integers for a param that may be absent, and no keys" ||
+  { cat "$tmp/log"; echo "not ok - integers for a param that may be absent, and no keys"; }
 : >"$tmp/file"
 "$HARNESS" apply "$S" "${qkv[@]}" --mode causal --out "$tmp/file/below" 2>&1 >/dev/null | grep -q 'file/below: cannot be made' &&
   echo "ok - a folder that cannot be made is named" || echo "not ok - a folder that cannot be made is named"
