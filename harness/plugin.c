@@ -197,7 +197,7 @@ static json_t *mask_json(int32_t mask, const char *const *names)
 static const char *const dtype_bits[] = { "f32", "bf16", "f16", "f64", NULL };
 static const char *const mode_bits[] = { "causal", "bidirectional", "cross", NULL };
 static const char *const device_bits[] = { "cpu", "cuda", NULL };
-static const char *const param_bits[] = { "frozen", "no_decay", "redraw", NULL };
+static const char *const param_bits[] = { "frozen", "no_decay", "redraw", "optional", NULL };
 static const char *const variant_bits[] = { "looks_ahead", "shared_qk", "no_q", "no_k", "nondet", NULL };
 
 /* impls as [{name,device,dtypes,modes,rank,trains,decodes}]. */

@@ -13,7 +13,8 @@
  * dk_j = scale sum_i ds_ij q_i,  dq_j = scale sum_i ds_ji k_i + (dk_j - k_j (k_j.dk_j)) / rho_j.  Buckets are constants.
  *
  * Which tokens share a chunk depends on later tokens, so this looks ahead; decoding sorts the tokens so far anew.
- * Both impls are kernels/lsh.h: "ref" in double is the definition, "cpu" in float never holds more than a tile. */
+ * Both impls are kernels/lsh.h: "ref" in double is the definition; "cpu" in float never holds more than a tile, and
+ * leaves the token itself out where it meets another, since exp(2 scale |q| - 1e5) is 0 for what scale and q may be. */
 #include "attn.h"
 #include "../kernels/lsh.h"
 #include <math.h>
@@ -113,7 +114,7 @@ static const engine CPU = { sizeof(float), k_slsh_scratch, k_slsh_hash, k_slsh_f
 static k_lsh problem_of(const attn_shape *s, const options *o, int T)
 {
     k_lsh p = { .B = s->B, .H = s->Hk, .T = T, .Dk = s->Dk, .Dv = s->Dv, .first = T - s->Tq, .causal = s->mode == ATTN_CAUSAL,
-                .rounds = o->n_rounds, .chunk = o->chunk_len, .across = o->attend_across_buckets, .dedup = o->dedup,
+                .rounds = o->n_rounds, .chunk = o->chunk_len < T ? o->chunk_len : T, .across = o->attend_across_buckets, .dedup = o->dedup,
                 .wrap = o->lookback_wrap, .scale = o->scale > 0 ? o->scale : 1 / sqrt(s->Dk), .key_eps = o->key_eps, .capacity = s->Tk };
     factors_of(o, s->Tk, p.factor);
     if (!o->n_rounds)

@@ -18,7 +18,7 @@ typedef struct unit {
     int b, h;
     const int32_t *bucket;              /* [rounds,capacity] */
     int32_t *order, *chunk_of, *spare;  /* [rounds,T] token at a place; [rounds,T] g of a token; [T] */
-    float *inverse, *top, *sum;         /* [T] of the key's length; running maximum and sum (backward: lse, delta) */
+    float *top, *sum;                   /* [T] running maximum and sum (backward: lse, delta) */
     float *q, *k, *v, *o, *dk, *dv;     /* [TILE,Dk] [TILE,Dk] [TILE,Dv] [TILE,Dv] [TILE,Dk] [TILE,Dv] gathered rows */
     float *dkeys;                       /* [T,Dk] gradient of the normed keys */
     tile queries, keys;
@@ -35,7 +35,7 @@ static int columns_of(const k_lsh *p) { return (p->factor[0] + p->factor[1]) / 2
 static size_t unit_size(const k_lsh *p, int backward)
 {
     size_t T = (size_t)p->T, D = (size_t)p->Dk, V = (size_t)p->Dv, R = (size_t)p->rounds;
-    return 2 * R * T + 4 * T + TILE * (3 * D + 3 * V) + (backward ? T * D : 0);
+    return 2 * R * T + 3 * T + TILE * (3 * D + 3 * V) + (backward ? T * D : 0);
 }
 
 /* Room for every unit, or for the products of hashing. */
@@ -154,14 +154,14 @@ static void sort_tokens(int T, const int32_t *bucket, int32_t *order, int32_t *s
     }
 }
 
-/* The unit (b, h): its parts of the scratch, the order of every round and the lengths of its keys. */
+/* The unit (b, h): its parts of the scratch and the order of every round. */
 static void unit_init(unit *u, const k_lsh *p, int b, int h, int backward)
 {
     size_t T = (size_t)p->T, D = (size_t)p->Dk, V = (size_t)p->Dv, R = (size_t)p->rounds, bh = (size_t)b * (size_t)p->H + (size_t)h;
     float *at = (float *)p->scratch + bh * unit_size(p, backward);
     *u = (unit){ .p = p, .b = b, .h = h, .bucket = p->bucket ? p->bucket + bh * R * (size_t)p->capacity : NULL };
     u->order = (int32_t *)at, u->chunk_of = u->order + R * T, u->spare = u->chunk_of + R * T;
-    u->inverse = at + 2 * R * T + T, u->top = u->inverse + T, u->sum = u->top + T;
+    u->top = at + 2 * R * T + T, u->sum = u->top + T;
     u->q = u->sum + T, u->k = u->q + TILE * D, u->dk = u->k + TILE * D;
     u->v = u->dk + TILE * D, u->o = u->v + TILE * V, u->dv = u->o + TILE * V;
     u->dkeys = backward ? u->dv + TILE * V : NULL;
@@ -173,11 +173,6 @@ static void unit_init(unit *u, const k_lsh *p, int b, int h, int backward)
             sort_tokens(p->T, u->bucket + r * (size_t)p->capacity, order, u->spare);
         for (int t = 0; t < p->T; t++)
             u->chunk_of[r * T + (size_t)order[t]] = (int32_t)r * chunks_of(p) + t / p->chunk;
-    }
-    for (int t = 0; t < p->T; t++) {
-        const float *x = k_row(p->k, b, h, t);
-        float square = k_sdot(p->Dk, x, x) + (float)(p->Dk * p->key_eps);
-        u->inverse[t] = square > 0 ? 1 / sqrtf(square) : 0;
     }
 }
 
@@ -272,6 +267,13 @@ static void gather(const unit *u, const tile *t, k_heads from, int first, int D,
         memcpy(to + (size_t)i * (size_t)D, k_row(from, u->b, u->h, t->token[i] - first), (size_t)D * sizeof *to);
 }
 
+/* 1 / rho of x [Dk], 0 of a zero. */
+static float inverse_length(const k_lsh *p, const float *x)
+{
+    float square = k_sdot(p->Dk, x, x) + (float)(p->Dk * p->key_eps);
+    return square > 0 ? 1 / sqrtf(square) : 0;
+}
+
 /* Rows of the tile's keys and values, and the scores S [queries.n,TILE]. */
 static void scores(unit *u, float *S)
 {
@@ -279,7 +281,7 @@ static void scores(unit *u, float *S)
     gather(u, &u->keys, p->v, 0, p->Dv, u->v);
     for (int j = 0; j < u->keys.n; j++) {
         const float *x = k_row(p->k, u->b, u->h, u->keys.token[j]);
-        float inverse = u->inverse[u->keys.token[j]], *k = u->k + (size_t)j * (size_t)p->Dk;
+        float inverse = inverse_length(p, x), *k = u->k + (size_t)j * (size_t)p->Dk;
         for (int d = 0; d < p->Dk; d++)
             k[d] = inverse * x[d];
     }
@@ -428,10 +430,9 @@ static void backward_finish(unit *u)
 {
     const k_lsh *p = u->p;
     for (int t = 0; t < p->T; t++) {
-        float inverse = u->inverse[t], *dk = u->dkeys + (size_t)t * (size_t)p->Dk;
         if (p->dq.p) {
             const float *x = k_row(p->k, u->b, u->h, t);
-            float along = inverse * k_sdot(p->Dk, x, dk);
+            float *dk = u->dkeys + (size_t)t * (size_t)p->Dk, inverse = inverse_length(p, x), along = inverse * k_sdot(p->Dk, x, dk);
             k_saxpy(p->Dk, -along * inverse, x, dk);
             k_saxpy(p->Dk, inverse, dk, k_row(p->dq, u->b, u->h, t));
         }
