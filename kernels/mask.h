@@ -42,8 +42,8 @@ typedef struct k_span { int from, to; } k_span;     /* key rows from .. to - 1 *
 /* Queries at positions first .. first + Tq - 1 of one head, over the keys 0 .. keys - 1. */
 typedef struct k_scope { int64_t first; int Tq, keys, head; } k_scope;
 
-int    k_mask_passes(const k_mask *, const k_scope *);
-k_pass k_mask_pass(const k_mask *, const k_scope *, int n);     /* n = 0 .. k_mask_passes() - 1 */
+int64_t k_mask_passes(const k_mask *, const k_scope *);
+k_pass k_mask_pass(const k_mask *, const k_scope *, int64_t n);     /* n = 0 .. k_mask_passes() - 1 */
 k_span k_pass_span(const k_pass *, int i);                      /* what query row i of the pass sees */
 double k_mask_pairs(const k_mask *, const k_scope *);           /* pairs of a query and a key that it sees */
 

@@ -44,7 +44,7 @@ static k_attention problem_of(const attn_shape *s, const void *opts)
 static void plan_costs(const attn_shape *s, const k_attention *a, size_t number, attn_plan *p)
 {
     double pairs = 0;
-    int kinds = s->Hq < 2 ? s->Hq : 2;                      /* even and odd heads may differ */
+    int kinds = a->mask.patterns == K_PATTERNS_SPLIT && s->Hq > 1 ? 2 : 1;      /* even and odd heads differ */
     for (int h = 0; h < kinds; h++)
         pairs += k_mask_pairs(&a->mask, &(k_scope){ s->Tk - s->Tq, s->Tq, s->Tk, h }) * s->B * ((s->Hq + kinds - 1 - h) / kinds);
     double in = (double)s->B * ((double)s->Hq * s->Tq * s->Dk + (double)s->Hk * s->Tk * (s->Dk + s->Dv));

@@ -105,7 +105,7 @@ void k_attention_forward(const k_attention *a)
     for (int b = 0; b < t.B; b++) for (int h = 0; h < t.Hq; h++) {
         k_scope s = scope(&t, b, h);
         begin(&t, b, h);
-        for (int n = 0, passes = k_mask_passes(&t.mask, &s); n < passes; n++) {
+        for (int64_t n = 0, passes = k_mask_passes(&t.mask, &s); n < passes; n++) {
             k_pass pass = k_mask_pass(&t.mask, &s, n);
             if (pass.nq == 0 || pass.nk == 0)
                 continue;
@@ -121,7 +121,7 @@ static void backward_head(const k_attention *t, int b, int h)
     int hk = h * t->Hk / t->Hq;
     k_scope s = scope(t, b, h);
     k_rows_zero(t->dq, b, h, t->Tq, t->Dk);
-    for (int n = 0, passes = k_mask_passes(&t->mask, &s); n < passes; n++) {
+    for (int64_t n = 0, passes = k_mask_passes(&t->mask, &s); n < passes; n++) {
         k_pass pass = k_mask_pass(&t->mask, &s, n);
         if (pass.nq == 0 || pass.nk == 0)
             continue;
@@ -217,7 +217,7 @@ static void decode_token(const k_attention *a, void *state, int64_t p, int capac
     for (int b = 0; b < t.B; b++) for (int h = 0; h < t.Hq; h++) {
         k_scope s = scope(&t, b, h);
         begin(&t, b, h);
-        for (int n = 0, passes = k_mask_passes(&t.mask, &s); n < passes; n++) {
+        for (int64_t n = 0, passes = k_mask_passes(&t.mask, &s); n < passes; n++) {
             k_pass pass = k_mask_pass(&t.mask, &s, n);
             if (pass.nq && pass.nk)
                 decode_pass(&t, b, h, k, v, capacity, pass);

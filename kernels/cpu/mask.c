@@ -58,7 +58,7 @@ static int has_second(const k_mask *m, int head)
 }
 
 /* Column n of the second pattern; both: without what the first pattern has, before it or (side 1) after it. */
-static k_pass column(const k_mask *m, const k_scope *s, int n, int both, int side)
+static k_pass column(const k_mask *m, const k_scope *s, int64_t n, int both, int side)
 {
     int64_t l = m->length, own = m->kind == K_MASK_FIXED ? l : 1;      /* what the first pattern has of a column */
     k_edge before = { own, 0 }, after = { own, own };
@@ -78,19 +78,19 @@ static k_pass column(const k_mask *m, const k_scope *s, int n, int both, int sid
 }
 
 /* Columns of the second pattern. */
-static int columns(const k_mask *m, const k_scope *s)
+static int64_t columns(const k_mask *m, const k_scope *s)
 {
-    return m->kind == K_MASK_FIXED ? m->summary_len : (int)least(m->length, s->Tq);
+    return m->kind == K_MASK_FIXED ? m->summary_len : least(m->length, s->Tq);
 }
 
 /* Pass n of a set of two patterns: the first, then the columns, each in one or two parts. */
-static k_pass patterns(const k_mask *m, const k_scope *s, int n)
+static k_pass patterns(const k_mask *m, const k_scope *s, int64_t n)
 {
     int first = has_first(m, s->head), both = first && has_second(m, s->head), sides = both && !m->causal ? 2 : 1;
     if (first && n == 0)
         return m->kind == K_MASK_FIXED ? around(m, s, m->length, 0, m->length) : around(m, s, 1, m->length - 1, m->length);
     n -= first;
-    return column(m, s, n / sides, both, n % sides);
+    return column(m, s, n / sides, both, (int)(n % sides));
 }
 
 /* ---- two dimensions --------------------------------------------------------------------------------------- */
@@ -124,7 +124,7 @@ static void keys_of_row(const k_mask *m, const k_scope *s, int64_t kr, int64_t l
 }
 
 /* Pass n: one run of queries over one row of keys. */
-static k_pass rectangle(const k_mask *m, const k_scope *s, int n)
+static k_pass rectangle(const k_mask *m, const k_scope *s, int64_t n)
 {
     picture at = picture_of(m, s);
     int64_t r = at.row + n / at.reach / at.blocks, c0 = (at.block + n / at.reach % at.blocks) * m->query_w;
@@ -145,11 +145,11 @@ static k_pass rectangle(const k_mask *m, const k_scope *s, int n)
 
 /* ---- all of them ------------------------------------------------------------------------------------------ */
 
-int k_mask_passes(const k_mask *m, const k_scope *s)
+int64_t k_mask_passes(const k_mask *m, const k_scope *s)
 {
     if (m->kind == K_MASK_IMAGE) {
         picture p = picture_of(m, s);
-        return (int)(p.rows * p.blocks * p.reach);
+        return p.rows * p.blocks * p.reach;
     }
     if (m->kind != K_MASK_STRIDED && m->kind != K_MASK_FIXED)
         return 1;
@@ -157,7 +157,7 @@ int k_mask_passes(const k_mask *m, const k_scope *s)
     return first + second * columns(m, s) * (first && !m->causal ? 2 : 1);
 }
 
-k_pass k_mask_pass(const k_mask *m, const k_scope *s, int n)
+k_pass k_mask_pass(const k_mask *m, const k_scope *s, int64_t n)
 {
     switch (m->kind) {
     case K_MASK_WINDOW: return around(m, s, 1, m->length - 1, m->length);
@@ -171,11 +171,12 @@ k_pass k_mask_pass(const k_mask *m, const k_scope *s, int n)
 double k_mask_pairs(const k_mask *m, const k_scope *s)
 {
     double pairs = 0;
-    for (int n = 0, passes = k_mask_passes(m, s); n < passes; n++) {
+    for (int64_t n = 0, passes = k_mask_passes(m, s); n < passes; n++) {
         k_pass p = k_mask_pass(m, s, n);
-        for (int i = 0; i < p.nq; i++) {
+        int alike = p.from.block == 0 && p.to.block == 0 && p.nq ? p.nq : 1;       /* queries that see the same keys */
+        for (int i = 0; i < p.nq; i += alike) {
             k_span seen = k_pass_span(&p, i);
-            pairs += seen.to - seen.from;
+            pairs += (double)alike * (seen.to - seen.from);
         }
     }
     return pairs;

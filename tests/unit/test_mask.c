@@ -79,7 +79,7 @@ static void covers(const k_mask *m, const k_scope *s)
     static int count[MAX_T][MAX_T];
     double pairs = 0;
     memset(count, 0, sizeof count);
-    for (int n = 0; n < k_mask_passes(m, s); n++) {
+    for (int64_t n = 0; n < k_mask_passes(m, s); n++) {
         k_pass a = k_mask_pass(m, s, n);
         for (int i = 0; i < a.nq; i++) {
             int64_t row = a.q0 + i * a.qstep - s->first;
