@@ -1,7 +1,8 @@
 #!/bin/bash
-# harness apply against NumPy: forward and gradients by definition, to 1e-10 in float64.
+# harness apply against NumPy: forward and gradients by definition, to 1e-10 in float64.  usage: apply_numpy.sh [VARIANT...]
 # NumPy is taken from $PYTHON, .venv or python3; without one the suite is skipped, and in CI it fails.
 set -u
+[ $# -gt 0 ] || set -- softmax linear performer performer_generalized identity
 cd "$(dirname "$0")/../.." || exit 1
 B=${B:-build} HARNESS=${HARNESS:-$PWD/${B:-build}/harness}
 python=
@@ -14,4 +15,4 @@ if [ -z "$python" ]; then
   exit 0
 fi
 scratch=$(mktemp -d) && trap 'rm -rf "$scratch"' EXIT
-OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1 "$python" tests/golden/apply_numpy.py "$HARNESS" "$B/variants" "$scratch"
+OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1 "$python" tests/golden/apply_numpy.py "$HARNESS" "$B/variants" "$scratch" "$@"

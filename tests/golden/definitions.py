@@ -3,7 +3,7 @@
 Every function takes a dict of Vars (q, k, v [B,H,T,D], gates, params, states by name), the options and the
 mode, and returns (o, {state name: final state}).  Nothing here was taken from the code under test."""
 import numpy as np
-from tape import Var, cat, cos, einsum, elementwise, exp, gradients, relu, sigmoid, sin, sqrt, tanh, total
+from tape import (Var, absolute, cat, cos, einsum, elementwise, exp, relu, reshape, sigmoid, sin, softplus, sqrt, tanh, total)
 
 
 def heads(x, n):
@@ -53,7 +53,18 @@ def alibi_slopes(H):
     return np.array(power(P) if P == H else power(P) + power(2 * P)[0::2][:H - P])
 
 
-def softmax(x, opt, mode, klen):
+def masked_softmax(s, mask):
+    """exp(s) / sum of exp(s) over the keys of mask [B,H,Tq,Tk]; 0 outside it and in rows without a key."""
+    mask = np.broadcast_to(mask, s.shape)
+    top = np.where(mask, s.v, -np.inf).max(axis=3, keepdims=True)
+    e = where(mask, exp(where(mask, s - np.where(np.isfinite(top), top, 0.0))))
+    den = total(e, 3)
+    return e / (den + (den.v == 0))
+
+
+def softmax(x, opt, mode, klen, pattern=None):
+    """pattern(p, j, h, opt, causal): which of the keys j [1,Tk] the queries at positions p [Tq,1] of head h see, besides
+    what mode and klen take away."""
     q, k, v = x["q"], x["k"], x["v"]
     B, H, Tq, D = q.shape
     Tk = k.shape[2]
@@ -64,11 +75,10 @@ def softmax(x, opt, mode, klen):
     s = einsum("bhid,bhjd->bhij", q, k) * (opt.get("scale", 0) or D ** -0.5)
     if opt.get("position") == "alibi":
         s = s - alibi_slopes(H)[None, :, None, None] * np.abs(pq[:, None] - pk[None, :])
-    mask = np.broadcast_to(allowed(B, Tq, Tk, mode, klen), s.shape)
-    top = np.where(mask, s.v, -np.inf).max(axis=3, keepdims=True)
-    e = where(mask, exp(where(mask, s - np.where(np.isfinite(top), top, 0.0))))
-    den = total(e, 3)
-    return einsum("bhij,bhje->bhie", e / (den + (den.v == 0)), v), {}
+    mask = allowed(B, Tq, Tk, mode, klen)
+    if pattern:
+        mask = mask & np.stack([pattern(pq[:, None], pk[None, :], h, opt, mode == "causal") for h in range(H)])
+    return einsum("bhij,bhje->bhie", masked_softmax(s, mask), v), {}
 
 
 # ---- kernel attention ------------------------------------------------------------------------------------------
@@ -149,6 +159,17 @@ def performer(x, opt, mode, klen):
     return kernel_attention(a, b, x["v"], {"denom_eps": 0.0, **opt}, mode, klen, guard), {}
 
 
+def performer_generalized(x, opt, mode, klen):
+    f = {"relu": relu, "abs": absolute, "exp": exp, "sigmoid": sigmoid, "softplus": softplus}[opt.get("kernel_fn", "relu")]
+    H, Hk = x["q"].shape[1], x["k"].shape[1]
+    def phi(y, shared):
+        if opt.get("projection", "orthogonal") != "none":
+            y = einsum("bhtd,hmd->bhtm", y, (x["proj"].v * np.ones((Hk, 1, 1)))[shared])
+        return f(y) + opt.get("kernel_eps", 1e-3)
+    a, b = phi(x["q"], np.arange(H) * Hk // H), phi(x["k"], np.arange(Hk))
+    return kernel_attention(a, b, x["v"], {"denom_eps": 0.0, **opt}, mode, klen), {}
+
+
 # ---- fast weights -------------------------------------------------------------------------------------------------
 
 def fast_features(x, proj, opt):
@@ -207,47 +228,22 @@ def fwp(x, opt, mode, klen):
     proj = x["proj"].v * np.ones((K, 1, 1)) if "proj" in x else None
     a, b = unit(fast_features(q, proj, opt), opt), unit(fast_features(k, proj, opt), opt)
     m = b.shape[3]
-    a = Var(a.v.reshape(B, K, H // K, Tq, m), ((a, lambda g: g.reshape(B, H, Tq, m)),))
+    a = reshape(a, (B, K, H // K, Tq, m))
     beta = None
     if "beta" in x:
         beta = sigmoid(x["beta"]) * (2.0 if opt.get("allow_neg_eigval") else 1.0)
-    W = x.get("state", Var(np.zeros((B, K, m, e))))
-    z = x.get("z", Var(np.zeros((B, K, m))))
+    W = x.setdefault("state", Var(np.zeros((B, K, m, e)))) if opt.get("update_rule") != "fwm" else Var(np.zeros((B, K, m, e)))
+    z = x.setdefault("z", Var(np.zeros((B, K, m))))
     rows = []
     for t in range(Tk):
         W, z = write(W, z, b[:, :, t], v[:, :, t], beta[:, :, t, None] if beta is not None else None, opt, t == 0)
         if mode == "causal":
             rows.append(read(W, z, a[:, :, :, t:t + 1], opt, D))
     y = cat(rows, 3) if mode == "causal" else read(W, z, a, opt, D)
-    return Var(y.v.reshape(B, H, Tq, e), ((y, lambda g: g.reshape(y.shape)),)), {"state": W, "z": z}
+    return reshape(y, (B, H, Tq, e)), {"state": W, "z": z}
 
 
 # ---- the rest ----------------------------------------------------------------------------------------------------------
 
 def identity(x, opt, mode, klen):
     return heads(x["v"], x["q"].shape[1]) * 1.0, {}
-
-
-def output_norm(o, opt):
-    if opt.get("output_norm", "none") == "none":
-        return o
-    return o / sqrt(total(o * o, 3) / o.shape[3] + opt.get("output_norm_eps", 1e-5))
-
-
-GATES, STATES = ("beta",), ("state", "z")
-VARIANTS = {"softmax": softmax, "linear": linear, "performer": performer, "fwp": fwp, "identity": identity}
-
-
-def compute(variant, arrays, opt, mode, klen, d_o):
-    """Outputs and gradients as the names of the files that harness apply writes."""
-    x = {name: Var(a) for name, a in arrays.items()}
-    o, final = VARIANTS[variant](x, opt, mode, klen)
-    o = output_norm(o, opt)
-    out = {"o": o.v}
-    for name, g in zip(x, gradients(o, d_o, list(x.values()))):
-        kind = "d" if name in ("q", "k", "v") else "dgate_" if name in GATES else "dinitial_" if name in STATES else None
-        if kind:                        # proj is drawn, not learned: no gradient
-            out[kind + name] = g
-    out.update({"final_" + name: s.v for name, s in final.items()})
-    return out
-

@@ -24,7 +24,10 @@ class Var:
     def __getitem__(self, i):
         def back(g):
             out = np.zeros_like(self.v)
-            np.add.at(out, i, g)
+            if all(isinstance(n, (int, slice, type(None), type(Ellipsis))) for n in (i if isinstance(i, tuple) else (i,))):
+                out[i] = g              # without arrays no element is taken twice
+            else:
+                np.add.at(out, i, g)
             return out
         return Var(self.v[i], ((self, back),))
 
@@ -53,6 +56,10 @@ def sqrt(x): r = np.sqrt(x.v); return elementwise(x, r, 0.5 / r)
 def tanh(x): t = np.tanh(x.v); return elementwise(x, t, 1 - t * t)
 def sin(x): return elementwise(x, np.sin(x.v), np.cos(x.v))
 def cos(x): return elementwise(x, np.cos(x.v), -np.sin(x.v))
+def absolute(x): return elementwise(x, np.abs(x.v), np.sign(x.v))
+def softplus(x): return elementwise(x, np.maximum(x.v, 0) + np.log1p(np.exp(-np.abs(x.v))), sigmoid(x).v)
+def clamp(x, low, high): return elementwise(x, np.clip(x.v, low, high), ((x.v >= low) & (x.v <= high)) * 1.0)
+def reshape(x, shape): return Var(x.v.reshape(shape), ((x, lambda g: g.reshape(x.shape)),))
 def relu(x): return elementwise(x, np.maximum(x.v, 0), (x.v > 0) * 1.0)
 
 
