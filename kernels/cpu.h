@@ -15,6 +15,8 @@ void k_dgemm(int ta, int tb, int m, int n, int k, double alpha, const double *A,
              const double *B, int ldb, double beta, double *C, int ldc);
 float k_sdot(int n, const float *x, const float *y);
 void  k_saxpy(int n, float a, const float *x, float *y);                /* y += a x */
+/* x [n,width] = (I + T)^-1 x by substitution, or (I + T')^-1 x; T [n,ldt] is strictly lower, the rest of it is not read. */
+void  k_ssolve_unit(int transposed, int n, int width, const float *T, int ldt, float *x);
 /* y = exp(x), at most 2 ulp over the whole range; underflow to 0 (denormals flushed), overflow to inf, NaN kept. */
 void  k_sexp(int n, float *y, const float *x);
 /* y = exp(x - shift), returns the sum of y (fixed order of summation). */

@@ -96,11 +96,10 @@ static void make_values(const fw_head *a, chunk w, const float *S, int t0, int n
     for (int i = 0; i < n; i++) {
         for (int e = 0; e < E; e++)
             w.x[i * E + e] *= w.beta[i];
-        for (int j = 0; j < i; j++) {
+        for (int j = 0; j < i; j++)
             w.T[i * C + j] *= w.beta[i];
-            k_saxpy(E, -w.T[i * C + j], w.x + j * E, w.x + i * E);
-        }
     }
+    k_ssolve_unit(0, n, E, w.T, C, w.x);
 }
 
 /* S and z past the chunk. */
@@ -259,9 +258,7 @@ static float write_back(const fw_head *a, chunk w, const float *S, const float *
 static void values_back(const fw_head *a, chunk w, const float *S, int n)
 {
     int m = a->f->m, E = a->f->Dv;
-    for (int i = n - 1; i >= 0; i--)
-        for (int j = 0; j < i; j++)
-            k_saxpy(E, -w.T[i * C + j], w.dx + i * E, w.dx + j * E);
+    k_ssolve_unit(1, n, E, w.T, C, w.dx);
     k_sgemm(0, 1, n, n, E, -1, w.dx, E, w.x, E, 0, w.dP, C);            /* dT */
     k_sgemm(0, 1, n, n, m, 1, w.b, m, w.b, m, 0, w.P, C);
     for (int i = 0; i < n; i++) {

@@ -39,10 +39,10 @@ static rc_chunk layout(const k_recurrence *r, float *at)
     size_t D = C * (size_t)r->D, E = C * (size_t)r->E, n = memory_size(r), W = (size_t)rc_width(r);
     rc_chunk w = { .size = 0 };
     float **array[] = { &w.k, &w.dk, &w.rk, &w.q, &w.dq, &w.rq, &w.v, &w.x, &w.u, &w.dx, &w.y, &w.l, &w.in, &w.out, &w.left, &w.weight,
-                        &w.k_in, &w.k_out, &w.q_in, &w.P, &w.dP, &w.A, &w.dl, &w.sum, &w.step, &w.slope, &w.beta, &w.dfactor,
+                        &w.k_in, &w.k_out, &w.q_in, &w.P, &w.dP, &w.A, &w.T, &w.dl, &w.sum, &w.step, &w.slope, &w.beta, &w.dfactor,
                         &w.S, &w.R, &w.fade, &w.q_half, &w.k_half, &w.d_half };
     size_t count[] = { D, D, C, D, D, C, E, E, E, E, E, C * W, C * W, C * W, W, C * C,
-                       D, D, D, C * C, C * C, C * C, C * W, W, C, C, C, C, n, n, D, D, D, D };
+                       D, D, D, C * C, C * C, C * C, C * C, C * W, W, C, C, C, C, n, n, D, D, D, D };
     for (size_t i = 0; i < sizeof count / sizeof *count; i++) {
         *array[i] = at ? at + w.size : NULL;
         w.size += (count[i] + 15) / 16 * 16;
@@ -136,11 +136,12 @@ static void delta_values(const job *a, const float *S, int n)
     for (int i = 0; i < n; i++) {
         for (int e = 0; e < E; e++)
             w.x[i * E + e] = w.beta[i] * w.u[i * E + e];
-        for (int j = 0; j < n; j++)
+        for (int j = 0; j < n; j++) {
             w.A[i * C + j] *= w.weight[i * C + j];
-        for (int j = 0; j < i; j++)
-            k_saxpy(E, -w.beta[i] * w.A[i * C + j], w.x + j * E, w.x + i * E);
+            w.T[i * C + j] = w.beta[i] * w.A[i * C + j];
+        }
     }
+    k_ssolve_unit(0, n, E, w.T, C, w.x);
 }
 
 /* Keys, gates, fades and what is written, from the memory S at the chunk's start. */
@@ -272,9 +273,7 @@ static void delta_back(const job *a, const float *S, int n)
     const k_recurrence *r = a->m.r;
     rc_chunk w = a->w;
     int D = r->D, E = r->E;
-    for (int i = n - 1; i >= 0; i--)
-        for (int j = 0; j < i; j++)
-            k_saxpy(E, -w.beta[i] * w.A[i * C + j], w.dx + i * E, w.dx + j * E);
+    k_ssolve_unit(1, n, E, w.T, C, w.dx);
     k_sgemm(0, 1, n, n, E, -1, w.dx, E, w.x, E, 0, w.dP, C);
     for (int i = 0; i < n; i++) {
         w.dfactor[i] = k_sdot(E, w.dx + i * E, w.u + i * E) + k_sdot(i, w.dP + i * C, w.A + i * C);

@@ -12,7 +12,7 @@ typedef struct rc_chunk {
     float *l, *in, *out, *left;         /* [C,W] decays; [C,W] fade from the start to i, from j to the end; [W] of the whole chunk */
     float *weight;                      /* [C,C]: W = 1: fade from j to i, 0 for j > i */
     float *k_in, *k_out, *q_in;         /* [C,D]: rows times in and out */
-    float *P, *dP, *A;                  /* [C,C]: scores, their gradient, delta: (k_i.k_j) weight */
+    float *P, *dP, *A, *T;              /* [C,C]: scores, their gradient; delta: (k_i.k_j) weight, the same times beta_i */
     float *dl, *sum;                    /* [C,W] gradient of the decays; [W] work */
     float *step, *slope, *beta, *dfactor;               /* [C] */
     float *S, *R;                       /* [D,E]: memory, its gradient */

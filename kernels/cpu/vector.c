@@ -36,6 +36,16 @@ void k_saxpy(int n, float a, const float *x, float *y)
     SIMD for (int i = 0; i < n; i++) y[i] += a * x[i];
 }
 
+void k_ssolve_unit(int transposed, int n, int width, const float *T, int ldt, float *x)
+{
+    for (int i = 0; !transposed && i < n; i++)
+        for (int j = 0; j < i; j++)
+            k_saxpy(width, -T[i * ldt + j], x + j * width, x + i * width);
+    for (int i = n - 1; transposed && i >= 0; i--)
+        for (int j = 0; j < i; j++)
+            k_saxpy(width, -T[i * ldt + j], x + i * width, x + j * width);
+}
+
 void k_sexp(int n, float *y, const float *x)
 {
     SIMD for (int i = 0; i < n; i++) y[i] = exp_f32(x[i]);

@@ -134,6 +134,31 @@ static double convert_one(k_dev *dev, k_dtype through, double value)
     return back;
 }
 
+/* (I + T) x, or (I + T') x, is what was given. */
+static void substitution_solves_both_ways(void **state)
+{
+    (void)state;
+    enum { N = 19, WIDTH = 5, LD = 23 };
+    float T[N * LD], x[N * WIDTH], y[N * WIDTH];
+    for (int i = 0; i < N * LD; i++)
+        T[i] = i % LD < i / LD ? 0.1f * (float)(i * 7 % 11 - 5) : NAN;  /* only the strict lower triangle may be read */
+    for (int transposed = 0; transposed < 2; transposed++) {
+        for (int i = 0; i < N * WIDTH; i++)
+            x[i] = y[i] = (float)(i * 5 % 13 - 6);
+        k_ssolve_unit(transposed, N, WIDTH, T, LD, x);
+        for (int i = 0; i < N; i++)
+            for (int e = 0; e < WIDTH; e++) {
+                double sum = x[i * WIDTH + e], size = fabs(sum);
+                for (int j = 0; j < N; j++) {
+                    double t = j == i || (j < i) == transposed ? 0 : transposed ? T[j * LD + i] : T[i * LD + j];
+                    sum += t * x[j * WIDTH + e];
+                    size += fabs(t * x[j * WIDTH + e]);
+                }
+                assert_true(fabs(sum - y[i * WIDTH + e]) <= 1e-5 * (1 + size));
+            }
+    }
+}
+
 static void conversions_round_to_even(void **state)
 {
     (void)state;
@@ -167,7 +192,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exp_is_within_two_ulps_everywhere), cmocka_unit_test(exp_of_special_values),
         cmocka_unit_test(sigmoid_and_tanh_are_within_four_ulps), cmocka_unit_test(sums_and_maxima_at_odd_sizes),
-        cmocka_unit_test(conversions_round_to_even),
+        cmocka_unit_test(conversions_round_to_even), cmocka_unit_test(substitution_solves_both_ways),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
