@@ -29,13 +29,15 @@ typedef struct {
 static const attn_opt OPTS[] = {
     { "chunk_len", "tokens of a chunk", offsetof(options, chunk_len), ATTN_INT, 64, 1, 1 << 30, NULL, 0 },
     { "n_rounds", "rounds of hashing; 0: every token meets every other", offsetof(options, n_rounds), ATTN_INT, 4, 0, 1024, NULL, 0 },
-    { "n_buckets", "buckets as one or two even factors; 0: 2 max(1, T / chunk_len)", offsetof(options, n_buckets), ATTN_INTS, 0, 0, 1 << 15, NULL, 0 },
+    { "n_buckets", "buckets as one or two even factors; 0: 2 max(1, T / chunk_len)", offsetof(options, n_buckets), ATTN_INTS, 0, 0, 1 << 15,
+      NULL, 0 },
     { "lookback_wrap", "the first chunk looks back, too", offsetof(options, lookback_wrap), ATTN_BOOL, 0, 0, 0, NULL, 0 },
     { "attend_across_buckets", "chunks mix buckets", offsetof(options, attend_across_buckets), ATTN_BOOL, 1, 0, 0, NULL, 0 },
     { "dedup", "a pair that meets in several rounds counts once", offsetof(options, dedup), ATTN_BOOL, 0, 0, 0, NULL, 0 },
     { "scale", "multiplier of the scores; 0: 1/sqrt(Dk)", offsetof(options, scale), ATTN_FLOAT, 1, 0, 100, NULL, 0 },
     { "key_eps", "added to the mean square of a key", offsetof(options, key_eps), ATTN_FLOAT, 1e-6, 0, 1e30, NULL, 0 },
-    { "redraw_interval", "training steps between two drawings of rotations; 0: never", offsetof(options, redraw_interval), ATTN_INT, 0, 0, 1 << 30, NULL, 0 },
+    { "redraw_interval", "training steps between two drawings of rotations; 0: never", offsetof(options, redraw_interval), ATTN_INT, 0, 0,
+      1 << 30, NULL, 0 },
     { .name = NULL }
 };
 enum { ROTATIONS, BUCKETS };
@@ -143,12 +145,12 @@ static k_lsh problem_from(const attn_call *c, const engine *e)
 {
     const options *o = c->opts;
     k_lsh p = problem_of(c->s, o, c->s->Tk);
-    char *buckets = c->saved ? c->saved : (char *)c->scratch + e->scratch(&p, 0);
+    int32_t *buckets = c->saved ? c->saved : (void *)((char *)c->scratch + e->scratch(&p, 0));
     p.threads = c->nthreads;
     p.q = p.k = heads(c->q), p.v = heads(c->v), p.o = heads(c->o);
     p.d_o = heads(c->d_o), p.dq = heads(c->dq), p.dv = heads(c->dv);
-    p.bucket = o->n_rounds ? (int32_t *)buckets : NULL;
-    p.lse = c->saved ? (float *)buckets + (size_t)p.B * (size_t)p.H * (size_t)o->n_rounds * (size_t)p.T : NULL;
+    p.bucket = o->n_rounds ? buckets : NULL;
+    p.lse = c->saved ? (void *)(buckets + (size_t)p.B * (size_t)p.H * (size_t)o->n_rounds * (size_t)p.T) : NULL;
     p.scratch = c->scratch;
     return p;
 }

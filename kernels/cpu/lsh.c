@@ -137,10 +137,10 @@ void k_slsh_hash(const k_lsh *p, const void *rotations, int from)
 /* order [T] = 0 .. T - 1 by bucket [T], none of them negative; equal ones stay in order. */
 static void sort_tokens(int T, const int32_t *bucket, int32_t *order, int32_t *spare)
 {
-    int32_t most = 0;
+    uint32_t most = 0;
     for (int t = 0; t < T; t++) {
         order[t] = t;
-        most = bucket[t] > most ? bucket[t] : most;
+        most |= (uint32_t)bucket[t];
     }
     for (int shift = 0; shift < 32 && most >> shift; shift += 8) {
         int32_t start[257] = { 0 };
@@ -160,7 +160,7 @@ static void unit_init(unit *u, const k_lsh *p, int b, int h, int backward)
     size_t T = (size_t)p->T, D = (size_t)p->Dk, V = (size_t)p->Dv, R = (size_t)p->rounds, bh = (size_t)b * (size_t)p->H + (size_t)h;
     float *at = (float *)p->scratch + bh * unit_size(p, backward);
     *u = (unit){ .p = p, .b = b, .h = h, .bucket = p->bucket ? p->bucket + bh * R * (size_t)p->capacity : NULL };
-    u->order = (int32_t *)at, u->chunk_of = u->order + R * T, u->spare = u->chunk_of + R * T;
+    u->order = (void *)at, u->chunk_of = u->order + R * T, u->spare = u->chunk_of + R * T;
     u->top = at + 2 * R * T + T, u->sum = u->top + T;
     u->q = u->sum + T, u->k = u->q + TILE * D, u->dk = u->k + TILE * D;
     u->v = u->dk + TILE * D, u->o = u->v + TILE * V, u->dv = u->o + TILE * V;

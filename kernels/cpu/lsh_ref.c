@@ -79,8 +79,8 @@ static void load(const k_lsh *p, int b, int h, work w)
         double *place = w.place + (size_t)r * T;
         for (int t = 0; t < T; t++) {
             place[t] = bucket ? 0 : t;
-            for (int u = 0; bucket && u < T; u++)
-                place[t] += bucket[u] < bucket[t] || (bucket[u] == bucket[t] && u < t);
+            for (int other = 0; bucket && other < T; other++)
+                place[t] += bucket[other] < bucket[t] || (other < t && bucket[other] == bucket[t]);
         }
     }
 }

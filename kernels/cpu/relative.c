@@ -274,20 +274,27 @@ static void add_products(const unit *u, int j0, int nk, const float *P, const fl
         k_sgemm(1, 0, nk, a->Dv, u->nq, 1, P, TILE, row(u, a->d_o, u->i0), (int)a->d_o.st, 1, k_row(a->dv, u->b, u->hk, j0), (int)a->dv.st);
 }
 
-/* What the finished block of dS adds to dq and dE, at row r. */
-static void finish_scores(const unit *u, const float *block, int64_t r)
+/* What the finished blocks of dS and, with F, of P add: the one to dq and dE, the other to dF, at row r. */
+static void finish(const unit *u, const float *dS, const float *P, int64_t r)
 {
     const k_relative *a = u->a;
     if (a->dq.p)
-        block_combine(u, block, u->E, a->Dk, r, k_row(a->dq, u->b, u->h, u->i0), a->dq.st);
-    block_scatter(u, block, row(u, a->q, u->i0), a->q.st, a->dE ? u->dE : NULL, a->Dk, r);
+        block_combine(u, dS, u->E, a->Dk, r, k_row(a->dq, u->b, u->h, u->i0), a->dq.st);
+    block_scatter(u, dS, row(u, a->q, u->i0), a->q.st, a->dE ? u->dE : NULL, a->Dk, r);
+    if (u->F)
+        block_scatter(u, P, row(u, a->d_o, u->i0), a->d_o.st, a->dF ? u->dF : NULL, a->Dv, r);
 }
 
-/* What the finished block of P adds to dF, at row r. */
-static void finish_values(const unit *u, const float *block, int64_t r)
+/* dS [nq,nk] = g.(v + F) of the keys from j0 on, given the block before in lo; hi becomes the block behind. */
+static void value_products(const unit *u, int j0, int nk, const float *lo, float *hi, float *dS)
 {
     const k_relative *a = u->a;
-    block_scatter(u, block, row(u, a->d_o, u->i0), a->d_o.st, a->dF ? u->dF : NULL, a->Dv, r);
+    const float *g = row(u, a->d_o, u->i0);
+    k_sgemm(0, 1, u->nq, nk, a->Dv, 1, g, (int)a->d_o.st, k_row(a->v, u->b, u->hk, j0), (int)a->v.st, 0, dS, TILE);
+    if (!u->F)
+        return;
+    block_products(u, 1, g, a->d_o.st, u->F, a->Dv, row_of(u, j0 + TILE), hi);
+    read_diagonals(u, nk, lo, hi, dS);
 }
 
 /* One tile of queries: blocks of products with E and F, and of dS and P, lo and hi in turn. */
@@ -295,7 +302,7 @@ static void backward_tile(unit *u)
 {
     const k_relative *a = u->a;
     float P[BLOCK], dS[BLOCK], qE[2][BLOCK], gF[2][BLOCK], sE[2][BLOCK], pF[2][BLOCK];
-    const float *q = row(u, a->q, u->i0), *g = row(u, a->d_o, u->i0);
+    const float *g = row(u, a->d_o, u->i0);
     int n = 0;                          /* which of two is lo */
     for (int i = 0; i < u->nq; i++) {
         u->top[i] = a->lse[((size_t)u->b * (size_t)a->Hq + (size_t)u->h) * (size_t)a->Tq + (size_t)(u->i0 + i)];
@@ -303,31 +310,22 @@ static void backward_tile(unit *u)
     }
     memset(sE[0], 0, sizeof sE[0]);
     memset(pF[0], 0, sizeof pF[0]);
-    block_products(u, (float)a->scale, q, a->q.st, u->E, a->Dk, row_of(u, u->first), qE[0]);
+    block_products(u, (float)a->scale, row(u, a->q, u->i0), a->q.st, u->E, a->Dk, row_of(u, u->first), qE[0]);
     if (u->F)
         block_products(u, 1, g, a->d_o.st, u->F, a->Dv, row_of(u, u->first), gF[0]);
-    for (int j0 = u->first; j0 < u->end; j0 += TILE, n = !n) {
+    int j0 = u->first;
+    for (; j0 < u->end; j0 += TILE, n = !n) {
         int nk = least(u->end - j0, TILE);
         scores(u, j0, nk, qE[n], qE[!n], P);
-        k_sgemm(0, 1, u->nq, nk, a->Dv, 1, g, (int)a->d_o.st, k_row(a->v, u->b, u->hk, j0), (int)a->v.st, 0, dS, TILE);
-        if (u->F) {
-            block_products(u, 1, g, a->d_o.st, u->F, a->Dv, row_of(u, j0 + TILE), gF[!n]);
-            read_diagonals(u, nk, gF[n], gF[!n], dS);
-        }
+        value_products(u, j0, nk, gF[n], gF[!n], dS);
         gradients(u, j0, nk, P, dS);
         add_products(u, j0, nk, P, dS);
         write_diagonals(u, nk, dS, 1, sE[n], sE[!n]);
-        finish_scores(u, sE[n], row_of(u, j0));
-        if (u->F) {
+        if (u->F)
             write_diagonals(u, nk, P, 1, pF[n], pF[!n]);
-            finish_values(u, pF[n], row_of(u, j0));
-        }
-        if (j0 + TILE >= u->end) {
-            finish_scores(u, sE[!n], row_of(u, j0 + TILE));
-            if (u->F)
-                finish_values(u, pF[!n], row_of(u, j0 + TILE));
-        }
+        finish(u, sE[n], pF[n], row_of(u, j0));
     }
+    finish(u, sE[n], pF[n], row_of(u, j0));
 }
 
 /* The units' gradients of the tables, added up in one order. */
