@@ -30,6 +30,7 @@ typedef struct {
     size_t index;
 } job;
 
+/* Chunks of T tokens, the last may be short; elements of S. */
 static size_t chunks_of(const k_recurrence *r) { return ((size_t)r->T + C - 1) / C; }
 static size_t memory_size(const k_recurrence *r) { return (size_t)r->D * (size_t)r->E; }
 
@@ -113,7 +114,7 @@ static void load_gates(const job *a, int t0, int n)
         if (r->decay == K_DECAY_FIXED)
             w.l[i] = (float)rc_fixed(&a->m);
         else if (r->decay == K_DECAY_STEP)
-            w.l[i] = (float)(-a->m.A * step);
+            w.l[i] = (float)fmax(-a->m.A * step, -1e30);                /* within float: differences are taken */
         else {
             float *l = w.l + i * r->D, least = (float)r->gate_min;
             channel_decays(r, gate, l);
@@ -381,6 +382,7 @@ static size_t params_size(const k_recurrence *r) { return ((size_t)r->B * (size_
 static size_t turns_size(const k_recurrence *r) { return ((size_t)r->T * (size_t)turn_width(r) + 15) / 16 * 16; }
 static int slots_of(const k_recurrence *r) { return (int64_t)r->B * r->Hk < SLOTS ? r->B * r->Hk : SLOTS; }
 
+/* Enough for either pass. */
 size_t k_srecurrence_scratch(const k_recurrence *r)
 {
     return params_size(r) + turns_size(r) + (size_t)slots_of(r) * layout(r, NULL).size;
@@ -406,6 +408,7 @@ static void each_memory(const k_recurrence *r, void (*work)(const job *))
         }
 }
 
+/* Memory by memory. */
 void k_srecurrence_forward(const k_recurrence *r) { each_memory(r, forward); }
 
 /* Gradients of params are added up by batch row, whatever thread made them. */

@@ -30,7 +30,7 @@ static void scalar_fades(rc_chunk w, int n)
     *w.left = w.in[n - 1];
 }
 
-/* fade [hi-lo,D]: row i = exp of the decays from row `from` to i, all in [lo,hi) and upwards. */
+/* Row i of fade [.,D], i in [lo,hi) = exp of the decays from lo to i. */
 static void fade_from(int D, const float *l, int lo, int hi, float *fade)
 {
     for (int i = lo; i < hi; i++)
@@ -39,7 +39,7 @@ static void fade_from(int D, const float *l, int lo, int hi, float *fade)
     k_sexp((hi - lo) * D, fade + lo * D, fade + lo * D);
 }
 
-/* Row j = exp of the decays after j within [lo,hi). */
+/* Row j of fade [.,D], j in [lo,hi) = exp of the decays after j up to hi - 1. */
 static void fade_to(int D, const float *l, int lo, int hi, float *fade)
 {
     for (int j = hi - 1; j >= lo; j--)
@@ -48,6 +48,7 @@ static void fade_to(int D, const float *l, int lo, int hi, float *fade)
     k_sexp((hi - lo) * D, fade + lo * D, fade + lo * D);
 }
 
+/* The fades of either kind of decay. */
 void rc_fades(const k_recurrence *r, rc_chunk w, int n)
 {
     int D = r->D;
@@ -60,6 +61,7 @@ void rc_fades(const k_recurrence *r, rc_chunk w, int n)
     memcpy(w.left, w.in + (n - 1) * D, (size_t)D * sizeof *w.left);
 }
 
+/* Row by row, or element by element. */
 void rc_faded(const k_recurrence *r, int n, const float *x, const float *fade, float *y)
 {
     int D = r->D, width = rc_width(r);
@@ -93,6 +95,7 @@ static void scores_of(int D, rc_chunk w, int lo, int hi)
     scores_of(D, w, mid, hi);
 }
 
+/* All products at once, or half by half. */
 void rc_scores(const k_recurrence *r, rc_chunk w, int n)
 {
     int D = r->D;
@@ -117,6 +120,7 @@ static inline void add_product(const k_recurrence *r, const float *x, const floa
         *sum += k_sdot(r->D, x, dx);
 }
 
+/* A running sum from the last token on. */
 void rc_decays_from(const k_recurrence *r, rc_chunk w, int lo, int hi, const float *x, const float *dx)
 {
     int D = r->D, width = rc_width(r);
@@ -128,6 +132,7 @@ void rc_decays_from(const k_recurrence *r, rc_chunk w, int lo, int hi, const flo
     }
 }
 
+/* A running sum from the first token on. */
 void rc_decays_to(const k_recurrence *r, rc_chunk w, int lo, int hi, const float *x, const float *dx)
 {
     int D = r->D, width = rc_width(r);
@@ -139,6 +144,7 @@ void rc_decays_to(const k_recurrence *r, rc_chunk w, int lo, int hi, const float
     }
 }
 
+/* Sums of columns grow from the last row up. */
 void rc_decays_between(rc_chunk w, int n, const float *shares)
 {
     float below[C] = { 0 };             /* of column j, the rows from t on */
@@ -172,6 +178,7 @@ static void scores_of_back(const k_recurrence *r, rc_chunk w, int lo, int hi)
     scores_of_back(r, w, mid, hi);
 }
 
+/* The gradient of rc_scores. */
 void rc_scores_back(const k_recurrence *r, rc_chunk w, int n)
 {
     int D = r->D;

@@ -36,6 +36,7 @@ void k_saxpy(int n, float a, const float *x, float *y)
     SIMD for (int i = 0; i < n; i++) y[i] += a * x[i];
 }
 
+/* From the first row down, transposed from the last row up: a row that is done is taken off the others. */
 void k_ssolve_unit(int transposed, int n, int width, const float *T, int ldt, float *x)
 {
     for (int i = 0; !transposed && i < n; i++)
