@@ -27,6 +27,9 @@ qkv=(--q "$q" --k "$k" --v "$k")
 
 refuses 'no variant'                2 'which variant'
 refuses 'no mode'                   2 '--mode'                              "$S" "${qkv[@]}"
+refuses 'no queries'                2 'softmax needs --q'                   "$S" --k "$k" --v "$k" --mode causal
+refuses 'no keys'                   2 'softmax needs --k'                   "$S" --q "$q" --v "$k" --mode causal
+refuses 'keys for shared queries'   2 'lsh takes no --k'                    "$B/variants/lsh.so" "${qkv[@]}" --mode causal
 refuses 'an unknown mode'           2 'causal, bidirectional or cross'      "$S" "${qkv[@]}" --mode sideways
 refuses 'an unknown variant'        5 "did you mean 'softmax'"              softmx "${qkv[@]}" --mode causal
 refuses 'a file that is no plug-in' 5 'q.npy'                               "$q.so" "${qkv[@]}" --mode causal
@@ -73,3 +76,6 @@ refuses 'proj against nb_features'  3 'proj.npy: is \[1, 8, 4\]; .* by nb_featur
 : >"$tmp/file"
 "$HARNESS" apply "$S" "${qkv[@]}" --mode causal --out "$tmp/file/below" 2>&1 >/dev/null | grep -q 'file/below: cannot be made' &&
   echo "ok - a folder that cannot be made is named" || echo "not ok - a folder that cannot be made is named"
+"$HARNESS" apply "$B/variants/conv.so" --v "$k" --do "$k" --mode causal --out "$tmp/values" >/dev/null 2>"$tmp/log" &&
+  [ -e "$tmp/values/dv.npy" ] && [ ! -e "$tmp/values/dq.npy" ] && [ ! -e "$tmp/values/dk.npy" ] &&
+  echo "ok - a variant of v alone needs neither q nor k" || { cat "$tmp/log"; echo "not ok - a variant of v alone needs neither q nor k"; }

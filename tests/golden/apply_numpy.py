@@ -100,12 +100,10 @@ def jobs(cases):
 
 def main():
     make_cases()
+    cases = [c for c in CASES if c["variant"] in NAMES]
     for name in NAMES:
-        if not os.path.exists(os.path.join(PLUGINS, name + ".so")):
-            print(f"ok - {name} # SKIP it is not built")
-    cases = [c for c in CASES if c["variant"] in NAMES and os.path.exists(os.path.join(PLUGINS, c["variant"] + ".so"))]
-    for i, c in enumerate([c for c in cases if smooth(c)][::5]):
-        print(check_tape(c, i))
+        for i, c in enumerate([c for c in cases if c["variant"] == name and smooth(c)][::5]):
+            print(check_tape(c, i))
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         for line in pool.map(lambda job: check(*job), jobs(cases)):
             print(line)
