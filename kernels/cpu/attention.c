@@ -1,10 +1,12 @@
 /* attention.c - softmax attention over batch rows and heads: passes, rotation, sharing of key heads, threads,
  * decoding; see flash.h.
  *
- * Threads take whole heads, and the query heads that share a key head in backward stay with one thread, so that
- * no sum is split between threads. */
+ * Threads take shares of queries forward and whole key heads backward, with all query heads that share one, so that
+ * no sum is split between threads.  How the work is cut does not depend on how many threads there are. */
 #include "../flash.h"
 #include <math.h>
+
+enum { SHARE = 512 };
 
 /* Floats of the turned q [B,Hq,Tq,Dk], of the turned k [B,Hk,Tk,Dk] and of the angles [Tq or Tk,r]; 0 without rope. */
 typedef struct { size_t q, k, table; } turned;
@@ -88,31 +90,43 @@ static k_flash problem(const k_attention *a, int b, int h, const k_pass *pass)
     };
 }
 
-/* No key yet: outputs 0, weights 0. */
-static void begin(const k_attention *a, int b, int h)
+/* Queries that one thread takes at a time: whole tiles; all of a strided set, whose columns go through the sequence. */
+static int share(const k_attention *a) { return a->mask.kind == K_MASK_STRIDED ? a->Tq : SHARE; }
+
+/* No key yet: outputs 0, weights 0, for the n queries from i0 on. */
+static void begin(const k_attention *a, int b, int h, int i0, int n)
 {
     float *lse = lse_of(a, b, h);
-    k_rows_zero(a->o, b, h, a->Tq, a->Dv);
-    for (int i = 0; i < a->Tq; i++)
+    for (int i = i0; i < i0 + n; i++) {
         lse[i] = -INFINITY;
+        memset(k_row(a->o, b, h, i), 0, (size_t)a->Dv * sizeof(float));
+    }
 }
 
-/* Turns, then attends head by head, pass by pass. */
+/* The queries from i0 on of one head, pass by pass. */
+static void forward_share(const k_attention *t, int b, int h, int i0)
+{
+    k_scope s = scope(t, b, h);
+    s.first += i0;
+    s.Tq = s.Tq - i0 < share(t) ? s.Tq - i0 : share(t);
+    begin(t, b, h, i0, s.Tq);
+    for (int64_t n = 0, passes = k_mask_passes(&t->mask, &s); n < passes; n++) {
+        k_pass pass = k_mask_pass(&t->mask, &s, n);
+        if (pass.nq == 0 || pass.nk == 0)
+            continue;
+        k_flash f = problem(t, b, h, &pass);
+        k_flash_forward(&f);
+    }
+}
+
+/* Turns, then attends share by share: one long sequence has work for every thread. */
 void k_attention_forward(const k_attention *a)
 {
     k_attention t = turn_inputs(a);
-    #pragma omp parallel for collapse(2) num_threads(a->threads) if (a->threads > 1)
-    for (int b = 0; b < t.B; b++) for (int h = 0; h < t.Hq; h++) {
-        k_scope s = scope(&t, b, h);
-        begin(&t, b, h);
-        for (int64_t n = 0, passes = k_mask_passes(&t.mask, &s); n < passes; n++) {
-            k_pass pass = k_mask_pass(&t.mask, &s, n);
-            if (pass.nq == 0 || pass.nk == 0)
-                continue;
-            k_flash f = problem(&t, b, h, &pass);
-            k_flash_forward(&f);
-        }
-    }
+    int step = share(&t);
+    #pragma omp parallel for collapse(3) schedule(dynamic) num_threads(a->threads) if (a->threads > 1)
+    for (int b = 0; b < t.B; b++) for (int h = 0; h < t.Hq; h++) for (int i0 = 0; i0 < t.Tq; i0 += step)
+        forward_share(&t, b, h, i0);
 }
 
 /* One query head, pass by pass; dk and dv are added to. */
@@ -216,7 +230,7 @@ static void decode_token(const k_attention *a, void *state, int64_t p, int capac
     #pragma omp parallel for collapse(2) num_threads(a->threads) if (a->threads > 1)
     for (int b = 0; b < t.B; b++) for (int h = 0; h < t.Hq; h++) {
         k_scope s = scope(&t, b, h);
-        begin(&t, b, h);
+        begin(&t, b, h, 0, 1);
         for (int64_t n = 0, passes = k_mask_passes(&t.mask, &s); n < passes; n++) {
             k_pass pass = k_mask_pass(&t.mask, &s, n);
             if (pass.nq && pass.nk)

@@ -1,10 +1,14 @@
-/* test_mask.c - allowed sets: passes show every pair of the definition once, and the decode state holds what is seen. */
+/* test_mask.c - allowed sets: passes show every pair of the definition once, the decode state holds what is seen, and a
+ * long sequence, which several threads share, is what the definition says. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include "kernels/flash.h"
 #include "kernels/mask.h"
 
 enum { MAX_T = 48, HEADS = 4 };
@@ -156,10 +160,70 @@ static void test_state_sizes(void **state)
     assert_int_equal(k_mask_rows(&(k_mask){ .kind = K_MASK_WINDOW, .length = 256 }, 10), 10);
 }
 
+/* ---- a long sequence -------------------------------------------------------------------------------------------------- */
+
+enum { LONG = 1100, WIDTH = 4 };        /* more than two shares of queries, the last one short */
+
+/* The definition, as the reference asks for it. */
+static int predicate(const void *options, int causal, int head, int64_t p, int64_t j)
+{
+    const k_mask *m = options;
+    assert_int_equal(causal, m->causal);
+    return sees(m, head, (int)p, (int)j);
+}
+
+/* [1,1,LONG,WIDTH] */
+static k_heads tensor(void *p) { return (k_heads){ p, LONG * WIDTH, LONG * WIDTH, WIDTH }; }
+
+/* Float against double, and one thread against three, bit by bit. */
+static void long_sequence(const k_mask *m)
+{
+    static float in[3][LONG * WIDTH], o[2][LONG * WIDTH], lse[LONG];
+    static double din[3][LONG * WIDTH], exact[LONG * WIDTH], dlse[LONG];
+    const k_position none = { 0 };
+    for (int n = 0; n < 3; n++) for (int i = 0; i < LONG * WIDTH; i++)
+        din[n][i] = in[n][i] = (float)((i * (7 + 4 * n) + i / 5 * 13) % 101) / 50 - 1;
+    k_attention a = { .B = 1, .Hq = 1, .Hk = 1, .Tq = LONG, .Tk = LONG, .Dk = WIDTH, .Dv = WIDTH, .scale = 1, .mask = *m,
+                      .position = &none, .sees = predicate, .options = m };
+    k_attention d = a;
+    d.q = tensor(din[0]), d.k = tensor(din[1]), d.v = tensor(din[2]), d.o = tensor(exact), d.lse = dlse;
+    d.scratch = malloc(k_dattention_scratch(&d) * sizeof(double));
+    assert_non_null(d.scratch);
+    k_dattention_forward(&d);
+    a.q = tensor(in[0]), a.k = tensor(in[1]), a.v = tensor(in[2]), a.lse = lse;
+    for (int n = 0; n < 2; n++) {
+        a.o = tensor(o[n]);
+        a.threads = 1 + 2 * n;
+        k_attention_forward(&a);
+    }
+    assert_memory_equal(o[0], o[1], sizeof o[0]);
+    for (int i = 0; i < LONG; i++)
+        assert_true(lse[i] == dlse[i] || fabs(lse[i] - dlse[i]) < 1e-5);
+    for (int i = 0; i < LONG * WIDTH; i++)
+        assert_true(fabs(o[0][i] - exact[i]) < 1e-5);
+    free(d.scratch);
+}
+
+static void test_long_sequence(void **state)
+{
+    static const k_mask masks[] = {
+        { .kind = K_MASK_ALL }, { .kind = K_MASK_WINDOW, .length = 100 }, { .kind = K_MASK_BLOCK, .length = 90, .left = 90, .right = 90 },
+        { .kind = K_MASK_STRIDED, .length = 33 }, { .kind = K_MASK_FIXED, .length = 33, .summary_len = 3, .summary_slots = 2, .patterns = K_PATTERNS_SECOND },
+        { .kind = K_MASK_IMAGE, .width = 50, .query_h = 3, .query_w = 7, .flange_h = 2, .flange_w = 4, .order = K_ORDER_BLOCK },
+    };
+    (void)state;
+    for (int n = 0; n < 6; n++) for (int causal = 0; causal < 2; causal++) {
+        k_mask m = masks[n];
+        m.causal = causal;
+        long_sequence(&m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_passes), cmocka_unit_test(test_decode_rows), cmocka_unit_test(test_state_sizes),
+        cmocka_unit_test(test_long_sequence),
     };
     return cmocka_run_group_tests_name("mask", tests, NULL, NULL);
 }
