@@ -576,48 +576,6 @@ static void the_call_is_complete(void **state)
     rig_free(r);
 }
 
-/* [cold] One optional param of four numbers. */
-static int shared_plan(const attn_shape *s, const void *opts, attn_plan *p)
-{
-    (void)s, (void)opts;
-    p->param_dims[0] = (attn_dims){ 1, { 4 } };
-    return ATTN_OK;
-}
-
-/* Notes the call and what the param held. */
-static double param_seen;
-static int shared_note(const attn_call *c)
-{
-    seen = *c;
-    param_seen = c->param[0] ? ((const double *)c->param[0])[1] : -1;
-    return ATTN_OK;
-}
-
-/* Queries are the keys, whatever the caller passes for them, also where the host converts; an optional param is NULL
- * unless it is given. */
-static void keys_may_be_queries_and_params_absent(void **state)
-{
-    (void)state;
-    static const attn_param params[] = { { "maybe", "", ATTN_FROZEN | ATTN_OPTIONAL }, { NULL } };
-    static const attn_impl impls[] = { { "ref", ATTN_CPU, ATTN_F64, ATTN_CAUSAL, 0, shared_plan, shared_note, shared_note, NULL }, { NULL } };
-    static const attn_variant shared = { .size = sizeof shared, .name = "shared", .flags = ATTN_SHARED_QK, .params = params, .impls = impls };
-    float q[6] = { 0 }, v[6] = { 0 }, o[6], dk[6] = { 7, 7, 7, 7, 7, 7 }, maybe[4] = { 1, 2, 3, 4 };
-    nn_mixer_spec spec = { .variant = &shared, .shape = { 1, 1, 1, 3, 3, 2, 2, ATTN_CAUSAL, ATTN_F32, 1 } };
-    nn_mixer_io io = { .q = nn_tensor_of(q, 1, 3, 2, 1), .v = nn_tensor_of(v, 1, 3, 2, 1), .o = nn_tensor_of(o, 1, 3, 2, 1) };
-    nn_mixer *m;
-    assert_int_equal(nn_mixer_new(dev, &spec, 0, &m, why, sizeof why), ATTN_OK);
-    assert_int_equal(nn_mixer_forward(m, &io), ATTN_OK);
-    assert_true(seen.q.p && seen.k.p == seen.q.p && param_seen == -1);
-    io.param[0] = maybe;
-    io.k = io.v, io.d_o = io.o, io.dk = nn_tensor_of(dk, 1, 3, 2, 1);
-    assert_int_equal(nn_mixer_forward(m, &io), ATTN_OK);
-    assert_true(seen.k.p == seen.q.p && param_seen == 2);
-    assert_int_equal(nn_mixer_backward(m, &io), ATTN_OK);
-    assert_null(seen.dk.p);
-    assert_true(dk[0] == 7 && dk[5] == 7);
-    nn_mixer_free(m);
-}
-
 static void asking_takes_no_memory(void **state)
 {
     (void)state;
@@ -638,7 +596,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(shapes_are_checked), T(the_best_fit_is_chosen), T(what_is_missing_is_refused), T(bad_plans_are_caught),
         T(conversion_and_layouts_agree), T(output_norm_is_its_formula), T(unwanted_gradients_are_left_out),
-        T(decoding_equals_forward), T(incomplete_calls_are_refused), T(calls_allocate_nothing), T(the_call_is_complete),
-        T(keys_may_be_queries_and_params_absent), T(asking_takes_no_memory) };
+        T(decoding_equals_forward), T(incomplete_calls_are_refused), T(calls_allocate_nothing), T(the_call_is_complete), T(asking_takes_no_memory) };
     return cmocka_run_group_tests_name("mixer", tests, NULL, NULL);
 }
