@@ -32,6 +32,11 @@ static const struct { const char *name; k_features f; } MAPS[] = {
     { "positive", { .map = K_MAP_FAVOR, .D = D, .favor = K_FAVOR_POSITIVE, .m = M_FAVOR, .eps = 1e-2 } },
     { "hyperbolic", { .map = K_MAP_FAVOR, .D = D, .favor = K_FAVOR_HYPERBOLIC, .m = M_FAVOR, .input_scale = 1, .eps = 1e-2 } },
     { "trig", { .map = K_MAP_FAVOR, .D = D, .favor = K_FAVOR_TRIG, .m = M_FAVOR } },
+    { "relu of Wx", { .map = K_MAP_GENERAL, .D = D, .fn = K_FN_RELU, .m = M_FAVOR, .eps = 1e-3 } },
+    { "abs of Wx", { .map = K_MAP_GENERAL, .D = D, .fn = K_FN_ABS, .m = M_FAVOR } },
+    { "exp of x", { .map = K_MAP_GENERAL, .D = D, .fn = K_FN_EXP, .eps = 1e-3 } },
+    { "sigmoid of Wx", { .map = K_MAP_GENERAL, .D = D, .fn = K_FN_SIGMOID, .m = M_FAVOR } },
+    { "softplus of x", { .map = K_MAP_GENERAL, .D = D, .fn = K_FN_SOFTPLUS } },
 };
 enum { MAPS_N = sizeof MAPS / sizeof *MAPS };
 

@@ -453,12 +453,15 @@ static void initial_values_are_of_their_kind(void **state)
     (void)state;
     nn_params *p = nn_params_new(dev, K_F64, 5);
     int c = nn_param(p, "c", dims(1, 3, 0, 0, 0), (attn_init){ ATTN_INIT_CONST, 2.5, 0 }, 0);
+    int f = nn_param(p, "forget", dims(2, 2, 8, 0, 0), (attn_init){ ATTN_INIT_FORGET, 0.5, 1 }, 0);
     int a = nn_param(p, "rate", dims(1, 300, 0, 0, 0), (attn_init){ ATTN_INIT_LOG_UNIFORM, 1, 16 }, 0);
     int s = nn_param(p, "step", dims(1, 300, 0, 0, 0), (attn_init){ ATTN_INIT_STEP, 1e-3, 1e-1 }, 0);
     int r = nn_param(p, "root", dims(3, 2, 6, 4, 0), (attn_init){ ATTN_INIT_ORTHO_SQRT, 0, 0 }, ATTN_FROZEN);
     int x = nn_param(p, "chi", dims(3, 2, 6, 4, 0), (attn_init){ ATTN_INIT_ORTHO_CHI, 0, 0 }, ATTN_FROZEN);
     assert_int_equal(nn_params_alloc(p, why, sizeof why), 0);
     assert_true(((double *)nn_param_value(p, c))[2] == 2.5);
+    for (int i = 0; i < 16; i++)
+        assert_true(((double *)nn_param_value(p, f))[i] == (i % 8 / 2 == 1 ? 1 : 0.5));
     double rate = 0, step = 0;          /* means: of e^value 8.5, of ln softplus(value) ln 1e-2 */
     for (int i = 0; i < 300; i++) {
         double x = exp(((double *)nn_param_value(p, a))[i]), y = log1p(exp(((double *)nn_param_value(p, s))[i]));
