@@ -61,7 +61,8 @@ nn_id nn_gather2(nn_graph *, nn_id ta, nn_id ia, nn_id tb, nn_id ib);   /* ta[ia
 nn_id nn_add(nn_graph *, nn_id, nn_id);
 nn_id nn_unary(nn_graph *, k_unary, nn_id);
 nn_id nn_reshape(nn_graph *, nn_id, attn_dims);             /* no copy */
-/* The variant: q [B,Tq,Hq,Dk], k [B,Tk,Hk,Dk], v [B,Tk,Hk,Dv], gates [B,Tk,Hk,width] -> [B,Tq,Hq,Dv].
+/* The variant: q [B,Tq,Hq,Dk], k [B,Tk,Hk,Dk], v [B,Tk,Hv,Dv], gates [B,Tk,Hv,width] -> [B,Tq,Hq,Dv], with
+ * ATTN_GROUPED_QK [B,Tq,Hv,Dv].
  * Tensors that the variant ignores may be NN_NONE.  Its params are declared as prefix.NAME. */
 nn_id nn_attention(nn_graph *, const nn_mixer_spec *, const char *prefix, nn_id q, nn_id k, nn_id v, const nn_id *gates);
 /* Losses: one number per row; the graph's loss is the mean over rows whose target is not -1. */
