@@ -82,6 +82,7 @@ install: all                                 ## install under PREFIX (DESTDIR re
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/harness/plugins $(DESTDIR)$(PREFIX)/include/harness
 	install -d $(DESTDIR)$(PREFIX)/share/harness/plots
 	install -m644 plots/*.gp.in $(DESTDIR)$(PREFIX)/share/harness/plots
+	install -m644 variants/TEMPLATE.c $(DESTDIR)$(PREFIX)/share/harness
 	install -m755 $(HARNESS) $(DESTDIR)$(PREFIX)/bin/harness
 	install -m755 $(B)/libharness.so $(DESTDIR)$(PREFIX)/lib/libharness.so
 	install -m755 $(VARIANTS) $(TASKS) $(DESTDIR)$(PREFIX)/lib/harness/plugins

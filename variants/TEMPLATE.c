@@ -1,6 +1,5 @@
-/* (1) Copy this file to variants/mine.c and write "mine" wherever "template" stands; then
- *     make check V=mine   says what is missing.  From anywhere else, one line builds it:
- *     gcc -std=gnu17 -O2 -fPIC -shared -Iharness variants/TEMPLATE.c -o template.so -lm
+/* (1) A working variant in one file.  `harness new NAME` copies it under your name into a folder of its own, where
+ *     make check says after every change whether it is right; make builds a copy in variants/ with the tree.
  *
  * (2) Say what is computed, as a formula, and by whom.
  * template - a running average whose forgetting a gate decides (an example, from no paper).
@@ -212,9 +211,9 @@ static const attn_impl IMPLS[] = {
     { "ref", ATTN_CPU, ATTN_F64, ATTN_CAUSAL | ATTN_CROSS, 0, plan, forward, backward, decode },
     { .name = NULL }
 };
-static const attn_variant TEMPLATE = {
-    .size = sizeof TEMPLATE, .name = "template", .title = "Running average with forgetting", .paper = "",
+static const attn_variant VARIANT = {
+    .size = sizeof VARIANT, .name = "template", .title = "Running average with forgetting", .paper = "",
     .cost = "T Dk Dv", .opts_size = sizeof(options), .opts = OPTS, .gates = GATES, .params = PARAMS, .states = STATES,
     .impls = IMPLS
 };
-ATTN_EXPORT(&TEMPLATE);
+ATTN_EXPORT(&VARIANT);
