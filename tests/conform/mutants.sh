@@ -48,7 +48,7 @@ m() {                                   # m VARIANT FILE SED WHAT [OPTIONS of on
 
 T=variants/TEMPLATE.c S=variants/softmax.c I=variants/identity.c F=variants/fwp.c
 FLASH=kernels/cpu/flash.c HEADS=kernels/cpu/attention.c LOOPS=kernels/cpu/attention_ref.c MASK=kernels/cpu/mask.c SUMS=kernels/cpu/linear_attention_ref.c FAST=kernels/cpu/linear_attention.c
-MAPS=kernels/cpu/features_ref.c RULES=kernels/cpu/fast_weights_ref.c ROWS=kernels/cpu/fast_weights_rows.c
+MAPS=kernels/cpu/features_ref.c RULES=kernels/cpu/fast_weights_ref.c ROWS=kernels/cpu/fast_weights_rows.c C=variants/conv.c L=variants/lstm.c STEPS=kernels/cpu/lstm.c
 
 m TEMPLATE $T '' 'template'
 m softmax $S '' 'softmax'
@@ -58,6 +58,9 @@ m identity $I '' 'identity'
 m linear $SUMS '' 'linear with its sums'
 m performer $MAPS '' 'performer with its maps'
 m fwp $RULES '' 'fwp with its rules'
+m performer_generalized kernels/cpu/features.c '' 'performer_generalized with its maps'
+m conv $C '' 'conv'
+m lstm $STEPS '' 'lstm with its steps'
 
 m TEMPLATE $T 's/\[h\] += a \* (1 - a) \* da/[h] = a * (1 - a) * da/' 'dparam overwritten'
 m TEMPLATE $T 's/\[0\] = a \* (1 - a) \* da/[0] = a * da/' 'gate without its derivative'
@@ -133,5 +136,17 @@ m fwp $RULES 's/if (f->z_in)/if (0)/' 'initial z ignored'
 m fwp $ROWS 's/k_saxpy(m, -w.w\[j\], b, r)/k_saxpy(m, w.w[j], b, r)/' 'float: rows unrolled with the wrong sign'
 m fwp $F 's/((size_t)s->Dv + 1) \* number/(size_t)s->Dv * number/' 'decode state without room for z'
 m fwp $F 's/if (s->mode == ATTN_BIDIR && s->Tq != s->Tk)/if (s->klen > 1)/; s/    if (s->klen)/    if (0)/' 'key lengths accepted and ignored'
+
+m performer_generalized $MAPS 's/return (u > 0) - (u < 0);/return 1;/' 'abs with the slope of the identity' kernel_fn=abs
+m performer_generalized $MAPS 's/du\[r\] = dphi\[r\] \* function_slope.*/du[r] = dphi[r];/' 'no slope at all'
+m performer_generalized kernels/cpu/features.c 's/float s = sigmoid_f32(u\[r\]);/float s = u[r];/' 'float: the slope of the sigmoid at the wrong place' kernel_fn=sigmoid
+m conv $C 's/? K - 1 : (K - 1)/? K - 2 : (K - 1)/' 'a causal tap reads the next token'
+m conv $C 's/lo = t0 > -s ? t0 : -s, hi/lo = t0 > -s ? t0 : -s + 1, hi/' 'float: the first token of a tap lost'
+m conv $C 's/if (dW) dW\[i\] += g/if (dW) dW[i] = g/' 'gradient of the weights overwritten'
+m conv $C 's/ring + (size_t)(j % rows)/ring + (size_t)((j + 1) % rows)/' 'decode reads the row beside' dilation=2
+m lstm $L 's/dc\[d\] = e \* f;/dc[d] = e;/' 'nothing is forgotten on the way back'
+m lstm $L 's/y \* o \* (1 - tc \* tc)/y * o/' 'tanh of the cell without its slope'
+m lstm $STEPS 's/if (t == 0) load_state(u, p->h0/if (t == 0) load_state(u, NULL/' 'float: the initial h forgotten in backward'
+m lstm $STEPS 's/for (int t0 = 0; t0 < p->T; t0 += CHUNK)/for (int t0 = 0; t0 < p->T; t0 += CHUNK + 1)/' 'float: a token between two chunks lost'
 wait
 for (( i = 1; i <= count; i++ )); do cat "$tmp/$i/tap"; done
