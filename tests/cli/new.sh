@@ -27,6 +27,9 @@ new --no-such-option; ok "an unknown option is refused" "[ $rc = 2 ]"
 mkdir "$tmp/evening/mine"; new mine; ok "a folder that exists is left alone" "[ $rc = 1 ] && has 'File exists' && [ -z \"\$(ls $tmp/evening/mine)\" ]"
 rmdir "$tmp/evening/mine"; ok "nothing else was made" "[ -z \"\$(ls -A $tmp/evening)\" ]"
 
+(cd "$tmp/evening" && trap '' XFSZ && ulimit -f 0 && "$H" new full; echo "exit $?") 2>&1 | cat >"$tmp/out"
+ok "a disk that is full leaves nothing behind" "has 'full cannot be filled (File too large)' && has 'exit 1' && [ -z \"\$(ls -A $tmp/evening)\" ]"
+
 # ---- where it may lie, and where harness may ---------------------------------------------------------------------
 place="$tmp/a \$HOME # it's %"
 mkdir "$place"
