@@ -111,10 +111,8 @@ static void load_gates(const job *a, int t0, int n)
         w.step[i] = (float)step;
         w.slope[i] = (float)slope;
         w.beta[i] = r->write == K_WRITE_DELTA ? (float)(r->beta_max * sigmoid_f64(*k_row(r->beta, a->m.b, a->m.h, t0 + i))) : 1;
-        if (r->decay == K_DECAY_FIXED)
-            w.l[i] = (float)rc_fixed(&a->m);
-        else if (r->decay == K_DECAY_STEP)
-            w.l[i] = (float)fmax(-a->m.A * step, -1e30);                /* within float: differences are taken */
+        if (r->decay != K_DECAY_CHANNEL)        /* finite: differences are taken */
+            w.l[i] = (float)fmax(r->decay == K_DECAY_FIXED ? rc_fixed(&a->m) : -a->m.A * step, -1e30);
         else {
             float *l = w.l + i * r->D, least = (float)r->gate_min;
             channel_decays(r, gate, l);
