@@ -86,7 +86,8 @@ install: all                                 ## install under PREFIX (DESTDIR re
 	install -m755 $(HARNESS) $(DESTDIR)$(PREFIX)/bin/harness
 	install -m755 $(B)/libharness.so $(DESTDIR)$(PREFIX)/lib/libharness.so
 	install -m755 $(VARIANTS) $(TASKS) $(DESTDIR)$(PREFIX)/lib/harness/plugins
-	install -m644 harness/attn.h harness/task.h $(DESTDIR)$(PREFIX)/include/harness
+	install -m644 harness/attn.h kernels/kernels.h $(DESTDIR)$(PREFIX)/include/harness
+	sed 's|"../kernels/kernels.h"|"kernels.h"|' harness/task.h >$(DESTDIR)$(PREFIX)/include/harness/task.h
 
 clean:                                       ## remove what was built
 	rm -rf build build-*
