@@ -48,13 +48,19 @@ static k_relative problem_of(const attn_shape *s, const options *o, int T)
                          .clamp = o->beyond == CLAMP, .scale = o->scale > 0 ? o->scale : 1 / sqrt(s->Dk) };
 }
 
-/* Pairs of a query and a key that it sees, in one head. */
-static double pairs_of(const k_relative *a)
+/* Pairs of a query and a key that it sees, in one head; near: those that have a row of the tables. */
+static double pairs_of(const k_relative *a, double *near)
 {
     double pairs = 0;
+    *near = 0;
     for (int p = a->Tk - a->Tq; p < a->Tk; p++) {
         int first, end = k_relative_reach(a, p, &first);
         pairs += end - first;
+        if (!a->clamp && first <= p - a->distance)
+            first = p - a->distance + 1;
+        if (!a->clamp && end - p > a->distance)
+            end = p + a->distance;
+        *near += end - first;
     }
     return pairs;
 }
@@ -82,14 +88,15 @@ static int plan(const attn_shape *s, const options *o, size_t number, attn_plan 
     if (o->relative_values)
         p->param_dims[REL_V] = (attn_dims){ 3, { o->share_heads ? 1 : s->Hq, a.rows, s->Dv } };
     p->state = (size_t)s->B * s->Hk * s->Tk * (s->Dk + s->Dv) * number;
-    /* Rule: q.k, q.E, p v and p F over the visible pairs; backward recomputes the scores and adds two products for each.
+    /* Rule: q.k and p v over the visible pairs, q.E and p F over those of them that have a row; backward recomputes the
+     * scores and adds two products for each.
      * Traffic: inputs, tables and outputs once each way, backward reads all of them and d_o and writes the gradients. */
-    double pairs = s->B * (double)s->Hq * pairs_of(&a), wide = o->relative_values ? 2 * s->Dv : s->Dv;
-    double tables = (double)(o->share_heads ? 1 : s->Hq) * a.rows * (s->Dk + (o->relative_values ? s->Dv : 0));
+    double near, pairs = pairs_of(&a, &near), heads = (double)s->B * s->Hq, F = o->relative_values ? s->Dv : 0;
+    double tables = (double)(o->share_heads ? 1 : s->Hq) * a.rows * (s->Dk + F);
     double in = (double)s->B * ((double)s->Hq * s->Tq * s->Dk + (double)s->Hk * s->Tk * (s->Dk + s->Dv)) + tables;
     double out = (double)s->B * s->Hq * s->Tq * s->Dv;
-    p->flops_fwd = 2 * pairs * (2 * s->Dk + wide);
-    p->flops_bwd = 2 * pairs * (6 * s->Dk + 2 * wide);
+    p->flops_fwd = 2 * heads * (pairs * (s->Dk + s->Dv) + near * (s->Dk + F));
+    p->flops_bwd = 2 * heads * (pairs * (3.0 * s->Dk + 2.0 * s->Dv) + near * (3.0 * s->Dk + 2 * F));
     p->bytes_fwd = (in + out) * (double)number;
     p->bytes_bwd = 2 * (in + out) * (double)number;
     return ATTN_OK;
