@@ -263,6 +263,14 @@ hs_catalog *hs_catalog_new(const char *const *extra, size_t nextra)
 }
 
 /* See plugin.h. */
+hs_catalog *hs_catalog_of(const char *path)
+{
+    hs_catalog *c = catalog_empty();
+    hs_catalog_add(c, &path, 1);
+    return c;
+}
+
+/* See plugin.h. */
 void hs_catalog_add(hs_catalog *c, const char *const *paths, size_t n)
 {
     path_list l = { 0 };

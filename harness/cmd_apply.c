@@ -143,8 +143,7 @@ static int find_variant(apply *a)
     char *colon = strrchr(file, ':');
     if (colon && strstr(file, ".so:")) *colon = 0, name = colon + 1;
     int is_path = strchr(file, '/') || strstr(file, ".so");
-    const char *extra[] = { file };
-    hs_catalog *c = hs_catalog_new(extra, is_path);
+    hs_catalog *c = is_path ? hs_catalog_of(file) : hs_catalog_new(NULL, 0);
     const json_t *found = is_path ? hs_catalog_path(c, file, name, why, sizeof why) : hs_catalog_variant(c, given);
     int rc = 0;
     if (!found && !*why) not_found(c, given, why, sizeof why);

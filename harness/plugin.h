@@ -28,6 +28,7 @@ typedef struct hs_catalog hs_catalog;   /* every plug-in found, described */
 /* Describes each .so found, and each of extra[], in a child of its own with a time limit (`harness describe`),
  * so that a plug-in can crash, hang or exit without harm.  Names taken twice are refused, naming both paths. */
 hs_catalog *hs_catalog_new(const char *const *extra, size_t nextra);
+hs_catalog *hs_catalog_of(const char *path);    /* this file alone */
 void hs_catalog_add(hs_catalog *, const char *const *paths, size_t n);      /* files that are not in it yet */
 hs_catalog *hs_catalog_keep(hs_catalog *);      /* another owner: each calls hs_catalog_free */
 /* The same from descriptions made elsewhere: an array of them. */
