@@ -11,6 +11,20 @@ def case(variant, mode="causal", B=2, H=2, K=None, Tq=7, Tk=None, D=4, E=None, k
                       states=states, saturated=saturated, buckets=opt.pop("buckets", None), offset=opt.pop("offset", None), opt=opt))
 
 
+BOTH = ("causal", "bidirectional")
+
+
+def everywhere(variant, modes, **opt):
+    """Every length with every width; values that tie, that repeat and that are large."""
+    for mode in modes:
+        for T in (1, 2, 7, 64, 100, 257):
+            for D in (4, 16, 64):
+                case(variant, mode, Tq=T, D=D, H=2 if T < 64 else 1, **opt)
+        for kind in ("ties", "dups"):
+            case(variant, mode, Tq=13, kind=kind, **opt)
+        case(variant, mode, Tq=13, times=30.0, **opt)
+
+
 def softmax_cases():
     for T, D in ((1, 1), (2, 4), (7, 16), (64, 64)):
         case("softmax", Tq=T, D=D)
@@ -109,14 +123,11 @@ def masks_cases(variant, sets, small):
     for mode in ("causal", "bidirectional"):
         for opt in sets if mode == "causal" else sets[::2]:
             case(variant, mode, H=4, K=2, Tq=23, D=5, E=3, **opt)
-        for T, D in ((1, 4), (2, 16), (7, 64), (64, 16), (100, 4), (257, 4)):
-            case(variant, mode, Tq=T, D=D, H=2 if T < 257 else 1, **small)
         case(variant, mode, H=3, K=1, Tq=19, klen=(11, 0), **small)
         case(variant, mode, H=6, K=3, Tq=19, D=7, position="rope", output_norm="rms", **small)
         case(variant, mode, H=6, Tq=19, position="alibi", scale=0.7, **small)
-        for kind in ("ties", "dups", "zeros"):
-            case(variant, mode, Tq=13, kind=kind, **small)
-        case(variant, mode, Tq=13, times=30.0, **small)
+        case(variant, mode, Tq=13, kind="zeros", **small)
+    everywhere(variant, BOTH, **small)
     case(variant, "causal", Tq=6, Tk=23, H=4, K=2, D=5, E=3, **small)
     case(variant, "causal", Tq=9, Tk=5, **small)
 
@@ -145,13 +156,10 @@ def relative_cases():
         for beyond in ("zero", "clamp"):
             for m in (1, 5, 23, 128):
                 case("relative", mode, H=4, K=2, Tq=23, D=5, E=3, max_distance=m, beyond=beyond, relative_values=m == 5, share_heads=m == 23)
-        for T, D in ((1, 4), (2, 16), (7, 64), (64, 16), (100, 4)):
-            case("relative", mode, Tq=T, D=D, max_distance=9, relative_values=True)
         case("relative", mode, Tq=19, max_distance=6, block_length=4, share_heads=True, relative_values=True, scale=0.3)
-        for kind in ("ties", "dups", "zeros"):
-            case("relative", mode, Tq=13, kind=kind, max_distance=6)
+        case("relative", mode, Tq=13, kind="zeros", max_distance=6)
         case("relative", mode, Tq=13, times=30.0, max_distance=6, output_norm="rms")
-    case("relative", Tq=257, H=1, max_distance=64)
+    everywhere("relative", BOTH, max_distance=9, relative_values=True)
 
 
 def lsh_cases():
@@ -162,27 +170,23 @@ def lsh_cases():
                 case("lsh", mode, Tq=24, H=3, D=4, chunk_len=4, n_rounds=2, n_buckets=[4], attend_across_buckets=across, dedup=dedup, lookback_wrap=True,
                      buckets=4)
             case("lsh", mode, Tq=19, D=6, chunk_len=4, n_rounds=2, n_buckets=[4, 2], attend_across_buckets=across)
-        for T, D in ((1, 4), (2, 16), (7, 64), (64, 16), (100, 4)):
-            case("lsh", mode, Tq=T, D=D, chunk_len=8, n_rounds=2)
         case("lsh", mode, Tq=13, n_rounds=0, scale=0.0, key_eps=0.1)
         for kind in ("ties", "dups", "zeros"):
             case("lsh", mode, Tq=13, kind=kind, chunk_len=4, n_rounds=2, n_buckets=[4], buckets=4)
         case("lsh", mode, Tq=13, times=30.0, chunk_len=4, n_rounds=2, output_norm="rms")
     case("lsh", Tq=8, chunk_len=8, n_rounds=1, n_buckets=[2], lookback_wrap=True, buckets=2)
-    case("lsh", Tq=257, H=1, chunk_len=16, n_rounds=2)
+    everywhere("lsh", BOTH, chunk_len=8, n_rounds=2)
 
 
-def memory_cases(variant, sets, **small):
+def memory_cases(variant, sets):
     """What all recurrent memories have in common, then the option sets."""
     for opt in sets:
         case(variant, B=3, H=6, K=2, Tq=11, D=5, E=3, states=True, **opt)
-    for T, D in ((1, 1), (1, 4), (2, 16), (7, 64), (64, 16), (100, 4), (257, 4)):
-        case(variant, Tq=T, D=D, H=2 if T < 257 else 1, **small)
-    for kind in ("ties", "dups", "zeros"):
-        case(variant, Tq=13, kind=kind, **small)
-    case(variant, Tq=70, D=4, states=True, saturated=30.0, **small)
-    case(variant, Tq=13, times=30.0, **small)
-    case(variant, Tq=13, H=4, K=1, output_norm="rms", **small)
+    everywhere(variant, ["causal"])
+    case(variant, Tq=1, D=1)
+    case(variant, Tq=13, kind="zeros")
+    case(variant, Tq=70, D=4, states=True, saturated=30.0)
+    case(variant, Tq=13, H=4, K=1, output_norm="rms")
 
 
 def recurrent_cases():
@@ -213,6 +217,11 @@ def comparator_cases():
 def make_cases():
     softmax_cases(), linear_cases(), performer_cases(), general_cases(), fwp_cases(), identity_cases()
     sparse_cases(), local_cases(), relative_cases(), lsh_cases(), recurrent_cases(), comparator_cases()
+    for variant, opt in (("softmax", {}), ("linear", {}), ("performer", dict(nb_features=16)), ("performer_generalized", dict(nb_features=16)),
+                         ("identity", {}), ("conv", {})):
+        everywhere(variant, BOTH, **opt)
+    everywhere("fwp", ["causal"], nu=1)
+    everywhere("lstm", ["causal"])
 
 
 # ---- tensors ----------------------------------------------------------------------------------------------------------
@@ -287,7 +296,7 @@ def extras(c, rng):
         if opt.get("relative_values"):
             x["rel_v"] = rng.standard_normal(table + (E,))
     if variant == "lstm":
-        x.update(w_x=rng.standard_normal((H, 4 * E, E)) / 2, w_h=rng.standard_normal((H, 4 * E, E)) / 2, bias=rng.standard_normal((H, 4 * E)))
+        x.update(w_x=rng.standard_normal((H, 4 * E, E)) / E ** 0.5, w_h=rng.standard_normal((H, 4 * E, E)) / E ** 0.5, bias=rng.standard_normal((H, 4 * E)))
         if c["states"]:
             x.update(h=rng.standard_normal((B, H, E)), c=rng.standard_normal((B, H, E)))
     if variant == "conv":
