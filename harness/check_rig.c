@@ -287,7 +287,8 @@ static void give_offset(hs_rig *r, attn_call *c)
     int wide = r->s.dtype == ATTN_F64;
     for (int i = 0; r->offset && p && p[i].name; i++) {
         if (!(p[i].flags & ATTN_OPTIONAL) || strcmp(p[i].name, "offset") || !r->plan.param_dims[i].n) continue;
-        r->number = wide ? (hs_number){ .d = (double)r->offset } : (hs_number){ .f = (float)r->offset };
+        if (wide) r->number.d = (double)r->offset;
+        else r->number.f = (float)r->offset;
         c->param[i] = &r->number;
     }
 }

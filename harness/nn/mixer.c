@@ -414,7 +414,9 @@ static void bind_gradients(nn_mixer *m, const nn_mixer_io *io)
         c->d_o = d;
     }
     c->dq = stage_for(m, ext_q(m), io->dq, DQ);
-    c->dk = m->variant->flags & ATTN_SHARED_QK ? (attn_tensor){ 0 } : stage_for(m, ext_k(m, T), io->dk, DK);
+    c->dk = (attn_tensor){ 0 };
+    if (!(m->variant->flags & ATTN_SHARED_QK))
+        c->dk = stage_for(m, ext_k(m, T), io->dk, DK);
     c->dv = stage_for(m, ext_v(m, T), io->dv, DV);
     for (int i = 0; i < ATTN_MAX; i++) {
         c->dgate[i] = m->bytes[DGATE + i] ? stage_for(m, ext_gate(m, T, i), io->dgate[i], DGATE + i) : (attn_tensor){ 0 };

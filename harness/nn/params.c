@@ -123,19 +123,19 @@ static double from_uniform(attn_init init, double u)
 /* Draws such a parameter, some numbers at a time: the functions are the host's. */
 static void draw_mapped(nn_params *p, const param *q, k_rng rng)
 {
-    double u[64];
+    union { double f64[64]; float f32[64]; } u;
     k_random_uniform(p->dev, p->dtype, q->n, element(p, p->value, q->offset), rng, 0, 1);
     for (int64_t at = 0; at < q->n; at += 64) {
         int64_t n = q->n - at < 64 ? q->n - at : 64;
         char *x = element(p, p->value, q->offset + at);
-        k_download(p->dev, u, x, (size_t)n * k_dtype_size(p->dtype));
+        k_download(p->dev, &u, x, (size_t)n * k_dtype_size(p->dtype));
         for (int64_t i = 0; i < n; i++) {
             if (p->dtype == K_F64)
-                u[i] = from_uniform(q->init, u[i]);
+                u.f64[i] = from_uniform(q->init, u.f64[i]);
             else
-                ((float *)u)[i] = (float)from_uniform(q->init, ((float *)u)[i]);
+                u.f32[i] = (float)from_uniform(q->init, u.f32[i]);
         }
-        k_upload(p->dev, x, u, (size_t)n * k_dtype_size(p->dtype));
+        k_upload(p->dev, x, &u, (size_t)n * k_dtype_size(p->dtype));
     }
 }
 
