@@ -58,4 +58,21 @@ static inline int plan_sizes(const attn_shape *s, const k_linattn *p, attn_plan 
     plan->bytes_bwd = units * (2 * q + 2 * kv + 2 * o) * (ref ? 8 : 4);
     return ATTN_OK;
 }
+
+/* ---- the implementations, over two functions of the variant ------------------------------------------------- */
+static int plan(const attn_shape *, const void *opts, attn_plan *);
+static k_linattn call(const attn_call *);       /* the problem of a call, everything bound */
+
+static int ref_forward(const attn_call *c)  { k_linattn p = call(c); k_dlinattn_forward(&p);  return ATTN_OK; }
+static int ref_backward(const attn_call *c) { k_linattn p = call(c); k_dlinattn_backward(&p); return ATTN_OK; }
+static int ref_decode(const attn_call *c)   { k_linattn p = call(c); k_dlinattn_decode(&p);   return ATTN_OK; }
+static int cpu_forward(const attn_call *c)  { k_linattn p = call(c); k_slinattn_forward(&p);  return ATTN_OK; }
+static int cpu_backward(const attn_call *c) { k_linattn p = call(c); k_slinattn_backward(&p); return ATTN_OK; }
+static int cpu_decode(const attn_call *c)   { k_linattn p = call(c); k_slinattn_decode(&p);   return ATTN_OK; }
+
+enum { KERNEL_MODES = ATTN_CAUSAL | ATTN_BIDIR | ATTN_CROSS };
+static const attn_impl KERNEL_IMPLS[] = {
+    { "ref", ATTN_CPU, ATTN_F64, KERNEL_MODES, 0, plan, ref_forward, ref_backward, ref_decode },
+    { "cpu", ATTN_CPU, ATTN_F32, KERNEL_MODES, 10, plan, cpu_forward, cpu_backward, cpu_decode },
+    { .name = NULL } };
 #endif

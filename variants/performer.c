@@ -69,19 +69,7 @@ static k_linattn call(const attn_call *c)
     return p;
 }
 
-static int ref_forward(const attn_call *c)  { k_linattn p = call(c); k_dlinattn_forward(&p);  return ATTN_OK; }
-static int ref_backward(const attn_call *c) { k_linattn p = call(c); k_dlinattn_backward(&p); return ATTN_OK; }
-static int ref_decode(const attn_call *c)   { k_linattn p = call(c); k_dlinattn_decode(&p);   return ATTN_OK; }
-static int cpu_forward(const attn_call *c)  { k_linattn p = call(c); k_slinattn_forward(&p);  return ATTN_OK; }
-static int cpu_backward(const attn_call *c) { k_linattn p = call(c); k_slinattn_backward(&p); return ATTN_OK; }
-static int cpu_decode(const attn_call *c)   { k_linattn p = call(c); k_slinattn_decode(&p);   return ATTN_OK; }
-
-enum { MODES = ATTN_CAUSAL | ATTN_BIDIR | ATTN_CROSS };
-static const attn_impl IMPLS[] = {
-    { "ref", ATTN_CPU, ATTN_F64, MODES, 0, plan, ref_forward, ref_backward, ref_decode },
-    { "cpu", ATTN_CPU, ATTN_F32, MODES, 10, plan, cpu_forward, cpu_backward, cpu_decode },
-    { .name = NULL } };
 static const attn_variant V = {
     sizeof V, "performer", "FAVOR+ attention (Performer)", "arXiv:2009.14794", "T M (D + Dv)", 0,
-    sizeof(opts), OPTS, NULL, PARAMS, NULL, IMPLS, NULL };
+    sizeof(opts), OPTS, NULL, PARAMS, NULL, KERNEL_IMPLS, NULL };
 ATTN_EXPORT(&V);
