@@ -42,9 +42,12 @@ while (( killed < kills && runs < 8 * kills )); do
   while (( killed < kills )); do
     sleep "$(printf 0.%03d $((RANDOM % (span < 900 ? span : 900) + 10)))"
     kill -0 $run 2>/dev/null || break
-    children=($(workers_of $run))
+    children=()
+    if (( killed % 2 )); then               # every other time a worker, once there is one
+      while kill -0 $run 2>/dev/null; do children=($(workers_of $run)); (( ${#children[@]} )) && break; sleep 0.01; done
+    fi
     killed=$((killed + 1))
-    if (( RANDOM % 2 && ${#children[@]} )); then workers=$((workers + 1)); kill -9 "${children[RANDOM % ${#children[@]}]}" 2>/dev/null
+    if (( ${#children[@]} )); then workers=$((workers + 1)); kill -9 "${children[RANDOM % ${#children[@]}]}" 2>/dev/null
     else kill -9 $run; break; fi
   done
   if (( killed == kills )); then kill -9 $run 2>/dev/null; fi
