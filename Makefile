@@ -58,12 +58,12 @@ deps:                                        ## install what is missing (apt-get
 
 # make run and make test start a second make, because the packages that deps installs change what this one found.
 run: deps                                    ## install, build, run experiments/capacity.yaml, draw its figure
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@$(HARNESS) run experiments/capacity.yaml
 	@$(HARNESS) plot experiments/capacity.yaml --published
 
 test: deps                                   ## install, build and run every test (SAN=address,undefined too)
-	@$(MAKE) --no-print-directory all tests
+	@$(MAKE) --no-print-directory -j$$(nproc) all tests
 	@B=$(B) SAN=$(SAN) tests/run.sh
 
 .PHONY: tests check
