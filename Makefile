@@ -39,8 +39,15 @@ obj       = $(patsubst %.c,$(B)/obj/%.o,$(1))
 PREFIX ?= /usr/local
 HARNESS := $(B)/harness
 
+# ---- the CUDA half, where there is nvcc: an object of its own, loaded when a CUDA device is asked for ----
+CUDA_ARCH ?= 90a
+NVFLAGS   := -std=c++17 -O3 -lineinfo -gencode=arch=compute_$(CUDA_ARCH),code=sm_$(CUDA_ARCH) --expt-relaxed-constexpr \
+             -Xcompiler -fPIC,-Wall,-Wextra,-Wno-unused-parameter -I. -Iharness
+CUDA_OBJ  := $(patsubst %.cu,$(B)/obj/%.cu.o,$(wildcard kernels/cuda/*.cu))
+CUDA_LIB  := $(if $(and $(NVCC),$(CUDA_OBJ)),$(B)/libharness-cuda.so)
+
 .PHONY: all help found deps run test bench install clean lint
-all: found $(HARNESS) $(VARIANTS) $(TASKS)   ## build the program, libharness.so, every variant and every task
+all: found $(HARNESS) $(CUDA_LIB) $(VARIANTS) $(TASKS)   ## build the program, libharness.so, every variant and every task
 
 help:                                        ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +110,12 @@ $(B)/libharness.so: $(call obj,$(LIB_SRC))
 	$(CC) $(CFLAGS) -shared -Wl,-soname,libharness.so $^ -o $@ $(shell pkg-config --libs openblas jansson) -lm -ldl
 $(HARNESS): $(call obj,$(PROG_SRC)) $(B)/libharness.so
 	$(CC) $(CFLAGS) -rdynamic $(call obj,$(PROG_SRC)) -o $@ -L$(B) -lharness -Wl,-rpath,'$$ORIGIN:$$ORIGIN/../lib' $(LIBS)
+# Static cudart, and what it calls of kernels.h comes from the program: the build runs where CUDA is not installed.
+$(B)/obj/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+$(B)/libharness-cuda.so: $(CUDA_OBJ)
+	$(NVCC) -shared -cudart static $^ -o $@ -lcublas -lcublasLt
 # A plug-in is one file; what it uses of kernels.h and nn.h is in the program that loads it.
 $(B)/variants/%.so $(B)/tasks/%.so $(B)/tests/fault/%.so: CFLAGS += -fvisibility=hidden
 $(B)/variants/%.so: $(B)/obj/variants/%.o

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE                 /* dladdr */
 #include "internal.h"
 #include "../cpu.h"
+#include "../cuda.h"
 #include <dlfcn.h>
 #include <omp.h>
 #include <stdio.h>
@@ -54,8 +55,9 @@ const k_ops k_cpu_ops = {
 #undef X
 };
 
-/* The CUDA table, or NULL and the sentence in dev->error.  The object is looked for beside this one first. */
-static const k_ops *find_cuda(k_dev *dev)
+/* The CUDA half, or NULL and the sentence in why.  It is looked for beside this object, and stays loaded: devices and
+ * variants point into it. */
+static void *open_cuda(char *why, size_t nwhy)
 {
     char path[4096] = K_CUDA_OBJECT;
     Dl_info here;
@@ -63,19 +65,37 @@ static const k_ops *find_cuda(k_dev *dev)
         snprintf(path, sizeof path, "%.*s/" K_CUDA_OBJECT,
                  (int)(strrchr(here.dli_fname, '/') - here.dli_fname), here.dli_fname);
     if (access(path, R_OK) != 0) {
-        snprintf(dev->error, sizeof dev->error, "no CUDA device: this build has no CUDA half (%s is not there)",
-                 K_CUDA_OBJECT);
+        snprintf(why, nwhy, "no CUDA device: this build has no CUDA half (%s is not there)", K_CUDA_OBJECT);
         return NULL;
     }
-    void *object = dlopen(path, RTLD_NOW | RTLD_LOCAL);         /* stays loaded: devices point into it */
+    void *object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!object)
+        snprintf(why, nwhy, "no CUDA device: %s", dlerror());
+    return object;
+}
+
+/* The CUDA device's table, or NULL and the sentence in dev->error. */
+static const k_ops *find_cuda(k_dev *dev)
+{
+    void *object = open_cuda(dev->error, sizeof dev->error);
     const k_ops *ops = object ? (const k_ops *)dlsym(object, K_CUDA_SYMBOL) : NULL;
-    if (!ops) {
-        snprintf(dev->error, sizeof dev->error, "no CUDA device: %s", dlerror());
-    } else if (ops->size != sizeof(k_ops)) {
+    if (object && (!ops || ops->size != sizeof(k_ops))) {
         snprintf(dev->error, sizeof dev->error, "no CUDA device: %s is of another version, build it again", K_CUDA_OBJECT);
         ops = NULL;
     }
     return ops;
+}
+
+const void *k_cuda_table(const char *problem, size_t size)
+{
+    static _Atomic(void *) object;
+    char name[64], why[256];
+    void *cuda = object;
+    if (!cuda)
+        object = cuda = open_cuda(why, sizeof why);
+    snprintf(name, sizeof name, "k_cuda_%s_v1", problem);
+    const uint32_t *table = cuda ? dlsym(cuda, name) : NULL;    /* every table begins with its size */
+    return table && *table == size ? table : NULL;
 }
 
 /* "cpu", "cuda" or "cuda:1" into kind and index; false when it is none of them. */
