@@ -31,6 +31,8 @@ typedef struct k_ops {
     void *(*take)(k_dev *, size_t bytes);           /* raw memory aligned to K_ALIGN, NULL when there is none */
     void  (*give)(k_dev *, void *, size_t bytes);
     size_t (*total)(k_dev *);                       /* bytes that the device has in all */
+    K_TYPE_OF(k_memory_seen) *memory_seen;
+    K_TYPE_OF(k_time) *time;
     void  (*set_bytes)(k_dev *, void *, int byte, size_t bytes);
 #define X(name) K_TYPE_OF(k_##name) *name;
     K_KERNELS(X)

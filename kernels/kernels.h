@@ -74,6 +74,15 @@ void *k_arena_take(k_arena *, size_t bytes);    /* aligned to K_ALIGN; NULL when
 void  k_arena_reset(k_arena *);
 void  k_arena_release(k_arena *);
 
+/* What the system sees, to hold the accounts against: bytes in use on the whole device (CUDA), or the most that this
+ * process ever had resident (CPU). 0: it does not tell. */
+size_t k_memory_seen(k_dev *);
+
+/* ---- time ------------------------------------------------------------------------------------------- */
+/* Seconds that the device takes for what work(arg) queues, queueing left out; cold: with nothing of it in the caches.
+ * Negative when work did not return 0 or the device failed.  Waits. */
+double k_time(k_dev *, int (*work)(void *), void *arg, int cold);
+
 /* ---- moving ----------------------------------------------------------------------------------------- */
 void k_zero(k_dev *, void *x, size_t bytes);
 void k_copy(k_dev *, void *dst, const void *src, size_t bytes);             /* device to device */

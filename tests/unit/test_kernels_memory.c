@@ -6,6 +6,7 @@
 #include <cmocka.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include "kernels/kernels.h"
 
 static k_dev *open_cpu(void)
@@ -218,6 +219,39 @@ static void an_arena_fills_from_the_front(void **state)
     k_dev_close(dev);
 }
 
+/* Sleeps for arg's nanoseconds; fails when there are none. */
+static int sleep_for(void *arg)
+{
+    const struct timespec t = { .tv_nsec = *(long *)arg };
+    return t.tv_nsec ? nanosleep(&t, NULL) : -1;
+}
+
+static void work_is_timed(void **state)
+{
+    (void)state;
+    k_dev *dev = open_cpu();
+    long wait = 3000000, none = 0;
+    for (int cold = 0; cold < 2; cold++) {
+        const double seconds = k_time(dev, sleep_for, &wait, cold);
+        assert_true(seconds >= 0.003 && seconds < 1);
+        assert_true(k_time(dev, sleep_for, &none, cold) < 0);
+    }
+    k_dev_close(dev);
+}
+
+/* Pages that were touched show, and stay when they are gone. */
+static void the_system_sees_memory(void **state)
+{
+    (void)state;
+    enum { BYTES = 256 << 20 };
+    k_dev *dev = open_cpu();
+    void *p = take(dev, K_TAG_DATA, BYTES);
+    memset(p, 1, BYTES);
+    k_free(dev, p);
+    assert_true(k_memory_seen(dev) >= BYTES);
+    k_dev_close(dev);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -225,6 +259,7 @@ int main(void)
         cmocka_unit_test(dtypes_have_names_and_sizes), cmocka_unit_test(every_byte_has_a_tag_and_a_phase),
         cmocka_unit_test(a_limit_is_kept_and_told), cmocka_unit_test(absurd_sizes_fail_cleanly),
         cmocka_unit_test(writes_outside_are_found_and_named), cmocka_unit_test(an_arena_fills_from_the_front),
+        cmocka_unit_test(work_is_timed), cmocka_unit_test(the_system_sees_memory),
 #ifdef K_DEBUG
         cmocka_unit_test(debug_memory_is_poisoned),
 #endif
