@@ -52,8 +52,7 @@ static double incomplete_beta(double a, double b, double x)
     return x < (a + 1) / (a + b + 2) ? front * beta_fraction(a, b, x) / a : 1 - front * beta_fraction(b, a, 1 - x) / b;
 }
 
-/* The probability of a value above t >= 0. */
-static double t_tail(double t, double dof)
+double hs_t_tail(double t, double dof)
 {
     return 0.5 * incomplete_beta(dof / 2, 0.5, dof / (dof + t * t));
 }
@@ -62,10 +61,10 @@ static double t_tail(double t, double dof)
 double hs_t_quantile(double p, double dof)
 {
     double tail = p < 0.5 ? p : 1 - p, low = 0, high = 1;
-    while (t_tail(high, dof) > tail && high < 1e300) high *= 2;
+    while (hs_t_tail(high, dof) > tail && high < 1e300) high *= 2;
     for (int i = 0; i < 200 && high - low > 1e-15 * high; i++) {
         double middle = 0.5 * (low + high);
-        if (t_tail(middle, dof) > tail) low = middle;
+        if (hs_t_tail(middle, dof) > tail) low = middle;
         else high = middle;
     }
     return p < 0.5 ? -0.5 * (low + high) : 0.5 * (low + high);
