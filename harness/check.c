@@ -96,7 +96,7 @@ static _Noreturn void child(const char *path, const hs_check_args *args, int sta
     dup2(out < 0 ? quiet : out, STDOUT_FILENO);
     dup2(quiet, STDIN_FILENO);
     int rc = hs_check_suite(path, args, start, where, send_result, &fd, why, sizeof why);
-    send_line(fd, json_pack("{s:b,s:o}", "done", rc == 0, "why", plain(why)));
+    send_line(fd, json_pack("{s:b,s:b,s:o}", "done", rc == 0, "device", rc != HS_NO_DEVICE, "why", plain(why)));
     _exit(0);
 }
 
@@ -106,7 +106,7 @@ typedef struct watch {
     const hs_check_args *args;
     hs_check_report *report;
     hs_check_where *where;
-    int done, refused;                  /* the child said that it is through; that the file is no plug-in */
+    int done;                           /* the child said that it is through */
     char line[LINE];
     size_t n;
 } watch;
@@ -128,8 +128,11 @@ static void take_line(watch *w)
     w->n = 0;
     if ((x = json_object_get(j, "done"))) {
         w->done = 1;
-        w->refused = !json_is_true(x);
-        if (w->refused) fail_here(w, json_string_value(json_object_get(j, "why")));
+        const char *why = json_string_value(json_object_get(j, "why"));
+        if (json_is_false(json_object_get(j, "device"))) {
+            w->report->no_device = 1;
+            snprintf(w->report->why, sizeof w->report->why, "%s", why);
+        } else if (!json_is_true(x)) fail_here(w, why);
     } else if (json_is_object(j)) {
         for (int i = 0; i < 7; i++) { const char *s = json_string_value(json_object_get(j, keys[i])); text[i] = s ? s : ""; }
         hs_check_result r = { (char *)text[0], (char *)text[1], (char *)text[2], (char *)text[3], (char *)text[4],
@@ -161,12 +164,13 @@ static int listen_to(watch *w, int fd)
 /* Buries the child and says how it ended when that was not as agreed; 1 when the rest can still be checked. */
 static int bury(watch *w, pid_t pid, int silent)
 {
-    char note[160];
+    char note[320];
     int status = 0, limit = w->args->limit_s > 0 ? w->args->limit_s : DEFAULT_LIMIT;
     if (silent) kill(pid, SIGKILL);
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) ;
     if (w->done) return 0;
     if (silent) snprintf(note, sizeof note, "gave no sign for %d seconds (an endless loop?)", limit);
+    else if (*w->where->words) snprintf(note, sizeof note, "%s", w->where->words);
     else if (WIFSIGNALED(status)) snprintf(note, sizeof note, "ended by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
     else snprintf(note, sizeof note, "ended the process with exit status %d", WEXITSTATUS(status));
     fail_here(w, note);
@@ -208,5 +212,5 @@ int hs_check_file(const char *path, const hs_check_args *args, hs_check_report *
     for (int start = 0; check_from(&w, start); start = w.where->index)
         if (++crashes == MOST_CRASHES) { fail_here(&w, "crashed too often: what is behind this case was not checked"); break; }
     munmap(w.where, sizeof *w.where);
-    return report->failed ? HS_EXIT_PLUGIN : HS_EXIT_OK;
+    return report->no_device ? HS_EXIT_DEVICE : report->failed ? HS_EXIT_PLUGIN : HS_EXIT_OK;
 }

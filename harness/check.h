@@ -23,6 +23,8 @@ typedef struct hs_check_args {          /* all zero: every check, every variant 
     int quick;                          /* the gate before a run: small shapes, fewer option sets */
     int limit_s;                        /* a check silent for longer has failed; 0: 60 */
     const char *variant, *impl;         /* only these; NULL: all */
+    int dtype;                          /* only this ATTN_* one; 0: all */
+    const char *device;                 /* name of the k_dev to check the impls of ATTN_CUDA on; NULL: those of ATTN_CPU */
     const char *const *options;         /* option sets "update_rule=fwm qk_norm=none" to check besides ... */
     size_t noptions;
     int only_options;                   /* ... or instead of those that the checker makes up */
@@ -33,11 +35,12 @@ typedef struct hs_check_args {          /* all zero: every check, every variant 
 typedef struct hs_check_report {
     hs_check_result *results;
     size_t n, ok, failed, skipped;
+    int no_device;                      /* there is no such device, says why: nothing was checked */
     char why[512];                      /* the first failure as one sentence, "" when there is none */
 } hs_check_report;
 
-/* HS_EXIT_OK, or HS_EXIT_PLUGIN when a check failed or the file is no plug-in with a variant.  The report is
- * the caller's to release in both cases. */
+/* HS_EXIT_OK; HS_EXIT_PLUGIN when a check failed or the file is no plug-in with a variant; HS_EXIT_DEVICE.  The report
+ * is the caller's to release in all cases. */
 int  hs_check_file(const char *path, const hs_check_args *, hs_check_report *);
 void hs_check_report_release(hs_check_report *);
 #endif

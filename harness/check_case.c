@@ -35,7 +35,8 @@ static double value(hs_part p, int64_t b, int64_t h, int64_t t, int64_t w)
 }
 
 /* Compares nb rows and nt tokens of two tensors.  tol > 0 bounds the normalised mean square error, where numbers
- * below 1e-2 count as 1e-2: a gradient that cancels to nothing has no digits to compare. */
+ * below 1e-2 count as 1e-2: a gradient that cancels to nothing has no digits to compare.  In bfloat16 the bound is what
+ * rounding may make of the tensor, and a part of small numbers is held against the whole. */
 void hs_diff_part(hs_diff *d, hs_part got, hs_part want, int64_t nb, int64_t nt, double tol)
 {
     double num = 0, den = 0, worst = -1;
@@ -48,8 +49,9 @@ void hs_diff_part(hs_diff *d, hs_part got, hs_part want, int64_t nb, int64_t nt,
             den += fmax(y * y, 1e-4);
             if (!isnan(worst) && !(e <= worst)) worst = e, at[0] = b, at[1] = h, at[2] = t, at[3] = w;
         }
-    double error = tol > 0 ? num / den : worst;
+    double error = tol > 0 ? num / fmax(den, (double)n * want.s->square) : worst;
     if (n == 0) return;
+    if (tol > 0) tol = fmax(tol, want.s->slack);
     if (!(error <= d->error)) d->error = error;
     if (error <= tol || !d->ok) return;
     d->ok = 0;

@@ -9,11 +9,27 @@
 #include "check.h"
 
 /* ---- the case -------------------------------------------------------------------------------------- */
-typedef struct hs_check_where { int index; char variant[64], impl[64], mode[24], options[256], check[96]; } hs_check_where;
+typedef struct hs_check_where {
+    int index;
+    char variant[64], impl[64], mode[24], options[256], check[96];
+    char words[256];                    /* why the child ends of its own accord; "" when it does not */
+} hs_check_where;
 typedef void (*hs_check_sink)(void *ctx, const hs_check_result *);
+typedef struct hs_device hs_device;
+
+enum { HS_Q, HS_K, HS_V, HS_GATE, HS_PARAM = HS_GATE + ATTN_MAX, HS_STATE = HS_PARAM + ATTN_MAX,
+       HS_INPUTS = HS_STATE + ATTN_MAX };
+enum { HS_O, HS_FINAL, HS_OUTPUTS = HS_FINAL + ATTN_MAX };
+
+/* What rounding to bfloat16 does to one tensor: the largest error, the root of the mean square error, and those of the
+ * tensor itself. */
+typedef struct hs_spread { double worst, mean, largest, size; } hs_spread;
+typedef struct hs_rounding { hs_spread out[HS_OUTPUTS], grad[HS_INPUTS]; } hs_rounding;
 typedef struct hs_case {
     const attn_variant *variant;
     const attn_impl *impl, *ref;        /* ref: impls[0] */
+    hs_device *device;                  /* on which impls of ATTN_CUDA are called; NULL: those are not checked */
+    hs_rounding rounding;               /* in bfloat16, of the size at hand */
     int32_t mode, dtype;
     const void *opts, *exact;           /* exact: opts with feature_eps 0 where there is such an option */
     int relaxed_causality;              /* a stabiliser over all keys: equal in exact arithmetic, not in bits */
@@ -40,17 +56,27 @@ void hs_hot_watch(void *handle);        /* from now on allocations made by this 
 void hs_hot_begin(void);
 void hs_hot_end(hs_hot *);              /* adds what happened since hs_hot_begin, on all threads */
 
+/* ---- another device's memory (check_device.c) ----------------------------------------------------------------- */
+int  hs_device_open(const char *name, hs_device **, char *why, size_t nwhy);    /* a k_dev's name; -1 and a sentence */
+void hs_device_close(hs_device *);
+const char *hs_device_name(const hs_device *), *hs_device_error(const hs_device *);
+void hs_device_begin(hs_device *);      /* a new call, nothing placed */
+void hs_device_place(hs_device *, void *host, size_t bytes);    /* a piece of memory that goes there and comes back */
+void hs_device_place_scratch(hs_device *, void *host, size_t bytes);    /* a whole hs_buf: its guards alone come back */
+/* The call with all that is placed: f's result; lost is not 0 when the device failed. */
+int  hs_device_call(hs_device *, int (*f)(const attn_call *), const attn_call *, hs_hot *, int *lost);
+
 /* ---- the rig --------------------------------------------------------------------------------------------- */
 enum { HS_GUARD = 256, HS_MAX_BATCH = 4 };
 enum { HS_BTHD, HS_BHTD, HS_PADDED };   /* PADDED: BHTD with gaps after every row and head */
-enum { HS_Q, HS_K, HS_V, HS_GATE, HS_PARAM = HS_GATE + ATTN_MAX, HS_STATE = HS_PARAM + ATTN_MAX,
-       HS_INPUTS = HS_STATE + ATTN_MAX };
-enum { HS_O, HS_FINAL, HS_OUTPUTS = HS_FINAL + ATTN_MAX };
 
 typedef struct hs_buf { unsigned char *raw, *before; size_t bytes; } hs_buf;    /* raw: guard, bytes, guard */
 typedef struct hs_slot {                /* one tensor: values in double [B,H,T,W], memory in the call's dtype */
     char name[40];
     int64_t B, H, T, W, n;              /* n == 0: not there */
+    int32_t dtype;
+    double slack, square;               /* bfloat16: normalised mean square error that rounding alone may make, and the
+                                           mean square of the tensor in the case's problem; else 0 */
     double *val;
     attn_tensor t;
     hs_buf buf;
@@ -87,7 +113,11 @@ void hs_rig_free(hs_rig *);
 void hs_rig_from(hs_rig *dst, const hs_rig *src, int64_t b0, int64_t tq0, int64_t tk0);
 void hs_rig_redraw(hs_rig *, int slot, uint32_t draw, int64_t b0, int64_t t0);   /* new values from row b0, token t0 on */
 int  hs_rig_forward(hs_rig *);          /* 0, or -1 with the reason in fault */
-int  hs_rig_run(hs_rig *);              /* forward and, where there is one, backward */
+int  hs_rig_backward(hs_rig *);         /* where there is one */
+int  hs_rig_run(hs_rig *);              /* both */
+void hs_rig_load(hs_rig *);             /* the values of the inputs into memory; the passes do it */
+void hs_slot_store(hs_slot *);          /* the values of one slot into memory */
+double hs_rounded(int32_t dtype, double);   /* the nearest number of that dtype */
 int  hs_rig_decode(hs_rig *, hs_buf *state, int64_t pos);
 int  hs_is_token_slot(int slot);        /* q, k, v, gates: T counts tokens */
 int  hs_is_frozen(const hs_rig *, int slot);
@@ -104,6 +134,11 @@ void hs_diff_part(hs_diff *, hs_part got, hs_part want, int64_t nb, int64_t nt, 
 void hs_diff_slot(hs_diff *, const hs_slot *got, const hs_slot *want, double tol);
 void hs_diff_rigs(hs_diff *, const hs_rig *got, const hs_rig *want, double tol);  /* outputs and gradients of both */
 void hs_case_judge(const hs_case *, const char *check, const hs_rig *, const hs_diff *);  /* a fault of the rig fails too */
+
+/* ---- what rounding alone does (check_rounding.c) ------------------------------------------------------------------- */
+void hs_rounding_measure(hs_case *, const hs_rig *base);    /* a plain bfloat16 computation of base's problem */
+void hs_rounding_allow(const hs_case *, hs_rig *);          /* slots of a bfloat16 rig get their slack */
+void hs_rounding_diff(const hs_case *, hs_diff *, const hs_rig *got, const hs_rig *ref);    /* the rule of twice the plain error */
 
 /* ---- the checks (check_forward.c, check_decode.c, check_grad.c) --------------------------------------------------- */
 int  hs_check_plan(const hs_case *, attn_shape);            /* 0: goes on */
@@ -127,7 +162,8 @@ void hs_opt_sets_free(hs_opt_set *, size_t n);
 
 /* ---- the child's whole work (check_suite.c) -------------------------------------------------------------------------------- */
 /* Judges the plug-in's cases from number `start` on; where is kept up to date for the parent's eyes.
- * Returns 0, or -1 with a sentence in why when the file is no plug-in. */
+ * Returns 0, or with a sentence in why -1 when the file is no plug-in, HS_NO_DEVICE when there is no such device. */
+enum { HS_NO_DEVICE = -2 };
 int hs_check_suite(const char *path, const hs_check_args *, int start, hs_check_where *where,
                    hs_check_sink, void *ctx, char *why, size_t nwhy);
 #endif

@@ -4,22 +4,27 @@
  *  1. Every byte around what a variant may write is 0xFF (a NaN in every dtype) and is looked at after each
  *     call: guards, gaps between rows, buffers of exactly the planned size.
  *  2. Every byte that the variant has to write is 0xFF before each call, so that what was left out shows.
- *  3. Inputs are floats, also where the call is in double, so that two impls see the same numbers. */
+ *  3. Inputs are floats, also where the call is in double, and bfloat16s where the call is in that, so that two impls
+ *     see the same numbers. */
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "check_case.h"
 #include "kernels/philox.h"
 
 /* ---- buffers ---------------------------------------------------------------------------------------- */
+/* With its guards, rounded up. */
+static size_t buf_size(const hs_buf *b) { return (b->bytes + 2 * HS_GUARD + 255) / 256 * 256; }
+
 void hs_buf_init(hs_buf *b, size_t bytes)
 {
-    size_t all = (bytes + 2 * HS_GUARD + 255) / 256 * 256;
-    b->raw = aligned_alloc(256, all);
-    b->before = NULL;
     b->bytes = bytes;
+    b->before = NULL;
+    size_t all = buf_size(b);
+    b->raw = aligned_alloc(256, all);
     if (!b->raw) abort();               /* a few kilobytes: the child's death is reported by its parent */
     memset(b->raw, 0xFF, all);
 }
@@ -53,7 +58,28 @@ static long guard_broken(const hs_buf *b)
 }
 
 /* ---- slots ------------------------------------------------------------------------------------------ */
-static size_t width_of(int32_t dtype) { return dtype == ATTN_F64 ? sizeof(double) : sizeof(float); }
+static size_t width_of(int32_t dtype) { return dtype == ATTN_F64 ? sizeof(double) : dtype == ATTN_BF16 ? sizeof(uint16_t) : sizeof(float); }
+
+/* A bfloat16 is the upper half of a float. */
+static double from_bf16(uint16_t x)
+{
+    uint32_t bits = (uint32_t)x << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* To the nearest, ties to even. */
+static uint16_t to_bf16(double x)
+{
+    float f = (float)x;
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    if (isnan(f)) return 0xFFFF;
+    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+double hs_rounded(int32_t dtype, double x) { return dtype == ATTN_F64 ? x : dtype == ATTN_BF16 ? from_bf16(to_bf16(x)) : (double)(float)x; }
 
 static int64_t at(const hs_slot *s, int64_t b, int64_t h, int64_t t) { return ((b * s->H + h) * s->T + t) * s->W; }
 
@@ -72,6 +98,7 @@ static void slot_init(hs_slot *s, const char *prefix, const char *name, const in
     s->n = s->B * s->H * s->T * s->W;
     snprintf(s->name, sizeof s->name, "%s%s", prefix, name);
     if (s->n == 0) return;
+    s->dtype = dtype;
     hs_buf_init(&s->buf, (size_t)lay_out(s, layout) * width_of(dtype));
     s->t.p = hs_buf_ptr(&s->buf);
     if (is_input) mark(&s->buf);
@@ -86,24 +113,27 @@ static void slot_release(hs_slot *s)
 }
 
 /* Walks the elements of a slot in order: values into memory (store) or memory into values. */
-static void slot_move(hs_slot *s, int32_t dtype, int store)
+static void slot_move(hs_slot *s, int store)
 {
     double *x = s->val;
     for (int64_t b = 0; b < s->B; b++) for (int64_t h = 0; h < s->H; h++) for (int64_t t = 0; t < s->T; t++) {
         int64_t e = b * s->t.sb + h * s->t.sh + t * s->t.st;
         for (int64_t w = 0; w < s->W; w++, x++, e++) {
-            if (dtype == ATTN_F64) { if (store) ((double *)s->t.p)[e] = *x; else *x = ((double *)s->t.p)[e]; }
+            if (s->dtype == ATTN_F64) { if (store) ((double *)s->t.p)[e] = *x; else *x = ((double *)s->t.p)[e]; }
+            else if (s->dtype == ATTN_BF16) { if (store) ((uint16_t *)s->t.p)[e] = to_bf16(*x); else *x = from_bf16(((uint16_t *)s->t.p)[e]); }
             else { if (store) ((float *)s->t.p)[e] = (float)*x; else *x = ((float *)s->t.p)[e]; }
         }
     }
 }
 
+void hs_slot_store(hs_slot *s) { slot_move(s, 1); }
+
 /* Writes the values and remembers every byte, guards and gaps included. */
-static void slot_load(hs_slot *s, int32_t dtype)
+static void slot_load(hs_slot *s)
 {
     size_t all = s->buf.bytes + 2 * HS_GUARD;
     if (s->n == 0) return;
-    slot_move(s, dtype, 1);
+    slot_move(s, 1);
     if (!s->buf.before) s->buf.before = malloc(all);
     if (!s->buf.before) abort();
     memcpy(s->buf.before, s->buf.raw, all);
@@ -115,9 +145,9 @@ static int slot_changed(const hs_slot *s)
 }
 
 /* The gaps between rows of an output must still be poison. */
-static int gap_written(const hs_slot *s, int32_t dtype)
+static int gap_written(const hs_slot *s)
 {
-    size_t width = width_of(dtype);
+    size_t width = width_of(s->dtype);
     if (s->n == 0 || s->buf.bytes == (size_t)s->n * width) return 0;
     unsigned char *copy = malloc(s->buf.bytes);
     if (!copy) abort();
@@ -169,8 +199,8 @@ void hs_rig_redraw(hs_rig *r, int slot, uint32_t draw, int64_t b0, int64_t t0)
     hs_slot *s = slot == HS_INPUTS ? &r->d_o : &r->in[slot];
     for (int64_t i = 0; i < s->n; i++) {
         if (i / (s->H * s->T * s->W) < b0 || i / s->W % s->T < t0) continue;
-        if (slot >= HS_PARAM && slot < HS_STATE) s->val[i] = param_value(&r->plan.param_init[slot - HS_PARAM], (uint32_t)slot, (uint64_t)i);
-        else s->val[i] = normal((uint32_t)slot, draw, (uint64_t)i);
+        s->val[i] = slot >= HS_PARAM && slot < HS_STATE ? param_value(&r->plan.param_init[slot - HS_PARAM], (uint32_t)slot, (uint64_t)i)
+                                                        : hs_rounded(s->dtype, normal((uint32_t)slot, draw, (uint64_t)i));
     }
 }
 
@@ -191,11 +221,15 @@ static void dims_of(const attn_dims *dims, int is_state, int64_t d[4])
     if (dims->n == 0) d[3] = 0;
 }
 
+/* What params and states are of in a call of this dtype. */
+static int32_t wide_of(int32_t dtype) { return dtype == ATTN_F64 ? ATTN_F64 : ATTN_F32; }
+
 /* One input and its gradient. */
 static void add_input(hs_rig *r, int slot, const char *name, const int64_t d[4], int layout)
 {
-    slot_init(&r->in[slot], "", name, d, layout, r->s.dtype, 1);
-    slot_init(&r->grad[slot], slot < HS_GATE ? "d" : "d_", name, d, layout, r->s.dtype, 0);
+    int32_t dtype = slot < HS_PARAM ? r->s.dtype : wide_of(r->s.dtype);
+    slot_init(&r->in[slot], "", name, d, layout, dtype, 1);
+    slot_init(&r->grad[slot], slot < HS_GATE ? "d" : "d_", name, d, layout, dtype, 0);
     int shared = slot == HS_K && r->c->variant->flags & ATTN_SHARED_QK;
     r->want[slot] = r->in[slot].n > 0 && !hs_is_frozen(r, slot) && !shared;
     hs_rig_redraw(r, slot, 0, 0, 0);
@@ -216,7 +250,7 @@ static void add_tables(hs_rig *r, int layout)
     for (int i = 0; v->states && v->states[i].name; i++) {
         dims_of(&r->plan.state_dims[i], 1, d);
         add_input(r, HS_STATE + i, v->states[i].name, d, HS_BHTD);
-        slot_init(&r->out[HS_FINAL + i], "final_", v->states[i].name, d, HS_BHTD, s->dtype, 0);
+        slot_init(&r->out[HS_FINAL + i], "final_", v->states[i].name, d, HS_BHTD, wide_of(s->dtype), 0);
     }
 }
 
@@ -242,6 +276,7 @@ hs_rig *hs_rig_new(const hs_case *c, const attn_impl *impl, int32_t dtype, const
     slot_init(&r->out[HS_O], "", "o", o, layout, dtype, 0);
     slot_init(&r->d_o, "", "d_o", o, layout, dtype, 1);
     hs_rig_redraw(r, HS_INPUTS, 0, 0, 0);
+    hs_rounding_allow(c, r);
     hs_buf_init(&r->saved, r->plan.saved);
     hs_buf_init(&r->scratch_fwd, r->plan.scratch_fwd);
     hs_buf_init(&r->scratch_bwd, r->plan.scratch_bwd);
@@ -313,10 +348,10 @@ static attn_call call_of(hs_rig *r, void *scratch)
     return c;
 }
 
-static void load_inputs(hs_rig *r)
+void hs_rig_load(hs_rig *r)
 {
-    for (int i = 0; i < HS_INPUTS; i++) slot_load(&r->in[i], r->s.dtype);
-    slot_load(&r->d_o, r->s.dtype);
+    for (int i = 0; i < HS_INPUTS; i++) slot_load(&r->in[i]);
+    slot_load(&r->d_o);
     r->fault[0] = 0;
     r->finite = 1;
 }
@@ -338,6 +373,8 @@ static int guarded(hs_rig *r, const char *what, const char *name, const hs_buf *
     return fault(r, "%s wrote byte %ld %s the %zu bytes of %s", what, labs(bad), bad < 0 ? "before" : "past", b->bytes, name);
 }
 
+static void place(hs_device *d, const hs_buf *b) { hs_device_place(d, b->raw, buf_size(b)); }
+
 /* What no call may do: change an input, write outside its buffers. */
 static int look_after(hs_rig *r, const char *what, const hs_buf *scratch)
 {
@@ -346,11 +383,11 @@ static int look_after(hs_rig *r, const char *what, const hs_buf *scratch)
     if (guarded(r, what, "saved", &r->saved) || guarded(r, what, "scratch", scratch)) return -1;
     for (int i = 0; i < HS_OUTPUTS; i++) {
         if (guarded(r, what, r->out[i].name, &r->out[i].buf)) return -1;
-        if (gap_written(&r->out[i], r->s.dtype)) return fault(r, "%s wrote between the rows of %s", what, r->out[i].name);
+        if (gap_written(&r->out[i])) return fault(r, "%s wrote between the rows of %s", what, r->out[i].name);
     }
     for (int i = 0; i < HS_INPUTS; i++) {
         if (guarded(r, what, r->grad[i].name, &r->grad[i].buf)) return -1;
-        if (gap_written(&r->grad[i], r->s.dtype)) return fault(r, "%s wrote between the rows of %s", what, r->grad[i].name);
+        if (gap_written(&r->grad[i])) return fault(r, "%s wrote between the rows of %s", what, r->grad[i].name);
     }
     return 0;
 }
@@ -359,7 +396,7 @@ static int look_after(hs_rig *r, const char *what, const hs_buf *scratch)
 static void read_back(hs_rig *r, const char *what, hs_slot *s)
 {
     if (s->n == 0) return;
-    slot_move(s, r->s.dtype, 0);
+    slot_move(s, 0);
     for (int64_t i = 0; i < s->n && r->finite; i++) {
         if (isfinite(s->val[i])) continue;
         r->finite = 0;
@@ -368,22 +405,48 @@ static void read_back(hs_rig *r, const char *what, hs_slot *s)
     }
 }
 
-static int hot_call(hs_rig *r, int (*f)(const attn_call *), const attn_call *c, const char *what)
+/* The call on the case's device: every buffer of the rig goes there and comes back.  A device that fails is of no use
+ * to later checks either: the child ends, and its last words are the note of this check. */
+static int device_call(hs_rig *r, int (*f)(const attn_call *), const attn_call *c, const hs_buf *scratch, const hs_buf *state)
 {
-    hs_hot_begin();
-    int rc = f(c);
-    hs_hot_end(&r->hot);
+    hs_device *d = r->c->device;
+    int lost;
+    hs_device_begin(d);
+    for (int i = 0; i < HS_INPUTS; i++) place(d, &r->in[i].buf), place(d, &r->grad[i].buf);
+    for (int i = 0; i < HS_OUTPUTS; i++) place(d, &r->out[i].buf);
+    place(d, &r->d_o.buf);
+    place(d, &r->saved);
+    if (state) place(d, state);
+    hs_device_place(d, r->klen, sizeof r->klen);
+    hs_device_place(d, &r->number, sizeof r->number);
+    hs_device_place_scratch(d, scratch->raw, buf_size(scratch));
+    int rc = hs_device_call(d, f, c, &r->hot, &lost);
+    if (!lost) return rc;
+    snprintf(r->c->where->words, sizeof r->c->where->words, "%s failed: %s", hs_device_name(d), hs_device_error(d));
+    _exit(1);
+}
+
+/* One call of the impl, in place or on its device; state: of decode, else NULL. */
+static int hot_call(hs_rig *r, int (*f)(const attn_call *), const attn_call *c, const char *what, const hs_buf *scratch, const hs_buf *state)
+{
+    int rc;
+    if (r->impl->device == ATTN_CUDA) rc = device_call(r, f, c, scratch, state);
+    else {
+        hs_hot_begin();
+        rc = f(c);
+        hs_hot_end(&r->hot);
+    }
     return rc == ATTN_OK ? 0 : fault(r, "%s returned %d for a problem that plan() accepted", what, rc);
 }
 
 int hs_rig_forward(hs_rig *r)
 {
-    load_inputs(r);
+    hs_rig_load(r);
     for (int i = 0; i < HS_OUTPUTS; i++) poison(&r->out[i].buf);
     poison(&r->saved);
     poison(&r->scratch_fwd);
     attn_call c = call_of(r, hs_buf_ptr(&r->scratch_fwd));
-    if (hot_call(r, r->impl->forward, &c, "forward") || look_after(r, "forward", &r->scratch_fwd)) return -1;
+    if (hot_call(r, r->impl->forward, &c, "forward", &r->scratch_fwd, NULL) || look_after(r, "forward", &r->scratch_fwd)) return -1;
     read_back(r, "forward", &r->out[HS_O]);
     for (int i = HS_FINAL; r->want_states && i < HS_OUTPUTS; i++) read_back(r, "forward", &r->out[i]);
     return r->fault[0] ? -1 : 0;
@@ -397,13 +460,13 @@ static void prepare_gradients(hs_rig *r)
         poison(&g->buf);
         if (i < HS_PARAM || i >= HS_STATE || !g->n) continue;
         for (int64_t e = 0; e < g->n; e++) g->val[e] = r->dparam0;
-        slot_move(g, r->s.dtype, 1);
+        slot_move(g, 1);
     }
 }
 
-int hs_rig_run(hs_rig *r)
+int hs_rig_backward(hs_rig *r)
 {
-    if (hs_rig_forward(r) || !r->impl->backward || !r->s.training) return r->fault[0] ? -1 : 0;
+    if (!r->impl->backward || !r->s.training) return 0;
     prepare_gradients(r);
     poison(&r->scratch_bwd);
     attn_call c = call_of(r, hs_buf_ptr(&r->scratch_bwd));
@@ -415,20 +478,22 @@ int hs_rig_run(hs_rig *r)
         c.dparam[i] = r->want[HS_PARAM + i] ? r->grad[HS_PARAM + i].t.p : NULL;
         c.dstate_in[i] = r->want[HS_STATE + i] ? r->grad[HS_STATE + i].t.p : NULL;
     }
-    if (hot_call(r, r->impl->backward, &c, "backward") || look_after(r, "backward", &r->scratch_bwd)) return -1;
+    if (hot_call(r, r->impl->backward, &c, "backward", &r->scratch_bwd, NULL) || look_after(r, "backward", &r->scratch_bwd)) return -1;
     for (int i = 0; i < HS_INPUTS; i++) if (r->want[i]) read_back(r, "backward", &r->grad[i]);
     return r->fault[0] ? -1 : 0;
 }
 
+int hs_rig_run(hs_rig *r) { return hs_rig_forward(r) || hs_rig_backward(r) ? -1 : 0; }
+
 int hs_rig_decode(hs_rig *r, hs_buf *state, int64_t pos)
 {
-    load_inputs(r);
+    hs_rig_load(r);
     poison(&r->out[HS_O].buf);
     poison(&r->scratch_dec);
     attn_call c = call_of(r, hs_buf_ptr(&r->scratch_dec));
     c.state = hs_buf_ptr(state);
     c.pos = pos;
-    if (hot_call(r, r->impl->decode, &c, "decode") || look_after(r, "decode", &r->scratch_dec)) return -1;
+    if (hot_call(r, r->impl->decode, &c, "decode", &r->scratch_dec, state) || look_after(r, "decode", &r->scratch_dec)) return -1;
     if (guarded(r, "decode", "state", state)) return -1;
     read_back(r, "decode", &r->out[HS_O]);
     return r->fault[0] ? -1 : 0;

@@ -12,6 +12,7 @@ typedef struct suite {
     hs_check_where *where;
     hs_check_sink sink;
     void *ctx;
+    hs_device *device;                  /* NULL: the CPU's impls are checked */
     uint64_t *seen;                     /* hashes of results of the option sets of this impl and mode */
     size_t nseen;
     int accepted;                       /* problems that plan() of this impl took */
@@ -24,7 +25,8 @@ static int32_t cross_queries(int32_t T) { return T == 1 ? 2 : T / 2 + 1; }
 static const struct { int32_t Hq, Hk, Dk, Dv; const char *refused; } bases[] = {
     { 4, 2, 5, 3, "Hq = 2 Hk with odd Dk and another Dv" }, { 2, 2, 5, 3, "odd Dk and another Dv" },
     { 4, 2, 5, 5, "Hq = 2 Hk with odd Dk = Dv" }, { 2, 2, 5, 5, "odd Dk = Dv" }, { 4, 2, 8, 4, "Hq = 2 Hk with Dk = 8, Dv = 4" },
-    { 2, 2, 8, 4, "Dk = 8, Dv = 4" }, { 2, 2, 8, 8, "Dk = Dv = 8" },
+    { 2, 2, 8, 4, "Dk = 8, Dv = 4" }, { 2, 2, 8, 8, "Dk = Dv = 8" }, { 4, 2, 32, 16, "Hq = 2 Hk with Dk = 32, Dv = 16" },
+    { 2, 2, 32, 32, "Dk = Dv = 32" }, { 2, 2, 64, 64, "Dk = Dv = 64" },
 };
 
 /* The first base that plan() takes with the defaults; the last one when it takes none. */
@@ -77,6 +79,8 @@ static hs_rig *first_run(hs_case *c, attn_shape s)
     hs_rig_run(r);
     hs_case_judge(c, "runs within its buffers and stays finite", r, &none);
     if (!r->fault[0]) {
+        hs_rounding_measure(c, r);
+        hs_rounding_allow(c, r);
         char note[96] = "";
         if (r->hot.allocations) snprintf(note, sizeof note, "forward and backward called malloc or free %ld times", r->hot.allocations);
         hs_case_say(c, "hot code allocates nothing", note[0] ? HS_CHECK_FAIL : HS_CHECK_OK, 0, note);
@@ -111,16 +115,40 @@ static void check_size(suite *u, hs_case *c, const char *size, int32_t B, int32_
     hs_rig_free(base);
 }
 
+/* B rows of T keys and as many queries, or about half as many; the size's name is "T=" and the number, and more. */
+static void check_length(suite *u, hs_case *c, int32_t B, int32_t T, const char *more, int small)
+{
+    char size[64];
+    snprintf(size, sizeof size, "T=%d%s", T, more);
+    check_size(u, c, size, B, c->mode == ATTN_CROSS ? cross_queries(T) : T, T, small);
+}
+
+/* A device computes in tiles, of whole rows and of tens of tokens: widths that models have, and some beside them. */
+static void check_widths(suite *u, hs_case *c)
+{
+    static const attn_shape widths[] = { { .Hq = 4, .Hk = 2, .Dk = 64, .Dv = 64 }, { .Hq = 2, .Hk = 2, .Dk = 128, .Dv = 128 },
+        { .Hq = 2, .Hk = 2, .Dk = 64, .Dv = 32 }, { .Hq = 4, .Hk = 2, .Dk = 20, .Dv = 12 }, { .Hq = 1, .Hk = 1, .Dk = 256, .Dv = 256 } };
+    attn_shape base = c->base;
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        char more[40];
+        c->base = widths[i];
+        snprintf(more, sizeof more, " Dk=%d Dv=%d", widths[i].Dk, widths[i].Dv);
+        check_length(u, c, 2, 130, more, 0);
+    }
+    c->base = base;
+}
+
 static void check_sizes(suite *u, hs_case *c)
 {
-    int cross = c->mode == ATTN_CROSS;
     size_t seen = u->nseen;
-    check_size(u, c, "T=5", 3, cross ? cross_queries(5) : 5, 5, 1);
+    check_length(u, c, 3, 5, "", 1);
     if (!c->defaults && c->quick) return;
-    if (c->defaults || seen < u->nseen) check_size(u, c, "T=1", 2, cross ? cross_queries(1) : 1, 1, 1);
-    check_size(u, c, "T=33", 2, cross ? cross_queries(33) : 33, 33, 0);
-    if (cross) check_size(u, c, "one query, T=33", 3, 1, 33, 0);
-    if (c->defaults && !c->quick) check_size(u, c, "T=130", 2, cross ? cross_queries(130) : 130, 130, 0);
+    if (c->defaults || seen < u->nseen) check_length(u, c, 2, 1, "", 1);
+    check_length(u, c, 2, u->device ? 150 : 33, "", 0);
+    if (c->mode == ATTN_CROSS) check_size(u, c, "one query, T=33", 3, 1, 33, 0);
+    if (!c->defaults || c->quick) return;
+    check_length(u, c, 2, u->device ? 300 : 130, "", 0);
+    if (u->device) check_widths(u, c);
 }
 
 /* ---- options that the checks must know by name (VARIANTS 5) --------------------------------------------- */
@@ -192,28 +220,33 @@ static int check_impl(suite *u, hs_case *c, char *why, size_t nwhy)
 {
     static const int32_t modes[] = { ATTN_CAUSAL, ATTN_BIDIR, ATTN_CROSS }, dtypes[] = { ATTN_F64, ATTN_F32, ATTN_BF16, ATTN_F16 };
     c->options = (char *)"", c->size = "", c->mode = 0, c->dtype = 0;
+    int tried = 0;
     u->accepted = 0;
-    if (c->impl->device != ATTN_CPU) { hs_case_say(c, "plan", HS_CHECK_SKIP, 0, "needs a GPU; what is checked here runs on the CPU"); return 0; }
+    if (!u->device && c->impl->device != ATTN_CPU) { hs_case_say(c, "plan", HS_CHECK_SKIP, 0, "needs a GPU: harness check --device cuda"); return 0; }
     for (size_t d = 0; d < 4; d++) for (size_t m = 0; m < 3; m++) {
-        if (!(c->impl->dtypes & dtypes[d]) || !(c->impl->modes & modes[m])) continue;
-        c->dtype = dtypes[d], c->mode = modes[m];
-        if (dtypes[d] == ATTN_BF16 || dtypes[d] == ATTN_F16) hs_case_say(c, "plan", HS_CHECK_SKIP, 0, "half precision is not checked on the CPU");
+        if (!(c->impl->dtypes & dtypes[d]) || !(c->impl->modes & modes[m]) || (u->args->dtype && u->args->dtype != dtypes[d])) continue;
+        c->dtype = dtypes[d], c->mode = modes[m], tried = 1;
+        if (dtypes[d] == ATTN_F16) hs_case_say(c, "plan", HS_CHECK_SKIP, 0, "16-bit floating point is checked as bfloat16 alone");
         else if (check_mode(u, c, why, nwhy)) return -1;
     }
     c->options = (char *)"", c->size = "", c->mode = 0;
-    hs_case_say(c, "accepts something", u->accepted ? HS_CHECK_OK : HS_CHECK_FAIL, 0, u->accepted ? "" : "plan() refuses every problem");
+    if (tried) hs_case_say(c, "accepts something", u->accepted ? HS_CHECK_OK : HS_CHECK_FAIL, 0, u->accepted ? "" : "plan() refuses every problem");
     return 0;
 }
 
 static int check_variant(suite *u, const attn_variant *v, char *why, size_t nwhy)
 {
-    hs_case c = { .variant = v, .ref = &v->impls[0], .quick = u->args->quick, .where = u->where, .sink = u->sink, .ctx = u->ctx };
-    int found = 0;
+    hs_case c = { .variant = v, .ref = &v->impls[0], .device = u->device, .quick = u->args->quick, .where = u->where, .sink = u->sink, .ctx = u->ctx };
+    int found = 0, checked = 0;
     for (const attn_impl *im = v->impls; im->name; im++) {
         if (u->args->impl && strcmp(u->args->impl, im->name)) continue;
-        c.impl = im, found = 1;
+        found = 1;
+        if (u->device && im->device != ATTN_CUDA) continue;
+        c.impl = im, checked = 1;
         if (check_impl(u, &c, why, nwhy)) return -1;
     }
+    c.impl = c.ref, c.options = (char *)"", c.size = "", c.mode = 0, c.dtype = 0;
+    if (found && !checked) hs_case_say(&c, "plan", HS_CHECK_SKIP, 0, "no implementation for this device");
     if (!found) snprintf(why, nwhy, "%s has no impl '%s'", v->name, u->args->impl);
     return found ? 0 : -1;
 }
@@ -224,7 +257,8 @@ int hs_check_suite(const char *path, const hs_check_args *args, int start, hs_ch
     hs_plugin p;
     suite u = { .args = args, .start = start, .where = where, .sink = sink, .ctx = ctx };
     int found = 0, rc = 0;
-    if (hs_plugin_open(path, &p, why, nwhy)) return -1;
+    if (args->device && hs_device_open(args->device, &u.device, why, nwhy)) return HS_NO_DEVICE;
+    if (hs_plugin_open(path, &p, why, nwhy)) { hs_device_close(u.device); return -1; }
     hs_hot_watch(p.handle);
     for (const attn_variant *const *v = p.variants; v && *v && !rc; v++) {
         if (args->variant && strcmp(args->variant, (*v)->name)) continue;
@@ -234,5 +268,6 @@ int hs_check_suite(const char *path, const hs_check_args *args, int start, hs_ch
     if (!found) snprintf(why, nwhy, args->variant ? "%s: no variant '%s' in it" : "%s: no variant in it", path, args->variant);
     free(u.seen);
     hs_plugin_close(&p);
+    hs_device_close(u.device);
     return found ? rc : -1;
 }

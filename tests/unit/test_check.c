@@ -182,7 +182,7 @@ static void test_diff(void **state)
 {
     (void)state;
     double x[4] = { 1, 2, 3, 4 }, y[4] = { 1, 2, 3, 4 };
-    hs_slot a = { "a", 1, 1, 4, 1, 4, x, { 0 }, { 0 } }, b = { "b", 1, 1, 4, 1, 4, y, { 0 }, { 0 } };
+    hs_slot a = { .name = "a", .B = 1, .H = 1, .T = 4, .W = 1, .n = 4, .val = x }, b = { .name = "b", .B = 1, .H = 1, .T = 4, .W = 1, .n = 4, .val = y };
     hs_diff d = hs_diff_none;
     hs_diff_slot(&d, &a, &b, 0);
     assert_true(d.ok);
