@@ -153,6 +153,16 @@ void hs_check_differences(const hs_case *, const hs_rig *base); /* the reference
 void hs_check_reference(const hs_case *, const hs_rig *base);   /* another impl against the reference */
 void hs_check_large(const hs_case *, const hs_rig *base);       /* inputs times 30 */
 
+/* ---- memory (check_memory.c) ------------------------------------------------------------------------------------------ */
+typedef struct hs_growth {              /* plan()'s bytes for one batch row, at T = 1024 and 8192, and slopes of their logarithms */
+    size_t saved_1k, saved_8k, scratch_8k, state_1k, state_8k;
+    double saved_slope, scratch_slope, state_slope;
+} hs_growth;
+int  hs_growth_measure(const hs_case *, hs_growth *, char *why, size_t nwhy);   /* -1: plan() refuses, why */
+int  hs_cost_degree(const char *cost, double *degree);      /* highest power of T; -1: not to be understood */
+void hs_check_growth(const hs_case *);
+void hs_check_state_bytes(const hs_case *, const hs_buf *state);    /* after decoding as many tokens as it has room for */
+
 /* ---- option sets (check_options.c) ---------------------------------------------------------------------------------- */
 typedef struct hs_opt_set { void *opts; char *text; char *refusal; int defaults; } hs_opt_set;
 /* Every set to be checked of an impl and shape; those that plan() refuses carry its reason.  *n of them. */

@@ -195,6 +195,8 @@ static void check_set(suite *u, hs_case *c, const hs_opt_set *set)
     c->other_order = is_choice(c->variant, set->opts, "order", "block");
     u->accepted++;
     check_sizes(u, c);
+    c->size = "";
+    hs_check_growth(c);
     free(exact);
 }
 

@@ -13,7 +13,7 @@
 
 /* ---- a variant: o_i = scale sum_{j<=i} v_j ------------------------------------------------------------ */
 static enum { RIGHT, LEAVES_NAN, PAST_END, BETWEEN_ROWS, CHANGES_INPUT, SAVED_SHORT, FAILS, LEAKS, SIGN, LAYOUT, BATCH, COUNTS,
-              ADDS_DV, TOUCHES, DECODE_POS } how;
+              ADDS_DV, TOUCHES, DECODE_POS, SAVES_SQUARE, SCRATCHES_SQUARE, STATE_SQUARE, STATE_HOLLOW } how;
 static int calls;
 typedef struct options { int32_t rule, size; double scale; } options;
 static const attn_opt OPTS[] = {
@@ -29,8 +29,10 @@ static int plan(const attn_shape *s, const void *opts, attn_plan *p)
     if (s->klen) { strcpy(p->why, "no key lengths"); return ATTN_EUNSUP; }
     if (o->rule == 2 && o->scale == 1) { strcpy(p->why, "needy needs another rule beside it"); return ATTN_EUNSUP; }
     if (s->training && s->Tq != s->Tk) { strcpy(p->why, "Tq must be Tk"); return ATTN_EUNSUP; }
-    p->saved = s->training ? 64 : 0;
-    p->state = (size_t)(s->B * s->Hq * s->Dv) * sizeof(double);
+    size_t row = (size_t)s->Tk * sizeof(double), sums = (size_t)(s->B * s->Hq * s->Dv) * sizeof(double);
+    p->saved = !s->training ? 0 : how == SAVES_SQUARE ? row * (size_t)s->Tk : 64;
+    p->scratch_bwd = how == SCRATCHES_SQUARE ? row * (size_t)s->Tk : 0;
+    p->state = how == STATE_SQUARE ? sums + row * (size_t)s->Tk : how == STATE_HOLLOW ? 3 * sums : sums;
     return ATTN_OK;
 }
 
@@ -84,7 +86,7 @@ static int decode(const attn_call *c)
 }
 
 static const attn_impl IMPLS[] = { { "ref", ATTN_CPU, ATTN_F64, ATTN_CAUSAL, 0, plan, forward, backward, decode }, { .name = NULL } };
-static const attn_variant VARIANT = { .size = sizeof VARIANT, .name = "toy", .title = "", .paper = "", .cost = "",
+static const attn_variant VARIANT = { .size = sizeof VARIANT, .name = "toy", .title = "", .paper = "", .cost = "T Dv",
                                       .opts_size = sizeof(options), .opts = OPTS, .impls = IMPLS };
 
 /* ---- a case of it ------------------------------------------------------------------------------------------ */
@@ -125,6 +127,7 @@ static void judge(int mistake)
     hs_check_decode(&c, r);
     hs_check_gradients(&c, r);
     hs_check_differences(&c, r);
+    hs_check_growth(&c);
     hs_rig_free(r);
 }
 
@@ -176,6 +179,38 @@ static void test_mistakes(void **state)
     caught(COUNTS, "same bits");
     caught(TOUCHES, "not wanted");
     caught(DECODE_POS, "decode one by one");
+    caught(SAVES_SQUARE, "saved grows as claimed");
+    caught(SCRATCHES_SQUARE, "scratch grows as claimed");
+    caught(STATE_SQUARE, "state grows as claimed");
+    caught(STATE_HOLLOW, "state bytes are touched");
+}
+
+static void test_costs(void **state)
+{
+    (void)state;
+    static const struct { const char *text; double degree; } good[] = {
+        { "T^2 (Dk + Dv)", 2 }, { "T m Dv", 1 }, { "T (stride + summary_len T / stride) (Dk + Dv)", 2 }, { "T", 1 }, { "T^1.5 D", 1.5 },
+        { "T log T D", 1.2 }, { "T*K*Dv^2", 1 }, { "T^2 / T", 1 }, { "m D + T", 1 } };
+    static const char *const bad[] = { "", "n^2 d", "linear in T!", "T (m + D", "O(T)^", "m) T" };
+    double degree;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        assert_int_equal(hs_cost_degree(good[i].text, &degree), 0);
+        assert_true(fabs(degree - good[i].degree) < 1e-12);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_int_equal(hs_cost_degree(bad[i], &degree), -1);
+}
+
+static void test_growth(void **state)
+{
+    (void)state;
+    hs_case c = the_case();
+    hs_growth g;
+    char why[200];
+    how = SAVES_SQUARE;
+    assert_int_equal(hs_growth_measure(&c, &g, why, sizeof why), 0);
+    assert_true(fabs(g.saved_slope - 2) < 1e-9 && fabs(g.state_slope) < 1e-9);
+    assert_int_equal(g.saved_1k, 8 << 20);
+    assert_int_equal(g.saved_8k, 512 << 20);
 }
 
 static void test_diff(void **state)
@@ -253,7 +288,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_faults), cmocka_unit_test(test_right), cmocka_unit_test(test_mistakes), cmocka_unit_test(test_diff),
-        cmocka_unit_test(test_option_sets), cmocka_unit_test(test_files),
+        cmocka_unit_test(test_costs), cmocka_unit_test(test_growth), cmocka_unit_test(test_option_sets), cmocka_unit_test(test_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
