@@ -33,6 +33,7 @@ VARIANTS := $(patsubst variants/%.c,$(B)/variants/%.so,$(filter-out variants/TEM
 TASKS    := $(patsubst tasks/%.c,$(B)/tasks/%.so,$(wildcard tasks/*.c))
 UNIT     := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/*.c))
 BAD      := $(patsubst tests/fault/%.c,$(B)/tests/fault/%.so,$(wildcard tests/fault/*.c))
+GPU      := $(patsubst tests/gpu/%.c,$(B)/tests/gpu/%,$(wildcard tests/gpu/*.c))
 BENCHES  := $(patsubst tests/bench/%.c,$(B)/tests/bench/%,$(wildcard tests/bench/*.c))
 obj       = $(patsubst %.c,$(B)/obj/%.o,$(1))
 
@@ -42,7 +43,7 @@ HARNESS := $(B)/harness
 # ---- the CUDA half, where there is nvcc: an object of its own, loaded when a CUDA device is asked for ----
 CUDA_ARCH ?= 90a
 NVFLAGS   := -std=c++17 -O3 -lineinfo -gencode=arch=compute_$(CUDA_ARCH),code=sm_$(CUDA_ARCH) --expt-relaxed-constexpr \
-             -Xcompiler -fPIC,-Wall,-Wextra,-Wno-unused-parameter -I. -Iharness
+             -Xcompiler -fPIC,-Wall,-Wextra,-Werror,-Wno-unused-parameter -I. -Iharness
 CUDA_OBJ  := $(patsubst %.cu,$(B)/obj/%.cu.o,$(wildcard kernels/cuda/*.cu))
 CUDA_LIB  := $(if $(and $(NVCC),$(CUDA_OBJ)),$(B)/libharness-cuda.so)
 
@@ -114,8 +115,11 @@ $(HARNESS): $(call obj,$(PROG_SRC)) $(B)/libharness.so
 $(B)/obj/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(NVCC) $(NVFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+$(B)/obj/kernels/cuda/device.cu.o: NVFLAGS += -DK_CUDA_ARCH='"sm_$(CUDA_ARCH)"'
+# The numbers are the CPU's to the bit: nothing is contracted that normal.h does not spell out.
+$(B)/obj/kernels/cuda/random.cu.o: NVFLAGS += -fmad=false
 $(B)/libharness-cuda.so: $(CUDA_OBJ)
-	$(NVCC) -shared -cudart static $^ -o $@ -lcublas -lcublasLt
+	$(NVCC) -shared -cudart static $^ -o $@ -lcublas -Xlinker -rpath,$(abspath $(dir $(NVCC))../lib64)
 # A plug-in is one file; what it uses of kernels.h and nn.h is in the program that loads it.
 $(B)/variants/%.so $(B)/tasks/%.so $(B)/tests/fault/%.so: CFLAGS += -fvisibility=hidden
 $(B)/variants/%.so: $(B)/obj/variants/%.o
@@ -130,6 +134,9 @@ $(B)/tests/fault/%.so: $(B)/obj/tests/fault/%.o
 $(B)/tests/unit/%: $(B)/obj/tests/unit/%.o $(filter-out $(B)/obj/harness/main.o,$(call obj,$(PROG_SRC))) $(B)/libharness.so
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -rdynamic $(filter %.o,$^) -o $@ -L$(B) -lharness -Wl,-rpath,'$$ORIGIN/../..' $(LIBS) -lcmocka
+$(B)/tests/gpu/%: $(B)/obj/tests/gpu/%.o $(B)/libharness.so
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -rdynamic $(filter %.o,$^) -o $@ -L$(B) -lharness -Wl,-rpath,'$$ORIGIN/../..' -lm
 $(B)/tests/bench/%: $(B)/obj/tests/bench/%.o $(filter-out $(B)/obj/harness/main.o,$(call obj,$(PROG_SRC))) $(B)/libharness.so
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -rdynamic $(filter %.o,$^) -o $@ -L$(B) -lharness -Wl,-rpath,'$$ORIGIN/../..' $(LIBS)

@@ -16,11 +16,12 @@ extern "C" {
 /* Every kernel of kernels.h that a device computes, once: the table, the declarations and the dispatch
  * follow this list. */
 #define K_KERNELS(X)                                                                              \
-    X(zero) X(copy) X(upload) X(download) X(fill) X(convert) X(gemm) X(gemm_batched)              \
+    X(zero) X(copy) X(upload) X(download) X(fill) X(convert)                                      \
+    X(gemm) X(gemm_batched) X(gemm_wide)                                                          \
     X(axpy) X(scale) X(add) X(mul) X(add_bias) X(sum_rows) X(unary_forward) X(unary_backward)     \
-    X(gather_rows) X(scatter_add_rows) X(one_hot_move) X(rms_forward) X(rms_backward)                             \
-    X(half_sq_forward) X(half_sq_backward) X(xent_forward) X(xent_backward)                       \
-    X(adam_step) X(sum_squares) X(all_finite)                                                     \
+    X(gather_rows) X(scatter_add_rows) X(one_hot_move) X(rms_forward) X(rms_backward)                \
+    X(mean_weight) X(half_sq_forward) X(half_sq_backward) X(xent_forward) X(xent_backward)        \
+    X(adam_step) X(clip_factor) X(sum_squares) X(all_finite)                                      \
     X(random_uniform) X(random_normal) X(random_orthogonal)
 
 typedef struct k_ops {
@@ -33,6 +34,10 @@ typedef struct k_ops {
     size_t (*total)(k_dev *);                       /* bytes that the device has in all */
     K_TYPE_OF(k_memory_seen) *memory_seen;
     K_TYPE_OF(k_time) *time;
+    K_TYPE_OF(k_set_tf32) *set_tf32;
+    K_TYPE_OF(k_range_push) *range_push;
+    K_TYPE_OF(k_range_pop) *range_pop;
+    K_TYPE_OF(k_dev_describe) *describe;
     void  (*set_bytes)(k_dev *, void *, int byte, size_t bytes);
 #define X(name) K_TYPE_OF(k_##name) *name;
     K_KERNELS(X)

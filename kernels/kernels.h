@@ -8,7 +8,9 @@
  *  1. Every kernel is deterministic: same input, same bits, whatever the number of threads.
  *  2. Work is queued in order; on the CPU it is done on return.  k_sync waits for the device.
  *  3. Pointers are the device's, dense, row-major, aligned to K_ALIGN when they come from k_alloc.
- *  4. dtype is K_F32 or K_F64 for every kernel unless its comment says otherwise.
+ *  4. dtype is K_F32 or K_F64 for every kernel unless its comment says otherwise.  CUDA takes K_BF16 as well and
+ *     computes in float; what adds up over many rows then is float: C of k_gemm_wide, out of k_sum_rows, dtable of
+ *     k_scatter_add_rows, the losses.  The optimiser's kernels never take it.
  *  5. Functions that can fail return 0 or a negative K_E code and leave the sentence in k_error(dev).
  *  6. Nothing allocates but k_dev_open, k_alloc and what their comments say. */
 #ifndef KERNELS_H
@@ -37,7 +39,12 @@ int  k_dev_is_cuda(const k_dev *);
 int  k_dev_threads(const k_dev *);
 void *k_dev_stream(const k_dev *);              /* cudaStream_t, NULL on the CPU */
 const char *k_error(const k_dev *);             /* the last failure, one sentence */
-int  k_sync(k_dev *);
+int  k_sync(k_dev *);                           /* K_EDEVICE when the device failed since it was opened */
+/* "NVIDIA H200, compute capability 9.0, 132 SMs ...", in out or static. */
+const char *k_dev_describe(k_dev *, char *out, size_t n);
+void k_set_tf32(k_dev *, int on);               /* float products may round their operands to TF32 (CUDA); off at first */
+void k_range_push(k_dev *, const char *name);   /* a named stretch of the host's time, for profilers (NVTX) */
+void k_range_pop(k_dev *);
 /* The BLAS behind the CPU: "OpenBLAS 0.3.21, kernels Zen".  k_blas_init picks the kernel set before the
  * first BLAS call (a generic set on a machine with AVX2 or AVX-512 is overridden, as OPENBLAS_CORETYPE is
  * read when the library loads: it re-executes the program once, so it is called first in main). */
@@ -99,6 +106,9 @@ void k_gemm(k_dev *, k_dtype, int ta, int tb, int64_t m, int64_t n, int64_t k, d
 void k_gemm_batched(k_dev *, k_dtype, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,
                     const void *A, int64_t lda, int64_t sA, const void *B, int64_t ldb, int64_t sB,
                     double beta, void *C, int64_t ldc, int64_t sC, int64_t nbatch);
+/* k_gemm that leaves the sums of K_BF16 in float: C is float then, and of the dtype otherwise. */
+void k_gemm_wide(k_dev *, k_dtype, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,
+                 const void *A, int64_t lda, const void *B, int64_t ldb, double beta, void *C, int64_t ldc);
 
 /* ---- element-wise -------------------------------------------------------------------------------------- */
 void k_axpy(k_dev *, k_dtype, int64_t n, double a, const void *x, void *y);              /* y += a x */
@@ -124,19 +134,23 @@ void k_one_hot_move(k_dev *, k_dtype, int64_t n, int64_t d, void *x, const int32
 /* y = x / sqrt(mean(x^2) + eps) per row of d; dx += its gradient. */
 void k_rms_forward(k_dev *, k_dtype, int64_t rows, int64_t d, double eps, void *y, const void *x);
 void k_rms_backward(k_dev *, k_dtype, int64_t rows, int64_t d, double eps, void *dx, const void *dy, const void *x);
+/* *weight (the device's) = 1 / how many of n targets are not -1, 0 when none is: the weight of a row in their mean. */
+void k_mean_weight(k_dev *, int64_t n, const int32_t *target, double *weight);
 /* loss[i] = 0.5 |y_i - onehot(target[i])|^2; a target of -1 gives loss 0 and gradient 0.
- * backward: dy[i,:] += w (y_i - onehot(target[i])). */
+ * backward: dy[i,:] += *w (y_i - onehot(target[i])); w is the device's. */
 void k_half_sq_forward(k_dev *, k_dtype, int64_t rows, int64_t d, void *loss, const void *y, const int32_t *target);
-void k_half_sq_backward(k_dev *, k_dtype, int64_t rows, int64_t d, double w, void *dy, const void *y, const int32_t *target);
-/* Softmax cross-entropy by row: loss[i] = lse(y_i) - y_i[target[i]]; backward dy += w (softmax - onehot). */
+void k_half_sq_backward(k_dev *, k_dtype, int64_t rows, int64_t d, const double *w, void *dy, const void *y, const int32_t *target);
+/* Softmax cross-entropy by row: loss[i] = lse(y_i) - y_i[target[i]]; backward dy += *w (softmax - onehot). */
 void k_xent_forward(k_dev *, k_dtype, int64_t rows, int64_t d, void *loss, const void *y, const int32_t *target);
-void k_xent_backward(k_dev *, k_dtype, int64_t rows, int64_t d, double w, void *dy, const void *y, const int32_t *target);
+void k_xent_backward(k_dev *, k_dtype, int64_t rows, int64_t d, const double *w, void *dy, const void *y, const int32_t *target);
 
 /* ---- optimiser ------------------------------------------------------------------------------------------------ */
 typedef struct k_adam { double lr, beta1, beta2, eps, weight_decay; int decoupled; int64_t step; } k_adam;  /* step from 1 */
 /* Kingma & Ba 2015 with bias correction as torch.optim.Adam computes it: eps is added after the square root
- * of the corrected second moment; decoupled: AdamW.  g is multiplied by gscale first (clipping). */
-void k_adam_step(k_dev *, k_dtype, int64_t n, void *p, const void *g, void *m, void *v, const k_adam *, double gscale);
+ * of the corrected second moment; decoupled: AdamW.  g is multiplied by *gscale (the device's; NULL: 1) first. */
+void k_adam_step(k_dev *, k_dtype, int64_t n, void *p, const void *g, void *m, void *v, const k_adam *, const double *gscale);
+/* *factor (the device's) = bound / |x| where |x| exceeds bound, else 1: what clips a gradient. */
+void k_clip_factor(k_dev *, k_dtype, int64_t n, const void *x, double bound, double *factor);
 double k_sum_squares(k_dev *, k_dtype, int64_t n, const void *x);                        /* waits */
 int    k_all_finite(k_dev *, k_dtype, int64_t n, const void *x);                         /* waits */
 

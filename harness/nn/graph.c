@@ -27,7 +27,7 @@ void nn_graph_free(nn_graph *g)
         return;
     for (int i = 0; i < g->nnodes; i++) {
         nn_release_attention(g, g->nodes[i].attention);
-        free(g->nodes[i].targets);
+        k_free(g->dev, g->nodes[i].weight);
     }
     for (int i = 0; i < g->ntensors; i++)
         if (g->tensors[i].root == i && g->tensors[i].param < 0) {
@@ -225,19 +225,22 @@ static int take_tensors(nn_graph *g, char *why, size_t nwhy)
     return rc;
 }
 
-/* Host memory for the loss: its rows, and the targets to count. */
+/* The weights of losses, and the rows of the graph's loss on the host. */
 static int take_loss(nn_graph *g, char *why, size_t nwhy)
 {
     for (int i = 0; i < g->nnodes; i++) {
         node *n = &g->nodes[i];
         if (!nn_op_is_loss(n->op))
             continue;
-        n->targets = malloc((size_t)n->rows * sizeof *n->targets);
-        if (n->out == g->loss) {
-            g->loss_node = n;
-            g->loss_host = malloc((size_t)n->rows * k_dtype_size(g->tensors[n->out].dtype));
+        if (k_alloc(g->dev, K_TAG_ACTIVATION, sizeof *n->weight, (void **)&n->weight)) {
+            snprintf(why, nwhy, "a loss: %s", k_error(g->dev));
+            return NN_ENOMEM;
         }
-        if (!n->targets || (n->out == g->loss && !g->loss_host)) {
+        if (n->out != g->loss)
+            continue;
+        g->loss_node = n;
+        g->loss_host = malloc((size_t)n->rows * k_dtype_size(g->tensors[n->out].dtype));
+        if (!g->loss_host) {
             snprintf(why, nwhy, "out of host memory");
             return NN_ENOMEM;
         }
@@ -307,12 +310,13 @@ int nn_backward(nn_graph *g)
 double nn_loss(nn_graph *g)
 {
     const node *n = g->loss_node;
-    if (!n || n->counted == 0)
+    if (!n)
         return 0;
     const tensor *t = &g->tensors[n->out];
+    double sum = 0, weight;
+    k_download(g->dev, &weight, n->weight, sizeof weight);
     k_download(g->dev, g->loss_host, t->data, (size_t)t->n * k_dtype_size(t->dtype));
-    double sum = 0;
     for (int64_t i = 0; i < t->n; i++)
         sum += t->dtype == K_F64 ? ((double *)g->loss_host)[i] : (double)((float *)g->loss_host)[i];
-    return sum / (double)n->counted;
+    return weight * sum;
 }

@@ -6,8 +6,8 @@
  *  - Recomputation: a segment is a range of nodes whose activations are not kept; the backward sweep runs the range
  *    forward once more before it runs it backward.  Nodes are pure functions of their inputs, so that is all.
  *  - Reversible blocks: a node kind whose backward first rebuilds its inputs from its output in the same buffers.
- *  - CUDA: nodes call kernels.h only and hold device pointers; the one place that looks at device data between
- *    forward and backward is the count of targets (ops.c), which then becomes a kernel. */
+ *  - CUDA: nodes call kernels.h only and hold device pointers; nothing looks at device data between the batch and the
+ *    optimiser's step, so that the host may run ahead of the device. */
 #ifndef NN_INTERNAL_H
 #define NN_INTERNAL_H
 #include "nn.h"
@@ -32,6 +32,7 @@ struct nn_params {
     int allocated;
     int64_t decayed, learned, all;      /* elements with padding: [0,decayed) [decayed,learned) [learned,all) */
     char *value, *grad, *m, *v;         /* blocks of the device: all, learned, learned, learned elements */
+    double *factor;                     /* of the device: what clips this step's gradient */
     int64_t step;                       /* of the optimiser, taken so far */
     char why[200];                      /* the first mistake of nn_param */
 };
@@ -76,8 +77,7 @@ struct node {
     int64_t rows, width, depth;         /* sizes of the kernel call; meaning by op */
     k_unary unary;
     attention *attention;
-    int32_t *targets;                   /* losses: room on the host to count them */
-    int64_t counted;                    /* losses: rows of the last forward that have a target */
+    double *weight;                     /* losses: of the device, what each row of the last forward weighs in the mean */
 };
 
 struct nn_graph {

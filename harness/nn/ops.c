@@ -270,21 +270,9 @@ nn_id nn_unary(nn_graph *g, k_unary unary, nn_id x)
 
 /* ---- losses: in y [rows,width] and targets [rows], out one number per row --------------------------------------------- */
 
-/* Rows that have a target: the mean is over them.  (A device that is not the host wants a kernel here.) */
-static void count_targets(nn_graph *g, node *n)
-{
-    k_download(g->dev, n->targets, data(g, n->in[1]), (size_t)n->rows * sizeof *n->targets);
-    n->counted = 0;
-    for (int64_t i = 0; i < n->rows; i++)
-        n->counted += n->targets[i] >= 0;
-}
-
-/* The weight of a row in the mean. */
-static double row_weight(const node *n) { return n->counted ? 1.0 / (double)n->counted : 0; }
-
 static int half_square_forward(nn_graph *g, node *n)
 {
-    count_targets(g, n);
+    k_mean_weight(g->dev, n->rows, data(g, n->in[1]), n->weight);
     k_half_sq_forward(g->dev, type(g, n), n->rows, n->width, data(g, n->out), data(g, n->in[0]), data(g, n->in[1]));
     return 0;
 }
@@ -293,13 +281,13 @@ static int half_square_backward(nn_graph *g, node *n)
 {
     void *dy = zeroed(g, n, 0);
     if (dy)
-        k_half_sq_backward(g->dev, type(g, n), n->rows, n->width, row_weight(n), dy, data(g, n->in[0]), data(g, n->in[1]));
+        k_half_sq_backward(g->dev, type(g, n), n->rows, n->width, n->weight, dy, data(g, n->in[0]), data(g, n->in[1]));
     return 0;
 }
 
 static int entropy_forward(nn_graph *g, node *n)
 {
-    count_targets(g, n);
+    k_mean_weight(g->dev, n->rows, data(g, n->in[1]), n->weight);
     k_xent_forward(g->dev, type(g, n), n->rows, n->width, data(g, n->out), data(g, n->in[0]), data(g, n->in[1]));
     return 0;
 }
@@ -308,7 +296,7 @@ static int entropy_backward(nn_graph *g, node *n)
 {
     void *dy = zeroed(g, n, 0);
     if (dy)
-        k_xent_backward(g->dev, type(g, n), n->rows, n->width, row_weight(n), dy, data(g, n->in[0]), data(g, n->in[1]));
+        k_xent_backward(g->dev, type(g, n), n->rows, n->width, n->weight, dy, data(g, n->in[0]), data(g, n->in[1]));
     return 0;
 }
 

@@ -33,7 +33,7 @@ void nn_params_free(nn_params *p)
 {
     if (!p)
         return;
-    void *const blocks[] = { p->value, p->grad, p->m, p->v };
+    void *const blocks[] = { p->value, p->grad, p->m, p->v, p->factor };
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         k_free(p->dev, blocks[i]);
     for (int i = 0; i < p->count; i++)
@@ -200,6 +200,10 @@ int nn_params_alloc(nn_params *p, char *why, size_t nwhy)
         rc = take_block(p, K_TAG_OPTIMISER, p->learned, &p->m, why, nwhy);
     if (!rc)
         rc = take_block(p, K_TAG_OPTIMISER, p->learned, &p->v, why, nwhy);
+    if (!rc && k_alloc(p->dev, K_TAG_OPTIMISER, sizeof *p->factor, (void **)&p->factor)) {
+        snprintf(why, nwhy, "parameters: %s", k_error(p->dev));
+        rc = NN_ENOMEM;
+    }
     if (rc)
         return rc;
     p->allocated = 1;

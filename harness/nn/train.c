@@ -50,7 +50,7 @@ double nn_learning_rate(const nn_train_opts *o, int64_t step)
 }
 
 /* One kernel over the elements [from, to) of the blocks. */
-static void adam(nn_params *p, int64_t from, int64_t to, k_adam adam, double weight_decay, double gscale)
+static void adam(nn_params *p, int64_t from, int64_t to, k_adam adam, double weight_decay, const double *gscale)
 {
     size_t at = (size_t)from * k_dtype_size(p->dtype);
     adam.weight_decay = weight_decay;
@@ -62,15 +62,13 @@ void nn_optimiser_step(nn_params *p, const nn_train_opts *o, int64_t step)
 {
     k_adam a = { .lr = nn_learning_rate(o, step), .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps,
                  .decoupled = o->optimizer == NN_ADAMW, .step = step };
-    double gscale = 1;
     nn_params_settle(p);
-    if (o->clip > 0) {
-        double norm = sqrt(k_sum_squares(p->dev, p->dtype, p->learned, p->grad));
-        gscale = norm > o->clip ? o->clip / norm : 1;
-    }
+    if (o->clip > 0)
+        k_clip_factor(p->dev, p->dtype, p->learned, p->grad, o->clip, p->factor);
+    double *factor = o->clip > 0 ? p->factor : NULL;
     int64_t decayed = o->weight_decay > 0 ? p->decayed : 0;
-    adam(p, 0, decayed, a, o->weight_decay, gscale);
-    adam(p, decayed, p->learned, a, 0, gscale);
+    adam(p, 0, decayed, a, o->weight_decay, factor);
+    adam(p, decayed, p->learned, a, 0, factor);
     p->step = step;
 }
 

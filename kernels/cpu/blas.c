@@ -92,6 +92,12 @@ void cpu_gemm(k_dev *dev, k_dtype t, int ta, int tb, int64_t m, int64_t n, int64
     cpu_gemm_batched(dev, t, ta, tb, m, n, k, alpha, A, lda, 0, B, ldb, 0, beta, C, ldc, 0, 1);
 }
 
+void cpu_gemm_wide(k_dev *dev, k_dtype t, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const void *A,
+                   int64_t lda, const void *B, int64_t ldb, double beta, void *C, int64_t ldc)
+{
+    cpu_gemm(dev, t, ta, tb, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
+}
+
 /* ---- the kernel set ------------------------------------------------------------------------------- */
 
 /* The kernel set to ask for instead of the one OpenBLAS took, or NULL when that one is right: it names its

@@ -86,11 +86,21 @@ static double cpu_time(k_dev *dev, int (*work)(void *), void *arg, int cold)
     return rc ? -1 : (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
 }
 
+static const char *cpu_describe(k_dev *dev, char *out, size_t n)
+{
+    (void)dev; (void)out; (void)n;
+    return k_cpu_describe();
+}
+
+static void cpu_set_tf32(k_dev *dev, int on) { (void)dev; (void)on; }
+static void cpu_range_push(k_dev *dev, const char *name) { (void)dev; (void)name; }
+static void cpu_range_pop(k_dev *dev) { (void)dev; }
 static void cpu_set_bytes(k_dev *dev, void *x, int byte, size_t bytes) { (void)dev; memset(x, byte, bytes); }
 
 const k_ops k_cpu_ops = {
     .size = sizeof(k_ops), .open = cpu_open, .close = cpu_close, .sync = cpu_sync, .take = cpu_take,
-    .give = cpu_give, .total = cpu_total, .memory_seen = cpu_memory_seen, .time = cpu_time, .set_bytes = cpu_set_bytes,
+    .give = cpu_give, .total = cpu_total, .memory_seen = cpu_memory_seen, .time = cpu_time, .set_tf32 = cpu_set_tf32,
+    .range_push = cpu_range_push, .range_pop = cpu_range_pop, .describe = cpu_describe, .set_bytes = cpu_set_bytes,
 #define X(name) .name = cpu_##name,
     K_KERNELS(X)
 #undef X
@@ -200,6 +210,10 @@ int k_dev_threads(const k_dev *dev) { return dev->threads; }
 void *k_dev_stream(const k_dev *dev) { return dev->stream; }
 const char *k_error(const k_dev *dev) { return dev->error; }
 int k_sync(k_dev *dev) { return dev->ops->sync(dev); }
+const char *k_dev_describe(k_dev *dev, char *out, size_t n) { return dev->ops->describe(dev, out, n); }
+void k_set_tf32(k_dev *dev, int on) { dev->ops->set_tf32(dev, on); }
+void k_range_push(k_dev *dev, const char *name) { dev->ops->range_push(dev, name); }
+void k_range_pop(k_dev *dev) { dev->ops->range_pop(dev); }
 size_t k_memory_seen(k_dev *dev) { return dev->ops->memory_seen(dev); }
 double k_time(k_dev *dev, int (*work)(void *), void *arg, int cold) { return dev->ops->time(dev, work, arg, cold); }
 

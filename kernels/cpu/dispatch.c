@@ -22,6 +22,11 @@ void k_gemm_batched(k_dev *dev, k_dtype t, int ta, int tb, int64_t m, int64_t n,
 {
     dev->ops->gemm_batched(dev, t, ta, tb, m, n, k, alpha, A, lda, sA, B, ldb, sB, beta, C, ldc, sC, nbatch);
 }
+void k_gemm_wide(k_dev *dev, k_dtype t, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha, const void *A,
+                 int64_t lda, const void *B, int64_t ldb, double beta, void *C, int64_t ldc)
+{
+    dev->ops->gemm_wide(dev, t, ta, tb, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
+}
 
 void k_axpy(k_dev *dev, k_dtype t, int64_t n, double a, const void *x, void *y) { dev->ops->axpy(dev, t, n, a, x, y); }
 void k_scale(k_dev *dev, k_dtype t, int64_t n, double a, void *x) { dev->ops->scale(dev, t, n, a, x); }
@@ -67,11 +72,15 @@ void k_rms_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double eps, 
 {
     dev->ops->rms_backward(dev, t, rows, d, eps, dx, dy, x);
 }
+void k_mean_weight(k_dev *dev, int64_t n, const int32_t *target, double *weight)
+{
+    dev->ops->mean_weight(dev, n, target, weight);
+}
 void k_half_sq_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *loss, const void *y, const int32_t *target)
 {
     dev->ops->half_sq_forward(dev, t, rows, d, loss, y, target);
 }
-void k_half_sq_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double w, void *dy, const void *y,
+void k_half_sq_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const double *w, void *dy, const void *y,
                         const int32_t *target)
 {
     dev->ops->half_sq_backward(dev, t, rows, d, w, dy, y, target);
@@ -80,15 +89,19 @@ void k_xent_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *loss, 
 {
     dev->ops->xent_forward(dev, t, rows, d, loss, y, target);
 }
-void k_xent_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double w, void *dy, const void *y,
+void k_xent_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const double *w, void *dy, const void *y,
                      const int32_t *target)
 {
     dev->ops->xent_backward(dev, t, rows, d, w, dy, y, target);
 }
 
-void k_adam_step(k_dev *dev, k_dtype t, int64_t n, void *p, const void *g, void *m, void *v, const k_adam *o, double gscale)
+void k_adam_step(k_dev *dev, k_dtype t, int64_t n, void *p, const void *g, void *m, void *v, const k_adam *o, const double *gscale)
 {
     dev->ops->adam_step(dev, t, n, p, g, m, v, o, gscale);
+}
+void k_clip_factor(k_dev *dev, k_dtype t, int64_t n, const void *x, double bound, double *factor)
+{
+    dev->ops->clip_factor(dev, t, n, x, bound, factor);
 }
 double k_sum_squares(k_dev *dev, k_dtype t, int64_t n, const void *x) { return dev->ops->sum_squares(dev, t, n, x); }
 int k_all_finite(k_dev *dev, k_dtype t, int64_t n, const void *x) { return dev->ops->all_finite(dev, t, n, x); }

@@ -51,11 +51,14 @@ void k_set_phase(k_dev *dev, k_phase phase)
 void k_memory_read(const k_dev *dev, k_memory *out) { *out = dev->memory; }
 void k_set_limit(k_dev *dev, size_t bytes) { dev->limit = bytes; }
 
+/* What is free: of the limit; of a GPU no more than its driver has left, because others use it too. */
 static int no_memory(k_dev *dev, k_tag tag, size_t bytes, size_t limit)
 {
-    size_t now = dev->memory.now;
-    snprintf(dev->error, sizeof dev->error, "asked %zu bytes for %s, %zu of %zu free", bytes, k_tag_names[tag],
-             limit > now ? limit - now : 0, limit);
+    size_t now = dev->memory.now, left = limit > now ? limit - now : 0, total = dev->ops->total(dev);
+    size_t seen = dev->is_cuda ? k_memory_seen(dev) : 0;
+    if (total - seen < left)
+        left = total - seen;
+    snprintf(dev->error, sizeof dev->error, "asked %zu bytes for %s, %zu of %zu free", bytes, k_tag_names[tag], left, limit);
     return K_ENOMEM;
 }
 

@@ -20,9 +20,14 @@ static int64_t part_size(int64_t n)
 #define T(name) name##_f64
 #include "optimiser.inc"
 
-void cpu_adam_step(k_dev *dev, k_dtype t, int64_t n, void *p, const void *g, void *m, void *v, const k_adam *o, double gscale)
+void cpu_adam_step(k_dev *dev, k_dtype t, int64_t n, void *p, const void *g, void *m, void *v, const k_adam *o, const double *gscale)
 {
-    TYPED(t, adam_step, dev, n, p, g, m, v, o, gscale);
+    TYPED(t, adam_step, dev, n, p, g, m, v, o, gscale ? *gscale : 1);
+}
+void cpu_clip_factor(k_dev *dev, k_dtype t, int64_t n, const void *x, double bound, double *factor)
+{
+    const double norm = sqrt(cpu_sum_squares(dev, t, n, x));
+    *factor = norm > bound ? bound / norm : 1;
 }
 double cpu_sum_squares(k_dev *dev, k_dtype t, int64_t n, const void *x) { return TYPED(t, sum_squares, dev, n, x); }
 int cpu_all_finite(k_dev *dev, k_dtype t, int64_t n, const void *x) { return TYPED(t, all_finite, dev, n, x); }

@@ -36,21 +36,29 @@ void cpu_rms_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double eps
 {
     TYPED(t, rms_backward, dev, rows, d, eps, dx, dy, x);
 }
+void cpu_mean_weight(k_dev *dev, int64_t n, const int32_t *target, double *weight)
+{
+    int64_t counted = 0;
+    (void)dev;
+    for (int64_t i = 0; i < n; i++)
+        counted += target[i] >= 0;
+    *weight = counted ? 1 / (double)counted : 0;
+}
 void cpu_half_sq_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *loss, const void *y, const int32_t *target)
 {
     TYPED(t, half_sq_forward, dev, rows, d, loss, y, target);
 }
-void cpu_half_sq_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double w, void *dy, const void *y,
+void cpu_half_sq_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const double *w, void *dy, const void *y,
                           const int32_t *target)
 {
-    TYPED(t, half_sq_backward, dev, rows, d, w, dy, y, target);
+    TYPED(t, half_sq_backward, dev, rows, d, *w, dy, y, target);
 }
 void cpu_xent_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *loss, const void *y, const int32_t *target)
 {
     TYPED(t, xent_forward, dev, rows, d, loss, y, target);
 }
-void cpu_xent_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double w, void *dy, const void *y,
+void cpu_xent_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const double *w, void *dy, const void *y,
                        const int32_t *target)
 {
-    TYPED(t, xent_backward, dev, rows, d, w, dy, y, target);
+    TYPED(t, xent_backward, dev, rows, d, *w, dy, y, target);
 }

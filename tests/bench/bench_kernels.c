@@ -42,7 +42,7 @@ static void sum_rows(const int64_t *n) { k_sum_rows(dev, K_F32, *n / 64, 64, x, 
 static void adam(const int64_t *n)
 {
     const k_adam o = { .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .step = 7 };
-    k_adam_step(dev, K_F32, *n, y, x, z, w, &o, 1);
+    k_adam_step(dev, K_F32, *n, y, x, z, w, &o, NULL);
 }
 static void sexp_(const int64_t *n) { k_sexp((int)*n, y, x); }
 static void sexp_sum_(const int64_t *n) { (void)k_sexp_sum((int)*n, y, x, 1); }

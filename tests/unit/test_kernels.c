@@ -102,11 +102,12 @@ static k_adam adam_of(const problem *p, int64_t step)
 }
 static void run_adam(k_dev *v, k_dtype t, const problem *p, void **b)
 {
+    const double half = 0.5;
     k_zero(v, b[2], (size_t)p->n * k_dtype_size(t));
     k_zero(v, b[3], (size_t)p->n * k_dtype_size(t));
     for (int64_t step = 1; step <= 5; step++) {
         const k_adam o = adam_of(p, step);
-        k_adam_step(v, t, p->n, b[0], b[1], b[2], b[3], &o, 0.5);
+        k_adam_step(v, t, p->n, b[0], b[1], b[2], b[3], &o, &half);
     }
 }
 static void naive_adam(const problem *p, double **b)
@@ -185,10 +186,11 @@ static void naive_rms(const problem *p, double **b)
         COLUMNS b[3][r * p->d + j] += dy[j] / rms - x[j] * dot / ((double)p->d * rms * rms * rms);
     }
 }
+static const double quarter = 0.25;
 static void run_half_sq(k_dev *v, k_dtype t, const problem *p, void **b)
 {
     k_half_sq_forward(v, t, p->rows, p->d, b[1], b[0], p->index);
-    k_half_sq_backward(v, t, p->rows, p->d, 0.25, b[2], b[0], p->index);
+    k_half_sq_backward(v, t, p->rows, p->d, &quarter, b[2], b[0], p->index);
 }
 static void naive_half_sq(const problem *p, double **b)
 {
@@ -205,7 +207,7 @@ static void naive_half_sq(const problem *p, double **b)
 static void run_xent(k_dev *v, k_dtype t, const problem *p, void **b)
 {
     k_xent_forward(v, t, p->rows, p->d, b[1], b[0], p->index);
-    k_xent_backward(v, t, p->rows, p->d, 0.25, b[2], b[0], p->index);
+    k_xent_backward(v, t, p->rows, p->d, &quarter, b[2], b[0], p->index);
 }
 static void naive_xent(const problem *p, double **b)
 {
@@ -315,9 +317,33 @@ static void cross_entropy_of_large_scores_is_finite(void **state)
     const float y[3] = { 1000, 0, -1000 };
     float loss, dy[3] = { 0 };
     const int32_t target = 1;
+    const double weight = 1;
     k_xent_forward(one, K_F32, 1, 3, &loss, y, &target);
-    k_xent_backward(one, K_F32, 1, 3, 1, dy, y, &target);
+    k_xent_backward(one, K_F32, 1, 3, &weight, dy, y, &target);
     assert_true(loss == 1000 && dy[0] == 1 && dy[1] == -1 && dy[2] == 0);
+}
+
+/* ---- the weight of a row in a mean, and what clips a gradient ------------------------------------------------- */
+static void targets_that_count_share_the_mean(void **state)
+{
+    (void)state;
+    const int32_t some[5] = { 3, -1, 0, -1, 7 }, none[2] = { -1, -1 };
+    double weight;
+    k_mean_weight(one, 5, some, &weight);
+    assert_true(weight == 1.0 / 3);
+    k_mean_weight(one, 2, none, &weight);
+    assert_true(weight == 0);
+}
+
+static void long_gradients_are_clipped(void **state)
+{
+    (void)state;
+    const double x[2] = { 3, -4 };
+    double factor;
+    k_clip_factor(one, K_F64, 2, x, 1, &factor);
+    assert_true(factor == 0.2);
+    k_clip_factor(one, K_F64, 2, x, 5, &factor);
+    assert_true(factor == 1);
 }
 
 /* ---- questions about whole arrays ------------------------------------------------------------------------------ */
@@ -420,6 +446,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kernels_equal_plain_loops), cmocka_unit_test(cross_entropy_of_large_scores_is_finite),
+        cmocka_unit_test(targets_that_count_share_the_mean), cmocka_unit_test(long_gradients_are_clipped),
         cmocka_unit_test(sums_of_squares_and_finiteness), cmocka_unit_test(products_equal_plain_loops),
         cmocka_unit_test(nothing_was_written_outside),
     };

@@ -1,0 +1,217 @@
+/* elementwise.cu - fills, sums, products and activations, element by element. */
+#include "map.cuh"
+
+template <class T> __global__ static void fill_kernel(int64_t n, T *x, T value)
+{
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (int64_t)gridDim.x * blockDim.x)
+        x[i] = value;
+}
+
+void cuda_fill(k_dev *dev, k_dtype t, int64_t n, void *x, double value)
+{
+    if (n > 0)
+        CUDA_TYPED(t, CUDA_RUN(dev, fill_kernel<T>, cuda_blocks(dev, n, 1024), 256, n, (T *)x, (T)value));
+}
+
+template <class W> struct axpy_of { W a; __device__ W operator()(const W *v) const { return v[1] + a * v[0]; } };
+template <class W> struct scale_of { W a; __device__ W operator()(const W *v) const { return a * v[0]; } };
+template <class W> struct sum_of { __device__ W operator()(const W *v) const { return v[0] + v[1]; } };
+template <class W> struct product_of { __device__ W operator()(const W *v) const { return v[0] * v[1]; } };
+
+void cuda_axpy(k_dev *dev, k_dtype t, int64_t n, double a, const void *x, void *y)
+{
+    CUDA_TYPED(t, map<T, 2>(dev, n, (T *)y, { { (const T *)x, (const T *)y } }, axpy_of<wide<T>>{ (wide<T>)a }));
+}
+void cuda_scale(k_dev *dev, k_dtype t, int64_t n, double a, void *x)
+{
+    CUDA_TYPED(t, map<T, 1>(dev, n, (T *)x, { { (const T *)x } }, scale_of<wide<T>>{ (wide<T>)a }));
+}
+void cuda_add(k_dev *dev, k_dtype t, int64_t n, void *out, const void *x, const void *y)
+{
+    CUDA_TYPED(t, map<T, 2>(dev, n, (T *)out, { { (const T *)x, (const T *)y } }, sum_of<wide<T>>{}));
+}
+void cuda_mul(k_dev *dev, k_dtype t, int64_t n, void *out, const void *x, const void *y)
+{
+    CUDA_TYPED(t, map<T, 2>(dev, n, (T *)out, { { (const T *)x, (const T *)y } }, product_of<wide<T>>{}));
+}
+
+/* ---- rows and columns ---------------------------------------------------------------------------------------------- */
+
+/* x [rows,d] += bias [d] */
+template <class T> __global__ static void add_bias_kernel(int64_t rows, int64_t d, T *x, const T *bias)
+{
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < rows * d; i += (int64_t)gridDim.x * blockDim.x)
+        x[i] = (T)((wide<T>)x[i] + (wide<T>)bias[i % d]);
+}
+
+/* The same by packs; d and the pointers allow it. */
+template <class T> __global__ static void add_bias_packs(int64_t rows, int64_t d, T *x, const T *bias)
+{
+    const int64_t across = d / pack<T>::N;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < rows * across; i += (int64_t)gridDim.x * blockDim.x) {
+        pack<T> v = ((pack<T> *)x)[i];
+        const pack<T> b = ((const pack<T> *)bias)[i % across];
+#pragma unroll
+        for (int e = 0; e < pack<T>::N; e++)
+            v.v[e] = (T)((wide<T>)v.v[e] + (wide<T>)b.v[e]);
+        ((pack<T> *)x)[i] = v;
+    }
+}
+
+template <class T> static void add_bias(k_dev *dev, int64_t rows, int64_t d, T *x, const T *bias)
+{
+    if (rows * d <= 0)
+        return;
+    if (d % pack<T>::N == 0 && aligned16(x) && aligned16(bias))
+        CUDA_RUN(dev, add_bias_packs<T>, cuda_blocks(dev, rows * d / pack<T>::N, 256), 256, rows, d, x, bias);
+    else
+        CUDA_RUN(dev, add_bias_kernel<T>, cuda_blocks(dev, rows * d, 256), 256, rows, d, x, bias);
+}
+
+void cuda_add_bias(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *x, const void *bias)
+{
+    CUDA_TYPED(t, add_bias(dev, rows, d, (T *)x, (const T *)bias));
+}
+
+/* The sums of columns in two steps.  A block sums 32 columns of a span of rows: 8 rows at a time, each thread one column of
+ * every 8th row; then the spans are added in order.  Sums over a span are wide, sums of spans double. */
+enum { SPAN_COLUMNS = 32, SPAN_LANES = 8, MAX_SPANS = 128, ROWS_PER_SPAN = 64 };
+
+template <class T> __global__ static void __launch_bounds__(SPAN_COLUMNS * SPAN_LANES)
+sum_spans(int64_t rows, int64_t d, int64_t per_span, const T *x, double *part)
+{
+    __shared__ double sum[SPAN_LANES][SPAN_COLUMNS];
+    const int lane = (int)threadIdx.y, column = (int)threadIdx.x;
+    const int64_t j = (int64_t)blockIdx.x * SPAN_COLUMNS + column, first = (int64_t)blockIdx.y * per_span;
+    const int64_t end = first + per_span < rows ? first + per_span : rows;
+    wide<T> s = 0;
+    if (j < d) {
+#pragma unroll 4
+        for (int64_t r = first + lane; r < end; r += SPAN_LANES)
+            s += (wide<T>)x[r * d + j];
+    }
+    sum[lane][column] = (double)s;
+    __syncthreads();
+    if (lane > 0 || j >= d)
+        return;
+    double total = 0;
+    for (int i = 0; i < SPAN_LANES; i++)
+        total += sum[i][column];
+    part[blockIdx.y * d + j] = total;
+}
+
+/* part [spans,d] -> out [d] += */
+template <class W> __global__ static void add_spans(int64_t spans, int64_t d, const double *part, W *out)
+{
+    for (int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; j < d; j += (int64_t)gridDim.x * blockDim.x) {
+        double total = 0;
+        for (int64_t s = 0; s < spans; s++)
+            total += part[s * d + j];
+        out[j] += (W)total;
+    }
+}
+
+template <class T> static void sum_rows(k_dev *dev, int64_t rows, int64_t d, const T *x, wide<T> *out)
+{
+    double *part = (double *)cuda_of(dev)->scratch;
+    const int64_t most = CUDA_SCRATCH / (int64_t)sizeof *part / d;
+    int64_t spans = (rows + ROWS_PER_SPAN - 1) / ROWS_PER_SPAN;
+    spans = spans < MAX_SPANS ? spans : (int64_t)MAX_SPANS;
+    spans = spans < most ? spans : most;
+    const int64_t per_span = (rows + spans - 1) / spans;
+    const dim3 blocks((unsigned)((d + SPAN_COLUMNS - 1) / SPAN_COLUMNS), (unsigned)((rows + per_span - 1) / per_span));
+    sum_spans<T><<<blocks, dim3(SPAN_COLUMNS, SPAN_LANES), 0, cuda_stream(dev)>>>(rows, d, per_span, x, part);
+    cuda_failed(dev, cudaPeekAtLastError(), "sum_spans");
+    CUDA_RUN(dev, add_spans<wide<T>>, cuda_blocks(dev, d, 256), 256, blocks.y, d, part, out);
+}
+
+void cuda_sum_rows(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const void *x, void *out)
+{
+    if (rows > 0 && d > 0)
+        CUDA_TYPED(t, sum_rows(dev, rows, d, (const T *)x, (wide<T> *)out));
+}
+
+/* ---- activations -------------------------------------------------------------------------------------------------------- */
+
+/* Elementary functions by the name that both types share. */
+static inline __device__ float exp_of(float x) { return expf(x); }
+static inline __device__ double exp_of(double x) { return exp(x); }
+static inline __device__ float erf_of(float x) { return erff(x); }
+static inline __device__ double erf_of(double x) { return erf(x); }
+static inline __device__ float tanh_of(float x) { return tanhf(x); }
+static inline __device__ double tanh_of(double x) { return tanh(x); }
+static inline __device__ float log1p_of(float x) { return log1pf(x); }
+static inline __device__ double log1p_of(double x) { return log1p(x); }
+
+template <class W> static inline __device__ W sigmoid_of(W x) { return 1 / (1 + exp_of(-x)); }
+template <class W> static inline __device__ W normal_below(W x) { return (W)0.5 * (1 + erf_of(x * (W)0.7071067811865476)); }
+
+/* The function f of x. */
+template <k_unary f, class W> struct value_of {
+    __device__ W operator()(const W *v) const
+    {
+        const W x = v[0];
+        switch (f) {
+        case K_RELU: return x > 0 ? x : x != x ? x : 0;             /* NaN stays NaN */
+        case K_SIGMOID: return sigmoid_of(x);
+        case K_TANH: return tanh_of(x);
+        case K_EXP: return exp_of(x);
+        case K_SILU: return x * sigmoid_of(x);
+        case K_GELU: return x * normal_below(x);
+        case K_SOFTPLUS: return (x > 0 ? x : x != x ? x : 0) + log1p_of(exp_of(x > 0 ? -x : x));
+        case K_ELU1: return x > 0 ? x + 1 : exp_of(x);
+        default: return 0;
+        }
+    }
+};
+
+/* dx + dy f'(x), y = f(x); v: dx, dy, x, y */
+template <k_unary f, class W> struct slope_of {
+    __device__ W operator()(const W *v) const { return v[0] + v[1] * slope(v[2], v[3]); }
+    static __device__ W slope(W x, W y)
+    {
+        switch (f) {
+        case K_RELU: return y > 0 ? 1 : 0;
+        case K_SIGMOID: return y * (1 - y);
+        case K_TANH: return 1 - y * y;
+        case K_EXP: return y;
+        case K_SILU: return sigmoid_of(x) * (1 + x * (1 - sigmoid_of(x)));
+        case K_GELU: return normal_below(x) + x * (W)0.3989422804014327 * exp_of(x * x * (W)-0.5);
+        case K_SOFTPLUS: return sigmoid_of(x);
+        case K_ELU1: return y > 1 ? 1 : y;                          /* y > 1 exactly where x > 0; both slopes are 1 at 0 */
+        default: return 0;
+        }
+    }
+};
+
+template <class T, k_unary f> static void forward(k_dev *dev, int64_t n, void *y, const void *x)
+{
+    map<T, 1>(dev, n, (T *)y, { { (const T *)x } }, value_of<f, wide<T>>{});
+}
+template <class T, k_unary f> static void backward(k_dev *dev, int64_t n, void *dx, const void *dy, const void *x, const void *y)
+{
+    map<T, 4>(dev, n, (T *)dx, { { (const T *)dx, (const T *)dy, (const T *)x, (const T *)y } }, slope_of<f, wide<T>>{});
+}
+
+/* call<T, f>(arguments) for the f at hand. */
+#define EACH_UNARY(f, call, ...)                                                \
+    switch (f) {                                                                \
+    case K_RELU: call<T, K_RELU>(__VA_ARGS__); break;                           \
+    case K_SIGMOID: call<T, K_SIGMOID>(__VA_ARGS__); break;                     \
+    case K_TANH: call<T, K_TANH>(__VA_ARGS__); break;                           \
+    case K_EXP: call<T, K_EXP>(__VA_ARGS__); break;                             \
+    case K_SILU: call<T, K_SILU>(__VA_ARGS__); break;                           \
+    case K_GELU: call<T, K_GELU>(__VA_ARGS__); break;                           \
+    case K_SOFTPLUS: call<T, K_SOFTPLUS>(__VA_ARGS__); break;                   \
+    case K_ELU1: call<T, K_ELU1>(__VA_ARGS__); break;                           \
+    case K_UNARIES: break;                                                      \
+    }
+
+void cuda_unary_forward(k_dev *dev, k_dtype t, k_unary f, int64_t n, void *y, const void *x)
+{
+    CUDA_TYPED(t, EACH_UNARY(f, forward, dev, n, y, x));
+}
+void cuda_unary_backward(k_dev *dev, k_dtype t, k_unary f, int64_t n, void *dx, const void *dy, const void *x, const void *y)
+{
+    CUDA_TYPED(t, EACH_UNARY(f, backward, dev, n, dx, dy, x, y));
+}
