@@ -31,7 +31,9 @@ static void add(hs_check_report *r, const hs_check_args *args, const char *path,
     if (!more) return;
     r->results = more;
     hs_check_result *y = &more[r->n++];
-    *y = (hs_check_result){ copy(x->variant), copy(x->impl), copy(x->mode), copy(x->options), copy(x->check), x->status, x->error, copy(x->note) };
+    *y = *x;
+    y->variant = copy(x->variant), y->impl = copy(x->impl), y->dtype = copy(x->dtype), y->mode = copy(x->mode);
+    y->options = copy(x->options), y->check = copy(x->check), y->note = copy(x->note);
     if (x->status == HS_CHECK_OK) r->ok++;
     else if (x->status == HS_CHECK_SKIP) r->skipped++;
     else if (!r->failed++)
@@ -44,7 +46,7 @@ void hs_check_report_release(hs_check_report *r)
 {
     for (size_t i = 0; i < r->n; i++) {
         hs_check_result *x = &r->results[i];
-        free(x->variant), free(x->impl), free(x->mode), free(x->options), free(x->check), free(x->note);
+        free(x->variant), free(x->impl), free(x->dtype), free(x->mode), free(x->options), free(x->check), free(x->note);
     }
     free(r->results);
     *r = (hs_check_report){ 0 };
@@ -80,9 +82,9 @@ static void send_result(void *ctx, const hs_check_result *r)
 {
     char error[40];
     snprintf(error, sizeof error, "%.6g", r->error);    /* as text: JSON has no NaN */
-    send_line(*(int *)ctx, json_pack("{s:o,s:o,s:o,s:o,s:o,s:i,s:s,s:o}", "variant", plain(r->variant), "impl", plain(r->impl),
-              "mode", plain(r->mode), "options", plain(r->options), "check", plain(r->check), "status", (int)r->status,
-              "error", error, "note", plain(r->note)));
+    send_line(*(int *)ctx, json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:i,s:s,s:[fff],s:o}", "variant", plain(r->variant),
+              "impl", plain(r->impl), "dtype", plain(r->dtype), "mode", plain(r->mode), "options", plain(r->options), "check", plain(r->check), "status", (int)r->status,
+              "error", error, "growth", r->bytes_1k, r->bytes_8k, r->slope, "note", plain(r->note)));
 }
 
 /* Never returns.  stdout is a file in memory, so that what the plug-in prints is seen by hs_hot_end alone. */
@@ -123,8 +125,9 @@ static void fail_here(watch *w, const char *note)
 static void take_line(watch *w)
 {
     json_t *j = json_loadb(w->line, w->n, 0, NULL), *x;
-    const char *text[7];
-    static const char *const keys[7] = { "variant", "impl", "mode", "options", "check", "error", "note" };
+    enum { TEXTS = 8 };
+    const char *text[TEXTS];
+    static const char *const keys[TEXTS] = { "variant", "impl", "dtype", "mode", "options", "check", "note", "error" };
     w->n = 0;
     if ((x = json_object_get(j, "done"))) {
         w->done = 1;
@@ -134,9 +137,11 @@ static void take_line(watch *w)
             snprintf(w->report->why, sizeof w->report->why, "%s", why);
         } else if (!json_is_true(x)) fail_here(w, why);
     } else if (json_is_object(j)) {
-        for (int i = 0; i < 7; i++) { const char *s = json_string_value(json_object_get(j, keys[i])); text[i] = s ? s : ""; }
-        hs_check_result r = { (char *)text[0], (char *)text[1], (char *)text[2], (char *)text[3], (char *)text[4],
-                              (hs_check_status)json_integer_value(json_object_get(j, "status")), strtod(text[5], NULL), (char *)text[6] };
+        for (int i = 0; i < TEXTS; i++) { const char *s = json_string_value(json_object_get(j, keys[i])); text[i] = s ? s : ""; }
+        hs_check_result r = { .variant = (char *)text[0], .impl = (char *)text[1], .dtype = (char *)text[2], .mode = (char *)text[3],
+                              .options = (char *)text[4], .check = (char *)text[5], .note = (char *)text[6], .error = strtod(text[7], NULL),
+                              .status = (hs_check_status)json_integer_value(json_object_get(j, "status")) };
+        json_unpack(json_object_get(j, "growth"), "[FFF]", &r.bytes_1k, &r.bytes_8k, &r.slope);
         add(w->report, w->args, w->path, &r);
     } else fail_here(w, "the plug-in wrote to a descriptor that is not its own");
     json_decref(j);

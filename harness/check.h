@@ -8,14 +8,16 @@
 #ifndef HS_CHECK_H
 #define HS_CHECK_H
 #include <stddef.h>
+#include <stdio.h>
 
 typedef enum hs_check_status { HS_CHECK_OK, HS_CHECK_FAIL, HS_CHECK_SKIP } hs_check_status;
 
 typedef struct hs_check_result {
-    char *variant, *impl, *mode, *options;  /* "fwp" "ref" "causal" "update_rule=sum"; "" where it does not apply */
+    char *variant, *impl, *dtype, *mode, *options;  /* "fwp" "ref" "f64" "causal" "update_rule=sum"; "" where it does not apply */
     char *check;                        /* "no leak from the future, T=33" */
     hs_check_status status;
     double error;                       /* the worst error seen; 0 for a check of bits */
+    double bytes_1k, bytes_8k, slope;   /* of a check of growth: memory at T = 1024 and 8192; else 0 */
     char *note;                         /* where and why, one sentence; "" when all is right */
 } hs_check_result;
 
@@ -43,4 +45,11 @@ typedef struct hs_check_report {
  * is the caller's to release in all cases. */
 int  hs_check_file(const char *path, const hs_check_args *, hs_check_report *);
 void hs_check_report_release(hs_check_report *);
+
+/* One row per variant in Markdown, made of results as they come (check_table.c). */
+typedef struct hs_check_table hs_check_table;
+hs_check_table *hs_check_table_new(void);
+void hs_check_table_add(hs_check_table *, const hs_check_result *);
+void hs_check_table_write(const hs_check_table *, FILE *);
+void hs_check_table_free(hs_check_table *);
 #endif

@@ -91,14 +91,19 @@ void hs_case_begin(const hs_case *c, const char *check)
     snprintf(w->check, sizeof w->check, "%s%s%s", check, *c->size ? ", " : "", c->size);
 }
 
-void hs_case_say(const hs_case *c, const char *check, hs_check_status status, double error, const char *note)
+void hs_case_send(const hs_case *c, const char *check, hs_check_result r)
 {
     char name[128], impl[64];
     snprintf(name, sizeof name, "%s%s%s", check, *c->size ? ", " : "", c->size);
     impl_name(c, impl, sizeof impl);
-    hs_check_result r = { .variant = (char *)c->variant->name, .impl = impl, .mode = (char *)hs_mode_name(c->mode),
-                          .options = c->options, .check = name, .status = status, .error = error, .note = (char *)note };
+    r.variant = (char *)c->variant->name, r.impl = impl, r.dtype = (char *)(c->dtype ? hs_dtype_name(c->dtype) : "");
+    r.mode = (char *)hs_mode_name(c->mode), r.options = c->options, r.check = name;
     c->sink(c->ctx, &r);
+}
+
+void hs_case_say(const hs_case *c, const char *check, hs_check_status status, double error, const char *note)
+{
+    hs_case_send(c, check, (hs_check_result){ .status = status, .error = error, .note = (char *)note });
 }
 
 void hs_case_judge(const hs_case *c, const char *check, const hs_rig *rig, const hs_diff *d)

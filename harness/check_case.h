@@ -46,6 +46,7 @@ typedef struct hs_case {
 
 void hs_case_begin(const hs_case *, const char *check);      /* names what runs, should it crash */
 void hs_case_say(const hs_case *, const char *check, hs_check_status, double error, const char *note);
+void hs_case_send(const hs_case *, const char *check, hs_check_result);     /* names the case in it */
 attn_shape hs_case_shape(const hs_case *, int32_t B, int32_t Tq, int32_t Tk);
 const char *hs_mode_name(int32_t mode);
 const char *hs_dtype_name(int32_t dtype);
@@ -154,10 +155,8 @@ void hs_check_reference(const hs_case *, const hs_rig *base);   /* another impl 
 void hs_check_large(const hs_case *, const hs_rig *base);       /* inputs times 30 */
 
 /* ---- memory (check_memory.c) ------------------------------------------------------------------------------------------ */
-typedef struct hs_growth {              /* plan()'s bytes for one batch row, at T = 1024 and 8192, and slopes of their logarithms */
-    size_t saved_1k, saved_8k, scratch_8k, state_1k, state_8k;
-    double saved_slope, scratch_slope, state_slope;
-} hs_growth;
+typedef struct hs_ladder { double bytes_1k, bytes_8k, slope; } hs_ladder;  /* at T = 1024 and 8192; of the logarithms */
+typedef struct hs_growth { hs_ladder saved, scratch, state; } hs_growth;   /* plan()'s bytes for a batch of one */
 int  hs_growth_measure(const hs_case *, hs_growth *, char *why, size_t nwhy);   /* -1: plan() refuses, why */
 int  hs_cost_degree(const char *cost, double *degree);      /* highest power of T; -1: not to be understood */
 void hs_check_growth(const hs_case *);

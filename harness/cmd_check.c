@@ -9,7 +9,7 @@
 #include "command.h"
 #include "plan.h"
 
-enum { TABLE, JSON, TAP };
+enum { REPORT, JSON, TAP, TABLE };
 enum { MOST_ROWS = 64, MOST_REASONS = 32 };
 typedef struct row { char check[64]; size_t n[3]; double error; char place[200]; } row;
 typedef struct reason { char note[200]; size_t n; } reason;
@@ -18,6 +18,7 @@ typedef struct printer {
     int format, verbose;
     const char *path;
     json_t *array;
+    hs_check_table *table;
     char group[256];                    /* the variant, impl and mode whose rows are being gathered */
     row rows[MOST_ROWS];
     reason reasons[MOST_REASONS];       /* of its skips */
@@ -94,7 +95,7 @@ static row *row_of(printer *p, const char *check)
     return x;
 }
 
-static void print_table(printer *p, const hs_check_result *r)
+static void print_report(printer *p, const hs_check_result *r)
 {
     char group[256];
     group_name(p, r, group, sizeof group);
@@ -125,11 +126,13 @@ static void print_tap(const printer *p, const hs_check_result *r)
 static void each(const hs_check_result *r, void *ctx)
 {
     printer *p = ctx;
-    if (p->format == TABLE) print_table(p, r);
+    if (p->format == REPORT) print_report(p, r);
     else if (p->format == TAP) print_tap(p, r);
-    else json_array_append_new(p->array, json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:f,s:s}", "file", p->path, "variant", r->variant,
-        "impl", r->impl, "mode", r->mode, "options", r->options, "check", r->check, "status", words[r->status],
-        "error", r->error == r->error && r->error < 1e300 ? r->error : 1e300, "note", r->note));
+    else if (p->format == TABLE) hs_check_table_add(p->table, r);
+    else json_array_append_new(p->array, json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:f,s:f,s:f,s:f,s:s}", "file", p->path, "variant",
+        r->variant, "impl", r->impl, "dtype", r->dtype, "mode", r->mode, "options", r->options, "check", r->check, "status", words[r->status],
+        "error", r->error == r->error && r->error < 1e300 ? r->error : 1e300,
+        "bytes_1k", r->bytes_1k, "bytes_8k", r->bytes_8k, "slope", r->slope, "note", r->note));
 }
 
 static int dtype_of(const char *name)
@@ -148,9 +151,9 @@ static int usage(const char *complaint) { return hs_usage(hs_command_find("check
 /* Options of the command line; -1 when the command is to go on. */
 static int parse(int argc, char **argv, hs_check_args *a, printer *p, const char **sets)
 {
-    enum { O_JSON = 1000, O_TAP, O_QUICK, O_LIMIT, O_VARIANT, O_IMPL, O_DTYPE, O_DEVICE, O_OPTIONS, O_ONLY };
+    enum { O_JSON = 1000, O_TAP, O_TABLE, O_QUICK, O_LIMIT, O_VARIANT, O_IMPL, O_DTYPE, O_DEVICE, O_OPTIONS, O_ONLY };
     static const struct option longs[] = {
-        { "json", 0, NULL, O_JSON }, { "tap", 0, NULL, O_TAP }, { "quick", 0, NULL, O_QUICK }, { "limit", 1, NULL, O_LIMIT },
+        { "json", 0, NULL, O_JSON }, { "tap", 0, NULL, O_TAP }, { "table", 0, NULL, O_TABLE }, { "quick", 0, NULL, O_QUICK }, { "limit", 1, NULL, O_LIMIT },
         { "variant", 1, NULL, O_VARIANT }, { "impl", 1, NULL, O_IMPL },
         { "dtype", 1, NULL, O_DTYPE }, { "device", 1, NULL, O_DEVICE }, { "options", 1, NULL, O_OPTIONS },
         { "only-options", 0, NULL, O_ONLY }, { "verbose", 0, NULL, 'v' }, { "help", 0, NULL, 'h' }, { 0 } };
@@ -160,6 +163,7 @@ static int parse(int argc, char **argv, hs_check_args *a, printer *p, const char
         case 'v': p->verbose = 1; break;
         case O_JSON: p->format = JSON; break;
         case O_TAP: p->format = TAP; break;
+        case O_TABLE: p->format = TABLE; break;
         case O_QUICK: a->quick = 1; break;
         case O_VARIANT: a->variant = optarg; break;
         case O_IMPL: a->impl = optarg; break;
@@ -185,8 +189,9 @@ static void finish(printer *p, const size_t n[3])
         putchar('\n');
         return;
     }
-    if (p->format == TABLE) print_summary(p);
-    fprintf(p->format == TAP ? stderr : stdout, "%zu ok, %zu failed, %zu skipped\n", n[HS_CHECK_OK], n[HS_CHECK_FAIL], n[HS_CHECK_SKIP]);
+    if (p->format == REPORT) print_summary(p);
+    if (p->format == TABLE) hs_check_table_write(p->table, stdout);
+    fprintf(p->format == TAP || p->format == TABLE ? stderr : stdout, "%zu ok, %zu failed, %zu skipped\n", n[HS_CHECK_OK], n[HS_CHECK_FAIL], n[HS_CHECK_SKIP]);
 }
 
 /* Every file; the exit status. */
@@ -210,11 +215,12 @@ static int check_files(char **files, int n, const hs_check_args *args, printer *
 int cmd_check(int argc, char **argv)
 {
     const char **sets = calloc((size_t)argc, sizeof *sets);
-    printer p = { .format = TABLE, .array = json_array() };
+    printer p = { .format = REPORT, .array = json_array(), .table = hs_check_table_new() };
     hs_check_args args = { .options = sets, .each = each, .ctx = &p };
-    int rc = sets ? parse(argc, argv, &args, &p, sets) : HS_EXIT_FAILED;
+    int rc = sets && p.array && p.table ? parse(argc, argv, &args, &p, sets) : HS_EXIT_FAILED;
     if (rc < 0) rc = check_files(argv + optind, argc - optind, &args, &p);
     json_decref(p.array);
+    hs_check_table_free(p.table);
     free(p.groups);
     free(sets);
     return rc;

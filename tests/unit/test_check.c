@@ -208,9 +208,8 @@ static void test_growth(void **state)
     char why[200];
     how = SAVES_SQUARE;
     assert_int_equal(hs_growth_measure(&c, &g, why, sizeof why), 0);
-    assert_true(fabs(g.saved_slope - 2) < 1e-9 && fabs(g.state_slope) < 1e-9);
-    assert_int_equal(g.saved_1k, 8 << 20);
-    assert_int_equal(g.saved_8k, 512 << 20);
+    assert_true(fabs(g.saved.slope - 2) < 1e-9 && fabs(g.state.slope) < 1e-9);
+    assert_true(g.saved.bytes_1k == 8 << 20 && g.saved.bytes_8k == 512 << 20);
 }
 
 static void test_diff(void **state)
