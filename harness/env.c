@@ -2,6 +2,7 @@
 #include "env.h"
 #include "../kernels/kernels.h"
 #include "attn.h"
+#include "gpu.h"
 #include "protocol.h"
 #include <sqlite3.h>
 #include <stdio.h>
@@ -90,13 +91,14 @@ static json_t *caches_json(void)
     return *out ? json_string(out) : json_null();
 }
 
-/* The GPU as the driver's files tell, without opening it; null on a machine without one. */
+/* The GPU as CUDA, the driver and its limits tell; a sentence on a machine without one. */
 static json_t *gpu_json(void)
 {
-    json_t *driver = line_json("/proc/driver/nvidia/version");
-    if (json_is_null(driver)) return driver;
-    return json_pack("{s:o, s:o}", "driver", driver, "gpus",
-                     command_json("cat /proc/driver/nvidia/gpus/*/information 2>/dev/null | sed -n 's/^Model:[ \\t]*//p' | paste -sd,"));
+    const char *text;
+    if (!hs_gpu_ask(&text)) return hs_json_text(text);
+    return json_pack("{s:o, s:o, s:o}", "gpu", hs_json_text(text), "driver", line_json("/proc/driver/nvidia/version"),
+                     "limits", command_json("nvidia-smi --query-gpu=power.limit,clocks.max.sm,clocks.max.memory,ecc.mode.current,mig.mode.current"
+                                            " --format=csv,noheader 2>/dev/null"));
 }
 
 /* See env.h. */
