@@ -235,12 +235,18 @@ static void print_summary_json(const hs_plan *p, const hs_run_summary *s)
     json_decref(all);
 }
 
-/* The figures as the store has them now.  Figures that fail are a warning: the numbers are safe. */
+/* The figures as the store has them now, of the whole experiment whatever --only left out.  Figures that fail are a
+ * warning: the numbers are safe. */
 static void draw_figures(const run_options *o, const hs_plan *p, hs_store *store, const hs_run_summary *s)
 {
+    const hs_plan_args shown = { .set = o->plan.set, .nset = o->plan.nset, .device = o->plan.device };
+    hs_plan whole = { 0 };
     if (json_array_size(p->figures) == 0 || s->store_failed || s->signal) return;
-    if (hs_figures_draw(store, p, HS_PLOTS_OUT, o->json || o->run.quiet ? 0 : HS_FIGURES_VERBOSE) < 0)
-        fprintf(stderr, "harness: warning: the figures could not be drawn; harness plot %s tries again\n", o->file);
+    int rc = o->plan.nonly ? hs_plan_read(o->file, &shown, &whole) : HS_EXIT_OK;
+    if (rc == HS_EXIT_OK)
+        rc = hs_figures_draw(store, o->plan.nonly ? &whole : p, &shown, HS_PLOTS_OUT, o->json || o->run.quiet ? 0 : HS_FIGURES_VERBOSE);
+    if (rc != HS_EXIT_OK) fprintf(stderr, "harness: warning: the figures could not be drawn; harness plot %s tries again\n", o->file);
+    if (whole.file) hs_plan_release(&whole);
 }
 
 /* FIELD D1: results are success, however they look; --strict wants every cell done. */

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <sha2.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,17 +17,39 @@ extern char **environ;
 
 typedef struct key { const char *name; json_type type; const char *expected; } key;
 static const key keys[] = {
-    { "kind", JSON_STRING, "line or curve" }, { "x", JSON_STRING, "the name of an axis or an option" },
+    { "kind", JSON_STRING, "line, curve, scaling or pareto" }, { "x", JSON_STRING, "the name of an axis or an option" },
     { "y", JSON_STRING, "the name of a metric" }, { "series", JSON_STRING, "the name of an axis" },
     { "name", JSON_STRING, "a name for the files" }, { "title", JSON_STRING, "a text" }, { "xlabel", JSON_STRING, "a text" },
     { "ylabel", JSON_STRING, "a text" }, { "logx", JSON_TRUE, "true or false" }, { "logy", JSON_TRUE, "true or false" },
-    { "xmax", JSON_REAL, "a number" }, { "ymax", JSON_REAL, "a number" }, { "published", JSON_STRING, "the path of a CSV" } };
+    { "xmax", JSON_REAL, "a number" }, { "ymax", JSON_REAL, "a number" }, { "published", JSON_STRING, "the path of a CSV" },
+    { "where", JSON_OBJECT, "a map, as in {phase: forward}" }, { "each", JSON_STRING, "the name of an axis" },
+    { "baseline", JSON_STRING, "the name of a series" }, { "bars", JSON_STRING, "quantiles or interval" } };
 enum { KEYS = sizeof keys / sizeof *keys };
 
 /* Whether a value has a key's type; true stands for both booleans, a real for any number. */
 static int fits(const json_t *v, json_type type)
 {
     return type == JSON_TRUE ? json_is_boolean(v) : type == JSON_REAL ? json_is_number(v) : json_typeof(v) == type;
+}
+
+/* What a kind needs, and what only one of them takes. */
+static int check_kind(const json_t *figure, char *why, size_t nwhy)
+{
+    const char *name = json_string_value(json_object_get(figure, "kind")), *bars = json_string_value(json_object_get(figure, "bars"));
+    enum fig_kind kind = fig_kind_of(figure);
+    int has_x = json_object_get(figure, "x") != NULL;
+    if (kind == FIG_KINDS)
+        snprintf(why, nwhy, "the kind of a figure is line, curve, scaling or pareto%s%s%s", name ? ", not '" : "", name ? name : "",
+                 name ? "'" : "");
+    else if (!fig_y(figure)) snprintf(why, nwhy, "a figure needs y, the name of a metric");
+    else if (kind == FIG_LINE && !has_x) snprintf(why, nwhy, "a figure of kind line needs x, an axis or an option");
+    else if (kind == FIG_PARETO && !has_x) snprintf(why, nwhy, "a figure of kind pareto needs x, the metric of the cost");
+    else if (kind != FIG_SCALING && (fig_baseline(figure) || bars))
+        snprintf(why, nwhy, "'%s' belongs to figures of kind scaling", bars ? "bars" : "baseline");
+    else if (bars && strcmp(bars, "quantiles") != 0 && strcmp(bars, "interval") != 0)
+        snprintf(why, nwhy, "'bars' of a figure should be quantiles or interval, not '%s'", bars);
+    else return 0;
+    return -1;
 }
 
 int hs_figure_check(const json_t *figure, char *why, size_t nwhy)
@@ -47,14 +70,7 @@ int hs_figure_check(const json_t *figure, char *why, size_t nwhy)
             continue;
         return -1;
     }
-    const char *kind = json_string_value(json_object_get(figure, "kind"));
-    int line = kind && strcmp(kind, "line") == 0, curve = kind && strcmp(kind, "curve") == 0;
-    if (!line && !curve)
-        snprintf(why, nwhy, "the kind of a figure is line or curve%s%s%s", kind ? ", not '" : "", kind ? kind : "", kind ? "'" : "");
-    else if (!fig_y(figure)) snprintf(why, nwhy, "a figure needs y, the name of a metric");
-    else if (line && !json_object_get(figure, "x")) snprintf(why, nwhy, "a figure of kind line needs x, an axis or an option");
-    else return 0;
-    return -1;
+    return check_kind(figure, why, nwhy);
 }
 
 FILE *fig_template(const char *name, char *why, size_t nwhy)
@@ -129,11 +145,11 @@ static void first_line(const char *path, char *out, size_t n)
 /* Moves a figure's files from its workshop into place, and clears the workshop. */
 static void move_files(const char *from, const char *to, const char *name)
 {
-    static const char *const suffix[] = { "tsv", "gp", "pdf", "png", "svg" };
+    static const char *const suffix[] = { ".tsv", ".gp", ".pdf", ".png", ".svg", "-slopes.csv", "-slopes.md", "-slopes.tex" };
     char a[4096], b[4096];
-    for (int i = 0; i < 5; i++) {
-        snprintf(a, sizeof a, "%s/%s.%s", from, name, suffix[i]);
-        snprintf(b, sizeof b, "%s/%s.%s", to, name, suffix[i]);
+    for (size_t i = 0; i < sizeof suffix / sizeof *suffix; i++) {
+        snprintf(a, sizeof a, "%s/%s%s", from, name, suffix[i]);
+        snprintf(b, sizeof b, "%s/%s%s", to, name, suffix[i]);
         struct stat st;                 /* gnuplot that fails leaves empty files */
         if (stat(a, &st) != 0 || st.st_size == 0 || rename(a, b) != 0) unlink(a);
     }
@@ -152,7 +168,8 @@ static int draw(const fig *f, const char *dir, int *gnuplot, char *why, size_t n
         return -1;
     }
     snprintf(path, sizeof path, "%s.gp", f->name);
-    int rc = fig_write_tsv(f, shop) == 0 ? fig_write_script(f, shop, why, nwhy) : -1;
+    int rc = fig_write_tsv(f, shop) == 0 && (f->kind != FIG_SCALING || fig_write_table(f, shop) == 0)
+           ? fig_write_script(f, shop, why, nwhy) : -1;
     int status = rc == 0 ? run_gnuplot(shop, path) : 0;
     *gnuplot = status != 127;
     if (rc != 0 && !*why) snprintf(why, nwhy, "%s cannot be written (%s)", dir, strerror(errno));
@@ -177,29 +194,64 @@ static void report(const fig *f, const char *dir, int gnuplot)
     putchar('\n');
 }
 
-int hs_figures_draw(hs_store *store, const hs_plan *plan, const char *outdir, int flags)
+/* One figure: collected, drawn, reported.  0, or -1 after a sentence. */
+static int draw_one(hs_store *store, const hs_plan *plan, const json_t *spec, size_t number, const char *dir, int flags)
 {
-    char dir[2048], name[80], why[4096] = "";
+    char why[4096] = "";
+    int gnuplot = 1;
+    fig f;
+    int rc = fig_collect(&f, store, plan, spec, number, why, sizeof why);
+    if (rc == 0 && (flags & HS_FIGURES_PUBLISHED)) rc = fig_published(&f, plan, why, sizeof why);
+    if (rc == 0) {
+        fig_measure(&f);
+        fig_fit(&f);
+        rc = draw(&f, dir, &gnuplot, why, sizeof why);
+    }
+    if (rc != 0) fprintf(stderr, "harness: %s\n", why);
+    else if (flags & HS_FIGURES_VERBOSE) report(&f, dir, gnuplot);
+    fig_release(&f);
+    return rc;
+}
+
+/* Appends "-set-task.keys_20" for every word. */
+static void print_words(FILE *out, const char *option, const char *const *word, size_t n)
+{
+    for (size_t i = 0; i < n; i++) fprintf(out, "-%s-%s", option, word[i]);
+}
+
+/* The folder of a plan's figures; a narrowed one's is named after what narrowed it, with a digest of that, because a safe
+ * name is not always another one. */
+static void folder_of(const hs_plan *plan, const hs_plan_args *narrowed, const char *outdir, char *dir, size_t n)
+{
+    char name[80], digest[65], edits[80], *text = NULL;
+    size_t size;
     fig_safe_name(plan->experiment, name);
-    snprintf(dir, sizeof dir, "%s/%s", outdir, name);
-    int rc = 0, gnuplot = 1;
+    snprintf(dir, n, "%s/%s", outdir, name);
+    FILE *out = narrowed && narrowed->nset + narrowed->nonly ? open_memstream(&text, &size) : NULL;
+    if (!out) return;
+    print_words(out, "set", narrowed->set, narrowed->nset);
+    print_words(out, "only", narrowed->only, narrowed->nonly);
+    fclose(out);
+    SHA256Data((const uint8_t *)text, strlen(text), digest);
+    fig_safe_name(text + 1, edits);
+    snprintf(dir, n, "%s/%s/%s-%.8s", outdir, name, edits, digest);
+    free(text);
+}
+
+int hs_figures_draw(hs_store *store, const hs_plan *plan, const hs_plan_args *narrowed, const char *outdir, int flags)
+{
+    char dir[2048];
+    int rc = 0;
+    folder_of(plan, narrowed, outdir, dir, sizeof dir);
     if (make_folder(dir) != 0) {
         fprintf(stderr, "harness: the folder %s cannot be made (%s): name another with --out\n", dir, strerror(errno));
         return -1;
     }
     for (size_t i = 0; i < json_array_size(plan->figures); i++) {
-        fig f;
-        why[0] = '\0';
-        int bad = fig_collect(&f, store, plan, json_array_get(plan->figures, i), i + 1, why, sizeof why) != 0 ||
-                  ((flags & HS_FIGURES_PUBLISHED) && fig_published(&f, plan, why, sizeof why) != 0);
-        if (!bad) {
-            fig_measure(&f);
-            bad = draw(&f, dir, &gnuplot, why, sizeof why) != 0;
-        }
-        if (bad) fprintf(stderr, "harness: %s\n", why);
-        else if (flags & HS_FIGURES_VERBOSE) report(&f, dir, gnuplot);
-        rc |= bad;
-        fig_release(&f);
+        json_t *each = fig_each(plan, json_array_get(plan->figures, i), i + 1);
+        for (size_t k = 0; k < json_array_size(each); k++)
+            rc |= draw_one(store, plan, json_array_get(each, k), i + 1, dir, flags);
+        json_decref(each);
     }
-    return rc ? -1 : 0;
+    return rc;
 }

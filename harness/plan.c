@@ -51,6 +51,7 @@ static int fill(plan_file *f, FILE *errors, hs_plan *plan)
     plan->text = hs_node_json(f->root);
     plan->jobs = f->jobs;
     if (plan_cells(f, plan)) return HS_EXIT_SPEC;
+    if (!f->args->nset && !f->args->nonly && plan_figures_check(f, plan)) return HS_EXIT_SPEC;
     if (plan->ncells) return HS_EXIT_OK;
     fprintf(errors, "%s: nothing is left of the sweep by", f->path);
     for (size_t i = 0; i < f->args->nonly; i++) fprintf(errors, " --only %s", f->args->only[i]);

@@ -155,7 +155,7 @@ static void read_train(plan_file *f)
 /* Every name that an axis of a figure may have: options, metrics and the coordinates of a cell. */
 static int is_quantity(const plan_file *f, const char *name, const char **names, size_t *n, size_t max)
 {
-    static const char *const fixed[] = { "variant", "label", "seed", "step", "device" };
+    static const char *const fixed[] = { "variant", "label", "seed", "step", "device", "dtype" };
     const attn_opt *const tables[] = { f->task_table, nn_train_table };
     size_t i;
     json_t *m;
@@ -179,12 +179,16 @@ static int check_figure_keys(plan_file *f, hs_node *map)
 {
     char why[512];
     size_t before = f->errors.n;
+    const hs_node *kind = hs_node_get(map, "kind");
+    json_t *sound = json_pack("{s:s, s:s, s:s}", "kind", kind && kind->kind == HS_SCALAR ? kind->text : "line", "x", "x", "y", "y");
+    if (hs_figure_check(sound, why, sizeof why)) json_object_set_new(sound, "kind", json_string("line"));
     for (size_t i = 0; i < map->n; i++) {
-        json_t *one = json_pack("{s:s, s:s, s:s}", "kind", "line", "x", "x", "y", "y");
+        json_t *one = json_copy(sound);
         json_object_set_new(one, map->key[i]->text, hs_node_json(map->item[i]));
         if (hs_figure_check(one, why, sizeof why)) hs_errors_add(&f->errors, map->key[i], "%s", why);
         json_decref(one);
     }
+    json_decref(sound);
     json_t *all = hs_node_json(map);
     if (f->errors.n == before && hs_figure_check(all, why, sizeof why)) hs_errors_add(&f->errors, map, "%s", why);
     json_decref(all);
@@ -200,24 +204,46 @@ static const char *bare_name(const char *name)
     return name;
 }
 
+/* The name of an axis of a figure, which must exist; it stands at where. */
+static void check_axis(plan_file *f, hs_node *where, const char *key, const char *text)
+{
+    const char *names[1024];
+    size_t n;
+    if (is_quantity(f, bare_name(text), names, &n, 1024)) return;
+    const char *near = hs_nearest(text, names, n);
+    hs_errors_add(&f->errors, where, "'%s' of a figure must be an option, a metric or variant, seed, step, not '%s'%s%s%s", key, text,
+                  near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+}
+
 /* One figure: keys and types, and axes that exist. */
 static void read_figure(plan_file *f, hs_node *map)
 {
-    static const char *const axes[] = { "x", "y", "series" };
-    const char *names[1024];
-    size_t n;
+    static const char *const axes[] = { "x", "y", "series", "each" };
     if (map->kind != HS_MAP) {
         hs_errors_add(&f->errors, map, "a figure is a map, as in {kind: line, x: keys, y: best_eval_loss, series: variant}");
         return;
     }
     if (check_figure_keys(f, map) || !f->task) return;
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof axes / sizeof *axes; i++) {
         hs_node *a = hs_node_get(map, axes[i]);
-        if (!a || is_quantity(f, bare_name(a->text), names, &n, 1024)) continue;
-        const char *near = hs_nearest(a->text, names, n);
-        hs_errors_add(&f->errors, a, "'%s' of a figure must be an option, a metric or variant, seed, step, not '%s'%s%s%s",
-                      axes[i], a->text, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+        if (a) check_axis(f, a, axes[i], a->text);
     }
+    const hs_node *where = hs_node_get(map, "where");
+    for (size_t i = 0; where && i < where->n; i++) check_axis(f, where->key[i], "where", where->key[i]->text);
+}
+
+/* See plan_internal.h. */
+int plan_figures_check(plan_file *f, const hs_plan *plan)
+{
+    hs_node *list = hs_node_get(f->root, "figures");
+    char why[512];
+    int rc = 0;
+    for (size_t i = 0; list && i < list->n; i++) {
+        if (!hs_figure_check_plan(plan, json_array_get(plan->figures, i), why, sizeof why)) continue;
+        hs_errors_add(&f->errors, list->item[i], "%s", why);
+        rc = -1;
+    }
+    return rc;
 }
 
 /* figures: a list of maps. */

@@ -64,6 +64,8 @@ void plan_set_all(plan_file *);         /* --set and --device, as edits of the t
 
 /* plan_file.c and plan_series.c: the tree understood; errors are collected */
 void plan_file_read(plan_file *);
+/* Every figure against the cells, once they are known; -1 with errors added. */
+int  plan_figures_check(plan_file *, const hs_plan *);
 const char *plan_refused_reason(const hs_catalog *, const char *name);   /* of the file NAME.so, or NULL */
 void plan_series_read(plan_file *, hs_node *list);
 /* Paths of plug-ins named in the file, absolute; the caller frees each and the array. */

@@ -7,7 +7,7 @@
  * runner -> worker  {"cell":KEY,"doc":{..hs_cell.doc..},"variant_path":P,"task_path":P,"threads":N,
  *                    "memory":BYTES|0,"checkpoint":PATH|null}
  *                   {"check":PATH}
-                   {"draw":FILE,"set":[..],"only":[..],"device":D|null,"db":F}    no answer: figures
+                   {"draw":FILE,"set":[..],"device":D|null,"db":F}    no answer: figures
  * worker -> runner  {"t":"start","cell":KEY}
  *                   {"t":"progress","step":N,"of":N,"what":"eval_loss","value":X}
  *                   {"t":"metric","name":S,"unit":S,"step":N,"value":X}

@@ -21,8 +21,7 @@ static void begin(hs_redraw *d, const char *file, const hs_plan_args *a, const c
 {
     static const char *const args[] = {"worker", NULL};
     char why[256];
-    json_t *message = json_pack("{s:s, s:o, s:o, s:o, s:s}", "draw", file, "set", list_of(a->set, a->nset), "only", list_of(a->only, a->nonly),
-                                "device", hs_json_text(a->device), "db", db);
+    json_t *message = json_pack("{s:s, s:o, s:o, s:s}", "draw", file, "set", list_of(a->set, a->nset), "device", hs_json_text(a->device), "db", db);
     if (hs_child_start(&d->child, args, why, sizeof why) == 0) {
         hs_line_write(d->child.in, message);
         close(d->child.in);             /* one drawing per child */
@@ -63,19 +62,18 @@ static size_t words_of(const json_t *list, const char **word, size_t max)
 
 int hs_redraw_serve(const json_t *message)
 {
-    const char *set[64], *only[64], *db = json_string_value(json_object_get(message, "db"));
-    hs_plan_args a = {.set = set, .only = only, .device = json_string_value(json_object_get(message, "device"))};
+    const char *set[64], *db = json_string_value(json_object_get(message, "db"));
+    hs_plan_args a = {.set = set, .device = json_string_value(json_object_get(message, "device"))};
     hs_plan plan;
     hs_store *store;
     char why[256];
     a.nset = words_of(json_object_get(message, "set"), set, 64);
-    a.nonly = words_of(json_object_get(message, "only"), only, 64);
     setpriority(PRIO_PROCESS, 0, 10);
     int rc = hs_plan_read(json_string_value(json_object_get(message, "draw")), &a, &plan);
     if (rc != HS_EXIT_OK) return rc;
     rc = db ? hs_store_open(db, HS_STORE_READ, &store, why, sizeof why) : -1;
     if (rc == 0) {
-        rc = hs_figures_draw(store, &plan, HS_PLOTS_OUT, 0);
+        rc = hs_figures_draw(store, &plan, &a, HS_PLOTS_OUT, 0);
         hs_store_close(store);
     }
     hs_plan_release(&plan);

@@ -1,5 +1,8 @@
 /* redraw.h - figures that follow a sweep: drawn by a child at low priority, so that nothing waits for gnuplot.
  *
+ * A figure shows what the store has of the whole experiment: --only decides what is run, not what is shown.  --set
+ * makes another experiment of it, whose figures have a folder of their own.
+ *
  * Drawing takes at most a twentieth of the time: the pause after one is 20 times as long as it took, and 10 s at
  * least. */
 #ifndef HS_REDRAW_H

@@ -28,11 +28,12 @@ hs_interval hs_mean_interval(const double *x, size_t n);
  *  1. its ends are no outliers.  A point is one when its externally studentised residual is significant at 1 % for as
  *     many points (Bonferroni) and it is 5 % or more away from the line of the others; tails of six points or more are
  *     looked at, at most a fifth of a tail is left out, and those points are flagged.
- *  2. it is straight: the slopes at its two ends, by the parabola through it, differ by at most 0.05 and twice the
- *     standard error of that difference.  For the latter the scatter counts as at most 3 % (and as 2 % where three points
- *     leave none to see), so that a bend is not excused as scatter.
+ *  2. it is straight: its bend, the slope at its end less that at its beginning by the parabola through it, is at most
+ *     0.03 and 1.5 times its standard error.  For the latter the scatter counts as at most 3 % (and as 2 % where three
+ *     points leave none to see), so that a bend is not excused as scatter.
  * A launch-bound plateau bends the curve, and so the tail begins beyond it; a bend by another cause (a cache, a window)
- * is treated alike.  The slope's interval is the 95 % t interval of the line through the points that were kept. */
+ * is treated alike.  The slope's interval is the 95 % t interval of the line through the points that were kept, with half
+ * the bend that is left added as an independent error: a constant cost under a power law fades slowly. */
 typedef struct hs_power {
     size_t first, kept;                 /* the tail begins at first; points of it in the fit, 0: no tail is a power law */
     hs_interval slope;
@@ -42,8 +43,8 @@ typedef struct hs_power {
 int hs_power_fit(const double *x, const double *y, size_t n, hs_power *, unsigned char *left_out);
 double hs_power_at(const hs_power *, double x);
 
-/* From which length on a is below b, up to the end of what was measured: the last crossing of the two curves, each
- * drawn straight between its points in ln-ln. */
+/* From which length on a is below b, up to the end of what was measured: the last zero of ln(a / b), which
+ * between its points in ln x is the monotone cubic of Fritsch and Butland: near a plateau a straight line misses by 10 %. */
 enum { HS_CROSS_NEVER, HS_CROSS_ALWAYS, HS_CROSS_AT };
 typedef struct hs_crossing {
     int kind;

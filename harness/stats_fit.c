@@ -7,7 +7,7 @@
 #include "stats.h"
 
 enum { TAIL_MIN = 3, OUTLIER_MIN = 6, OUTLIER_SHARE = 5 };
-static const double bend = 0.05, bend_errors = 2, scatter_most = 0.03, scatter_unseen = 0.02;
+static const double bend_most = 0.03, bend_errors = 1.5, scatter_most = 0.03, scatter_unseen = 0.02;
 static const double outlier_p = 0.01, outlier_least = 0.04879016416943201;      /* ln 1.05 */
 
 /* ---- lines ------------------------------------------------------------------------------------------------------- */
@@ -63,8 +63,8 @@ static size_t find_outlier(const cloud *c, const line *l)
     return is_one ? worst : c->n;
 }
 
-/* Whether the slopes at both ends agree, by the parabola through the points. */
-static int is_straight(const cloud *c, const line *l)
+/* The slope at the end less that at the beginning, by the parabola through the points, and its standard error. */
+static double bend_of(const cloud *c, const line *l, double *error)
 {
     double uw = 0, mean_w = l->sum_uu / (double)l->n, ee = 0, er = 0, low = INFINITY, high = -INFINITY;
     for (size_t i = 0; i < c->n; i++) {
@@ -80,15 +80,16 @@ static int is_straight(const cloud *c, const line *l)
         high = fmax(high, c->u[i]);
     }
     double scatter = l->n == 3 ? scatter_unseen : sqrt(fmax(0, l->sum_rr - er * er / ee) / (double)(l->n - 3));
-    double error = 2 * (high - low) * fmin(scatter, scatter_most) / sqrt(ee);
-    return fabs(2 * (high - low) * er / ee) <= bend + bend_errors * error;
+    *error = 2 * (high - low) * fmin(scatter, scatter_most) / sqrt(ee);
+    return 2 * (high - low) * er / ee;
 }
 
 /* Fits one tail; nonzero when a power law holds on it.  out [n] becomes 1 at its outliers. */
-static int fit_tail(const double *u, const double *v, size_t n, unsigned char *out, line *l)
+static int fit_tail(const double *u, const double *v, size_t n, unsigned char *out, line *l, double *bend)
 {
     const cloud c = { u, v, out, n };
     size_t worst = 0;
+    double error;
     memset(out, 0, n);
     *l = line_through(&c);
     for (size_t most = n / OUTLIER_SHARE; most > 0 && l->n >= OUTLIER_MIN; most--) {
@@ -97,7 +98,8 @@ static int fit_tail(const double *u, const double *v, size_t n, unsigned char *o
         out[worst] = 1;
         *l = line_through(&c);
     }
-    return is_straight(&c, l);
+    *bend = bend_of(&c, l, &error);
+    return fabs(*bend) <= bend_most + bend_errors * error;
 }
 
 int hs_power_fit(const double *x, const double *y, size_t n, hs_power *p, unsigned char *left_out)
@@ -105,14 +107,16 @@ int hs_power_fit(const double *x, const double *y, size_t n, hs_power *p, unsign
     double *u = calloc(2 * n + 1, sizeof *u), *v = u + n;
     unsigned char *out = calloc(n + 1, 1);
     line l;
+    double bend;
     *p = (hs_power){ .first = n };
     for (size_t i = 0; u && i < n; i++) {
         u[i] = log(x[i]);
         v[i] = log(y[i]);
     }
     for (size_t s = 0; u && out && p->kept == 0 && s + TAIL_MIN <= n; s++) {
-        if (!fit_tail(u + s, v + s, n - s, out + s, &l)) continue;
-        double error = sqrt(l.sum_rr / (double)(l.n - 2) / l.sum_uu), half = hs_t_quantile(0.975, (double)(l.n - 2)) * error;
+        if (!fit_tail(u + s, v + s, n - s, out + s, &l, &bend)) continue;
+        double error = sqrt(l.sum_rr / (double)(l.n - 2) / l.sum_uu);
+        double half = hypot(hs_t_quantile(0.975, (double)(l.n - 2)) * error, 0.5 * bend);
         *p = (hs_power){ .first = s, .kept = l.n, .slope = { l.slope, l.slope - half, l.slope + half, l.n },
                          .shift = l.middle - l.slope * l.mean_u, .deviation = sqrt(l.sum_rr / (double)(l.n - 2)) };
         memset(out, 0, s);              /* of tails that were tried before */
@@ -138,14 +142,33 @@ static double normal(uint32_t draw, uint32_t i)
     return sqrt(-2 * log(u)) * cos(2 * M_PI * w);
 }
 
-/* Where d [n] becomes negative for good, as ln x: -INFINITY when it always is, INFINITY when it is not at the end. */
+/* The tangent at point i of the monotone cubic through (u, d) [n]: Fritsch and Butland's harmonic mean of the slopes on both
+ * sides, none where the curve turns. */
+static double tangent(const double *u, const double *d, size_t n, size_t i)
+{
+    double before = i > 0 ? (d[i] - d[i - 1]) / (u[i] - u[i - 1]) : NAN, after = i + 1 < n ? (d[i + 1] - d[i]) / (u[i + 1] - u[i]) : NAN;
+    if (i == 0) return after;
+    if (i + 1 == n) return before;
+    double hb = u[i] - u[i - 1], ha = u[i + 1] - u[i], all = 3 * (hb + ha);
+    return before * after <= 0 ? 0 : all / ((2 * ha + hb) / before + (ha + 2 * hb) / after);
+}
+
+/* Where d [n] becomes negative for good, as ln x: -INFINITY when it always is, INFINITY when it is not at the end.  Between
+ * the two points there the cubic falls, so that bisection finds its zero. */
 static double last_crossing(const double *u, const double *d, size_t n)
 {
     size_t i = n;
     while (i > 0 && d[i - 1] < 0) i--;
     if (i == n) return INFINITY;
     if (i == 0) return -INFINITY;
-    return u[i - 1] + (u[i] - u[i - 1]) * d[i - 1] / (d[i - 1] - d[i]);
+    double h = u[i] - u[i - 1], m0 = h * tangent(u, d, n, i - 1), m1 = h * tangent(u, d, n, i), low = 0, high = 1;
+    for (int k = 0; k < 50; k++) {
+        double t = 0.5 * (low + high), s = 1 - t;
+        double at = s * s * (1 + 2 * t) * d[i - 1] + t * s * s * m0 + t * t * (3 - 2 * t) * d[i] - t * t * s * m1;
+        if (at >= 0) low = t;
+        else high = t;
+    }
+    return u[i - 1] + 0.5 * (low + high) * h;
 }
 
 /* By size, infinities at their ends. */

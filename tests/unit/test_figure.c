@@ -1,4 +1,4 @@
-/* test_figure.c - figures: what is collected, what is written, and that no text of a user reaches gnuplot as a command. */
+/* test_figure.c - figures: what is collected, fitted and written, and that no text of a user reaches gnuplot as a command. */
 #define _GNU_SOURCE
 #include <math.h>
 #include <setjmp.h>
@@ -191,7 +191,7 @@ static void test_no_text_is_a_command(void **state)
     }
     free(r->plan.experiment);
     r->plan.experiment = strdup("../'; touch pwned");
-    if (hs_figures_draw(r->store, &r->plan, r->dir, 0) != 0) fail_msg("a figure was not drawn");
+    if (hs_figures_draw(r->store, &r->plan, NULL, r->dir, 0) != 0) fail_msg("a figure was not drawn");
     snprintf(path, sizeof path, "find %s . -maxdepth 3 -name pwned | grep -q .", r->dir);
     assert_int_not_equal(system(path), 0);
     snprintf(path, sizeof path, "%s/______touch_pwned", r->dir);
@@ -261,12 +261,16 @@ static void test_published_numbers(void **state)
 static void test_a_figure_is_checked(void **state)
 {
     const struct { const char *spec, *words; } bad[] = {
-        { "{\"kind\": \"pie\", \"y\": \"loss\"}", "line or curve, not 'pie'" },
+        { "{\"kind\": \"pie\", \"y\": \"loss\"}", "line, curve, scaling or pareto, not 'pie'" },
         { "{\"kind\": \"line\", \"y\": \"loss\"}", "needs x" },
         { "{\"kind\": \"curve\"}", "needs y" },
         { "{" LINE ", \"logz\": true}", "no 'logz'; did you mean 'logx'?" },
         { "{" LINE ", \"logy\": \"yes\"}", "'logy' of a figure should be true or false" },
-        { "{" LINE ", \"ymax\": \"1\"}", "should be a number" } };
+        { "{" LINE ", \"ymax\": \"1\"}", "should be a number" },
+        { "{\"kind\": \"pareto\", \"y\": \"loss\"}", "needs x, the metric of the cost" },
+        { "{" LINE ", \"baseline\": \"Softmax\"}", "'baseline' belongs to figures of kind scaling" },
+        { "{\"kind\": \"scaling\", \"y\": \"s\", \"bars\": \"quartiles\"}", "quantiles or interval, not 'quartiles'" },
+        { "{" LINE ", \"where\": \"phase\"}", "'where' of a figure should be a map" } };
     room *r = *state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         json_t *spec = spec_of(bad[i].spec);
@@ -279,6 +283,212 @@ static void test_a_figure_is_checked(void **state)
     json_decref(good);
 }
 
+/* ---- scaling ----------------------------------------------------------------------------------------------------- */
+enum { LENGTHS = 14, PHASES = 2, MOST_SERIES = 20 };
+static const char *const phases[PHASES] = { "forward", "backward" };
+static const char *const kinds[MOST_SERIES] = {
+    "softmax", "linear elu1", "fwp delta", "window 256", "sparse strided", "LSH 4 hashes", "FAVOR+ 256", "retention", "GLA",
+    "gated DeltaNet", "Mamba-2", "relative", "identity", "LSTM", "convolution", "DPFP-3", "block 64", "sparse fixed",
+    "hedgehog", "cosformer" };
+
+static double slope_of(int series) { return series % 3 == 0 && series != 12 ? 2 : 1; }
+static double factor_of(int series) { return series < 6 ? 1 + series % 5 : pow(0.75, series - 10); }
+
+/* The seconds of a series: a launch of 10 us and a power law beyond it; those of slope 1 cross softmax, series 0, at 1500
+ * times their factor. */
+static double seconds_of(int series, int length, int phase)
+{
+    double slope = slope_of(series), per_token = 2e-9 * factor_of(series) * (slope > 1 ? 1.0 / 1500 : 1);
+    return 1e-5 + (1 + phase) * per_token * pow(length, slope) * (1 + 0.01 * ((series * 7 + length) % 5 - 2));
+}
+
+/* Series x lengths 2^7 to 2^20 x phases, as the task scaling has them. */
+static void scaling_plan(hs_plan *plan, int nseries)
+{
+    memset(plan, 0, sizeof *plan);
+    plan->file = strdup("experiments/scaling.yaml");
+    plan->experiment = strdup("scaling");
+    plan->about = strdup("made by code");
+    plan->ncells = (size_t)(nseries * LENGTHS * PHASES);
+    plan->cell = calloc(plan->ncells, sizeof *plan->cell);
+    plan->text = json_object();
+    plan->figures = json_array();
+    for (int i = 0; i < (int)plan->ncells; i++) {
+        hs_cell *c = &plan->cell[i];
+        int series = i / (LENGTHS * PHASES), length = 128 << i / PHASES % LENGTHS;
+        const char *phase = phases[i % PHASES];
+        fake_key(c->key, i, 1);
+        fake_key(c->ident, i, 0);
+        c->label = kinds[series];
+        c->axes = json_pack("{s:s, s:i, s:s, s:i}", "phase", phase, "length", length, "variant", c->label, "seed", 1);
+        c->doc = json_pack("{s:{s:s, s:{s:s, s:i}}, s:{s:s, s:{}}, s:{}, s:i, s:s, s:s}", "task", "name", "scaling", "options",
+                           "phase", phase, "length", length, "variant", "name", series ? "linear" : "softmax", "options", "train",
+                           "seed", 1, "device", "cpu", "dtype", "f32");
+    }
+}
+
+/* Replaces the room's plan by one of scaling and finishes its cells; softmax runs out of memory, and one is refused. */
+static void scale(room *r, int nseries)
+{
+    fake_plan_free(&r->plan);
+    scaling_plan(&r->plan, nseries);
+    assert_int_equal(hs_store_plan(r->store, &r->plan), 0);
+    for (int i = 0; i < (int)r->plan.ncells; i++) {
+        int series = i / (LENGTHS * PHASES), step = i / PHASES % LENGTHS;
+        double s = seconds_of(series, 128 << step, i % PHASES);
+        const hs_value value[] = { { "seconds", "s", 0, s }, { "seconds_p20", "s", 0, 0.9 * s }, { "seconds_p80", "s", 0, 1.2 * s },
+                                   { "seconds_lo", "s", 0, 0.98 * s }, { "seconds_hi", "s", 0, 1.02 * s }, { "error", "1", 0, 1 / s } };
+        hs_result done = { HS_DONE, NULL, NULL, 1, value, sizeof value / sizeof *value };
+        hs_result oom = { HS_OOM, "17.2 GB asked, 3.1 GB free", NULL, 1, NULL, 0 };
+        hs_result refused = { HS_REFUSED, "lengths above 65536 need 64-bit offsets", NULL, 1, NULL, 0 };
+        hs_result slow = { HS_TIMEOUT, "longer than 60 s", NULL, 1, NULL, 0 };
+        int ends = series % 3 == 0 && series != 12 && step > 9 + series % 4;
+        const hs_result *result = ends ? &oom : series == 5 && step > 9 ? &refused : series == 13 && step > 10 ? &slow : &done;
+        assert_int_equal(hs_store_finish(r->store, &r->plan.cell[i], result), 0);
+    }
+}
+
+#define SCALING "\"kind\": \"scaling\", \"y\": \"seconds\", \"baseline\": \"softmax\""
+
+static void test_slopes_and_crossings(void **state)
+{
+    room *r = *state;
+    fig f;
+    json_t *spec = spec_of("{" SCALING ", \"where\": {\"phase\": \"forward\"}}");
+    scale(r, 6);
+    collect(r, &f, spec);
+    fig_fit(&f);
+    assert_int_equal(f.cells, 6 * LENGTHS);
+    assert_int_equal(f.nseries, 6);
+    assert_int_equal(f.baseline, 0);
+    for (size_t i = 0; i < 6; i++) {
+        const hs_power *p = &f.series[i].fit;
+        double truth = slope_of((int)i);
+        assert_true(p->kept >= 3 && (fabs(p->slope.mean - truth) < 0.05 || (p->slope.low < truth && truth < p->slope.high)));
+        for (size_t k = 0; k < f.series[i].npoints; k++)
+            assert_int_equal(f.series[i].point[k].role, k < p->first ? FIG_BEFORE_TAIL : FIG_PLAIN);
+    }
+    const fig_series *linear = &f.series[1];    /* 4e-9 T = 2e-9 T^2 / 1500 at 3000, launches cancel */
+    assert_int_equal(linear->crossing.kind, HS_CROSS_AT);
+    assert_true(fabs(linear->crossing.at / 3000 - 1) < 0.03);
+    assert_true(linear->crossing.low < 3000 && 3000 < linear->crossing.high && linear->crossing.high < 1.2 * linear->crossing.low);
+    assert_int_equal(f.series[3].crossing.kind, HS_CROSS_NEVER);       /* four times the baseline */
+    assert_int_equal(f.series[0].compared, 0);
+    fig_point p = linear->point[5];
+    assert_true(fabs(p.low / p.y - 0.9) < 1e-12 && fabs(p.high / p.y - 1.2) < 1e-12);
+    assert_int_equal(f.nmarks, 4 + 1 + 4);      /* softmax, window, LSH */
+    fig_release(&f);
+    json_decref(spec);
+}
+
+/* Lines of a file that hold a text. */
+static int lines_with(const char *dir, const char *name, const char *words)
+{
+    char path[256];
+    int n = 0;
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    char *text = slurp(path), *rest = text, *line;
+    while ((line = strsep(&rest, "\n"))) n += strstr(line, words) != NULL;
+    free(text);
+    return n;
+}
+
+static void test_scaling_files(void **state)
+{
+    room *r = *state;
+    char path[192];
+    int crossings = 0;
+    scale(r, MOST_SERIES);
+    json_array_append_new(r->plan.figures, spec_of("{" SCALING ", \"each\": \"phase\", \"name\": \"time\", \"title\": \"Attention alone\", "
+                                                   "\"ylabel\": \"median time (s)\", \"xlabel\": \"length T\"}"));
+    json_array_append_new(r->plan.figures, spec_of("{\"kind\": \"pareto\", \"x\": \"seconds\", \"y\": \"error\", \"name\": \"front\", "
+                                                   "\"where\": {\"length\": 4096, \"phase\": [\"forward\"]}, \"logx\": true}"));
+    assert_int_equal(hs_figures_draw(r->store, &r->plan, NULL, r->dir, 0), 0);
+    snprintf(path, sizeof path, "%s/scaling", r->dir);
+    for (int i = 0; i < MOST_SERIES; i++) crossings += slope_of(i) == 1 && 1500 * factor_of(i) > 128;
+    assert_int_equal(lines_with(path, "time-forward-slopes.csv", ",crosses,"), crossings);
+    assert_int_equal(lines_with(path, "time-backward-slopes.md", "oom from"), 6);
+    assert_int_equal(lines_with(path, "time-backward-slopes.md", "is the baseline"), 1);
+    assert_true(lines_with(path, "time-forward-slopes.tex", "\\\\") == MOST_SERIES + 1);
+    assert_in_range(lines_with(path, "time-forward.gp", "T^{"), MOST_SERIES - 2, MOST_SERIES);
+    assert_int_equal(lines_with(path, "time-forward.gp", "'slope 2'"), 1);
+    assert_true(lines_with(path, "front.tsv", "identity") == 1);
+    if (system("command -v gnuplot >/dev/null") == 0) {
+        snprintf(path, sizeof path, "cd %s/scaling && test -s time-forward.png -a -s time-backward.svg -a -s front.pdf", r->dir);
+        assert_int_equal(system(path), 0);
+    }
+    if (getenv("KEEP_FIGURES")) {       /* a folder that is made, to look at them */
+        snprintf(path, sizeof path, "cp -r %s/scaling %s", r->dir, getenv("KEEP_FIGURES"));
+        assert_int_equal(system(path), 0);
+    }
+}
+
+/* A narrowed plan draws beside the experiment's figures, each narrowing in a folder of its own. */
+static void test_a_narrowed_plan_has_its_own_folder(void **state)
+{
+    room *r = *state;
+    char command[256];
+    const char *const only[] = { "variant=softmax" }, *const set[] = { "task.keys=20,60" };
+    finish_all(r);
+    json_array_append_new(r->plan.figures, spec_of("{" LINE "}"));
+    assert_int_equal(hs_figures_draw(r->store, &r->plan, NULL, r->dir, 0), 0);
+    r->plan.ncells /= 3;
+    assert_int_equal(hs_figures_draw(r->store, &r->plan, &(hs_plan_args){ .only = only, .nonly = 1 }, r->dir, 0), 0);
+    assert_int_equal(hs_figures_draw(r->store, &r->plan, &(hs_plan_args){ .only = only, .nonly = 1, .set = set, .nset = 1 }, r->dir, 0), 0);
+    r->plan.ncells *= 3;
+    snprintf(command, sizeof command, "cd %s/fake && test $(ls -d */ | wc -l) = 2 && grep -q DPFP 1.tsv && "
+             "ls only-variant_softmax-*/1.tsv set-task_keys_20_60-only-variant_softmax-*/1.tsv >/dev/null && ! grep -q DPFP */1.tsv", r->dir);
+    assert_int_equal(system(command), 0);
+}
+
+/* What `where` and `baseline` say is held against the cells before anything runs. */
+static void test_a_figure_is_checked_against_the_cells(void **state)
+{
+    const struct { const char *spec, *words; } bad[] = {
+        { "{" SCALING ", \"where\": {\"phase\": \"forwards\"}}", "no cell of this sweep" },
+        { "{" SCALING ", \"where\": {\"phase\": \"forwards\"}, \"each\": \"length\"}", "`where` and `each`" },
+        { "{\"kind\": \"scaling\", \"y\": \"seconds\", \"each\": \"phase\", \"baseline\": \"softmx\"}", "did you mean 'softmax'?" } };
+    room *r = *state;
+    scale(r, 3);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        json_t *spec = spec_of(bad[i].spec);
+        assert_int_equal(hs_figure_check_plan(&r->plan, spec, r->why, sizeof r->why), -1);
+        if (!strstr(r->why, bad[i].words)) fail_msg("\"%s\" should say \"%s\"", r->why, bad[i].words);
+        json_decref(spec);
+    }
+    json_t *good = spec_of("{" SCALING ", \"where\": {\"length\": [128, 256], \"variant\": \"softmax\", \"dtype\": \"f32\"}, \"each\": \"phase\"}");
+    assert_int_equal(hs_figure_check_plan(&r->plan, good, r->why, sizeof r->why), 0);
+    json_decref(good);
+}
+
+/* ---- the front --------------------------------------------------------------------------------------------------- */
+/* Seeds become one point with intervals both ways; the front is what no other point beats in both. */
+static void test_the_front(void **state)
+{
+    static const double cost[] = { 1, 2, 2, 3, 4 }, quality[] = { 1, 3, 2, 2.5, 5 };
+    room *r = *state;
+    fig f;
+    json_t *spec = spec_of("{\"kind\": \"pareto\", \"x\": \"cost\", \"y\": \"quality\", \"where\": {\"keys\": [20, 40, 60]}}");
+    for (size_t i = 0; i < r->plan.ncells; i++) {
+        size_t point = (i / 12 * 3 + i / 3 % 4) % 5;
+        const hs_value value[] = { { "cost", "s", 0, cost[point] + 0.01 * (double)(i % 3) }, { "quality", "1", 0, quality[point] } };
+        assert_int_equal(hs_store_finish(r->store, &r->plan.cell[i], &(hs_result){ HS_DONE, NULL, NULL, 1, value, 2 }), 0);
+    }
+    collect(r, &f, spec);
+    fig_fit(&f);
+    assert_int_equal(f.nseries, 3);
+    for (size_t i = 0; i < 9; i++) {
+        const fig_point *p = &f.series[i / 3].point[i % 3];
+        assert_int_equal(p->n, 3);
+        size_t point = i % 5;
+        assert_true(fabs(p->x - cost[point] - 0.01) < 1e-12 && p->y == quality[point] && p->low == p->high);
+        assert_true(fabs(p->xhigh - p->x - 4.302652729749462 * 0.01 / sqrt(3)) < 1e-9);
+        assert_int_equal(p->role, point == 0 || point == 1 || point == 4 ? FIG_ON_FRONT : FIG_PLAIN);
+    }
+    fig_release(&f);
+    json_decref(spec);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -286,7 +496,8 @@ int main(void)
         TEST(test_seeds_become_mean_and_band), TEST(test_another_axis_splits_a_series),
         TEST(test_endings_are_marks_and_the_missing_are_counted), TEST(test_what_is_not_positive_leaves_a_logarithmic_axis),
         TEST(test_no_text_is_a_command), TEST(test_a_literal_holds_no_quote), TEST(test_published_numbers),
-        TEST(test_a_figure_is_checked),
+        TEST(test_a_figure_is_checked), TEST(test_slopes_and_crossings), TEST(test_scaling_files),
+        TEST(test_a_narrowed_plan_has_its_own_folder), TEST(test_a_figure_is_checked_against_the_cells), TEST(test_the_front),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

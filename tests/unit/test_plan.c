@@ -363,7 +363,7 @@ static void bad_figures(void **state)
     (void)state;
     bad(HEAD "variants: [softmax]\nfigures: [{kind: line, x: kes, y: loss}, {kind: pie, x: keys, y: loss}, {kind: curve, y: los}, 3]\n",
         "F:4:27: 'x' of a figure must be an option, a metric or variant, seed, step, not 'kes'; did you mean 'keys'?\n"
-        "F:4:43: the kind of a figure is line or curve, not 'pie'\n"
+        "F:4:43: the kind of a figure is line, curve, scaling or pareto, not 'pie'\n"
         "F:4:90: 'y' of a figure must be an option, a metric or variant, seed, step, not 'los'; did you mean 'loss'?\n"
         "F:4:96: a figure is a map, as in {kind: line, x: keys, y: best_eval_loss, series: variant}\n");
 }
