@@ -1,12 +1,16 @@
 /* attention.c - softmax attention over batch rows and heads: passes, rotation, sharing of key heads, threads,
  * decoding; see flash.h.
  *
- * Threads take shares of queries forward and whole key heads backward, with all query heads that share one, so that
- * no sum is split between threads.  How the work is cut does not depend on how many threads there are. */
+ * Forward, threads take shares of queries.  Backward, they take key heads with all query heads that share one, and where
+ * key heads are few, chunks of their keys: dk and dv of a chunk belong to one thread, and chunks add to dq in their order,
+ * one waiting for the other.  So no sum is split between threads, nothing is kept twice, and how the work is cut does not
+ * depend on how many threads there are. */
 #include "../flash.h"
 #include <math.h>
+#include <sched.h>
+#include <stdatomic.h>
 
-enum { SHARE = 512 };
+enum { SHARE = 192, CHUNK = 192, ITEMS = 16 };     /* queries, least number of keys, key heads or chunks that are enough */
 
 /* Floats of the turned q [B,Hq,Tq,Dk], of the turned k [B,Hk,Tk,Dk] and of the angles [Tq or Tk,r]; 0 without rope. */
 typedef struct { size_t q, k, table; } turned;
@@ -90,8 +94,13 @@ static k_flash problem(const k_attention *a, int b, int h, const k_pass *pass)
     };
 }
 
-/* Queries that one thread takes at a time: whole tiles; all of a strided set, whose columns go through the sequence. */
-static int share(const k_attention *a) { return a->mask.kind == K_MASK_STRIDED ? a->Tq : SHARE; }
+/* Queries that one thread takes at a time; of a strided set, whose columns go through the sequence, so many that a
+ * column has enough of them. */
+static int share(const k_attention *a)
+{
+    int64_t n = a->mask.kind == K_MASK_STRIDED ? (int64_t)a->mask.length * SHARE / 2 : SHARE;
+    return n < a->Tq ? (int)n : a->Tq;
+}
 
 /* No key yet: outputs 0, weights 0, for the n queries from i0 on. */
 static void begin(const k_attention *a, int b, int h, int i0, int n)
@@ -129,41 +138,100 @@ void k_attention_forward(const k_attention *a)
         forward_share(&t, b, h, i0);
 }
 
-/* One query head, pass by pass; dk and dv are added to. */
-static void backward_head(const k_attention *t, int b, int h)
+/* A part of backward that one thread does: a key head, or a chunk of its keys. */
+typedef struct {
+    int b, hk, key, keys;               /* the keys key .. key + keys - 1 */
+    atomic_int *done;                   /* steps that this part has done, after those of the chunks before */
+    int before;                         /* chunks before */
+} part;
+
+/* The keys of a pass that are in the part. */
+static k_pass restrict_pass(k_pass pass, const part *w)
 {
-    int hk = h * t->Hk / t->Hq;
-    k_scope s = scope(t, b, h);
-    k_rows_zero(t->dq, b, h, t->Tq, t->Dk);
+    int64_t skip = w->key > pass.k0 ? (w->key - pass.k0 + pass.kstep - 1) / pass.kstep : 0;
+    pass.k0 += skip * pass.kstep;
+    int64_t left = pass.nk - skip, here = (w->key + w->keys - pass.k0 + pass.kstep - 1) / pass.kstep;
+    pass.nk = left < here ? (int)left : (int)here;
+    return pass;
+}
+
+/* Whether any query of a pass sees a key of it. */
+static int has_work(const k_pass *pass)
+{
+    for (int i = 0; i < pass->nq && pass->nk > 0; i++)
+        if (k_pass_span(pass, i).to)
+            return 1;
+    return 0;
+}
+
+/* Waits until the chunks before have done what they add in this step. */
+static void await(const part *w, int step)
+{
+    for (int n = 1; n <= w->before; n++)
+        while (atomic_load_explicit(w->done - n, memory_order_acquire) <= step)
+            sched_yield();
+}
+
+/* One step: the queries from i0 on of one head, pass by pass; the part of the first keys begins dq. */
+static void backward_share(const k_attention *t, const part *w, int step, int h, int i0)
+{
+    k_scope s = scope(t, w->b, h);
+    s.first += i0;
+    s.Tq = s.Tq - i0 < share(t) ? s.Tq - i0 : share(t);
+    for (int i = i0; w->key == 0 && t->dq.p && i < i0 + s.Tq; i++)
+        memset(k_row(t->dq, w->b, h, i), 0, (size_t)t->Dk * sizeof(float));
     for (int64_t n = 0, passes = k_mask_passes(&t->mask, &s); n < passes; n++) {
-        k_pass pass = k_mask_pass(&t->mask, &s, n);
-        if (pass.nq == 0 || pass.nk == 0)
+        k_pass all = k_mask_pass(&t->mask, &s, n), pass = restrict_pass(all, w);
+        if (!has_work(&pass))
             continue;
-        k_flash f = problem(t, b, h, &pass);
-        int64_t i = pass.q0 - s.first;
-        f.d_o = k_row(t->d_o, b, h, i);
+        await(w, step);
+        k_flash f = problem(t, w->b, h, &pass);
+        int64_t i = pass.q0 - (t->Tk - t->Tq);
+        f.d_o = k_row(t->d_o, w->b, h, i);
         f.lddo = t->d_o.st * pass.qstep;
-        f.dq = k_row(t->dq, b, h, i);
+        f.dq = k_row(t->dq, w->b, h, i);
         f.lddq = t->dq.st * pass.qstep;
-        f.dk = k_row(t->dk, b, hk, pass.k0);
+        f.dk = k_row(t->dk, w->b, w->hk, pass.k0);
         f.lddk = t->dk.st * pass.kstep;
-        f.dv = k_row(t->dv, b, hk, pass.k0);
+        f.dv = k_row(t->dv, w->b, w->hk, pass.k0);
         f.lddv = t->dv.st * pass.kstep;
         k_flash_backward(&f);
     }
 }
 
-/* Turns, goes back head by head, turns the gradients back. */
+/* All queries of the heads that share the part's keys, the last ones first: they see most. */
+static void backward_part(const k_attention *t, const part *w)
+{
+    int group = t->Hq / t->Hk, size = share(t), step = 0;
+    for (int j = w->key; j < w->key + w->keys; j++) {
+        if (t->dk.p)
+            memset(k_row(t->dk, w->b, w->hk, j), 0, (size_t)t->Dk * sizeof(float));
+        if (t->dv.p)
+            memset(k_row(t->dv, w->b, w->hk, j), 0, (size_t)t->Dv * sizeof(float));
+    }
+    for (int h = w->hk * group; h < (w->hk + 1) * group; h++)
+        for (int i0 = (t->Tq - 1) / size * size; i0 >= 0; i0 -= size) {
+            backward_share(t, w, step, h, i0);
+            if (w->done)
+                atomic_store_explicit(w->done, ++step, memory_order_release);
+        }
+}
+
+/* Turns, goes back part by part, turns the gradients back.  Parts are begun in order, so that one never waits for a part
+ * that nobody has begun. */
 void k_attention_backward(const k_attention *a)
 {
-    int group = a->Hq / a->Hk;
     k_attention t = turn_inputs(a);
-    #pragma omp parallel for collapse(2) num_threads(a->threads) if (a->threads > 1)
-    for (int b = 0; b < t.B; b++) for (int hk = 0; hk < t.Hk; hk++) {
-        k_rows_zero(t.dk, b, hk, t.Tk, t.Dk);
-        k_rows_zero(t.dv, b, hk, t.Tk, t.Dv);
-        for (int h = hk * group; h < (hk + 1) * group; h++)
-            backward_head(&t, b, h);
+    int heads = a->B * a->Hk, chunks = (ITEMS + heads - 1) / heads, most = (a->Tk + CHUNK - 1) / CHUNK;
+    chunks = chunks < most ? chunks : most;
+    int size = (a->Tk + chunks - 1) / chunks;
+    atomic_int done[2 * ITEMS] = { 0 }, next = 0;
+    #pragma omp parallel num_threads(a->threads) if (a->threads > 1)
+    for (int n; (n = atomic_fetch_add(&next, 1)) < heads * chunks;) {
+        int head = n / chunks, chunk = n % chunks;
+        part w = { .b = head / a->Hk, .hk = head % a->Hk, .key = chunk * size, .done = chunks > 1 ? done + n : NULL, .before = chunk };
+        w.keys = a->Tk - w.key < size ? a->Tk - w.key : size;
+        backward_part(&t, &w);
     }
     turn(a, -1, a->Hq, a->Tq, a->Tk - a->Tq, a->dq, a->dq);
     turn(a, -1, a->Hk, a->Tk, 0, a->dk, a->dk);

@@ -20,9 +20,9 @@ static inline float float_of(uint32_t u) { float x; memcpy(&x, &u, 4); return x;
 /* exp(x) = 2^n exp(r), n = x / ln 2 to the nearest.  Adding 1.5 * 2^23 rounds to an integer and leaves it in
  * the low bits, from where a shift carries it into the exponent of exp(r) in [0.7, 1.42).  Below the log of
  * the smallest normal number the result is 0, so that no loop ever meets a denormal. */
-static inline float exp_f32(float x)
+static inline float exp_small_f32(float x)                  /* x <= 88.7, or NaN */
 {
-    const float magic = 12582912.0f, lowest = -87.3365447505531f, highest = 88.7228317260742f;
+    const float magic = 12582912.0f, lowest = -87.3365447505531f;
     float t = fma_f32(x, 1.44269504088896341f, magic), n = t - magic;
     float r = fma_f32(n, -0.693359375f, x);                 /* ln 2 in two parts: the first product is exact */
     r = fma_f32(n, 2.12194440e-4f, r);
@@ -33,8 +33,12 @@ static inline float exp_f32(float x)
     p = fma_f32(p, r, 0.5f);
     p = fma_f32(p, r * r, r) + 1.0f;
     float y = float_of(bits_of(p) + (bits_of(t) << 23));
-    y = x < lowest ? 0.0f : y;
-    return x <= highest ? y : x + INFINITY;                 /* NaN stays NaN */
+    return x < lowest ? 0.0f : y;                           /* NaN stays NaN */
+}
+
+static inline float exp_f32(float x)
+{
+    return x <= 88.7228317260742f ? exp_small_f32(x) : x + INFINITY;
 }
 
 /* Beyond |x| = 0.625 by exp, below by an odd polynomial, because 1 - exp(-2x) loses digits there. */

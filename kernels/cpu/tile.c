@@ -1,0 +1,97 @@
+/* tile.c - see tile.h.
+ *
+ * Six rows by two vectors are twelve sums in registers, enough to hide the latency of the multiply-adds, fed by two
+ * loads and six broadcasts a step: sixteen registers of eight floats hold all of it. */
+#include "tile.h"
+#include "internal.h"
+#include <string.h>
+
+typedef float vec __attribute__((vector_size(32), aligned(4)));
+enum { LANES = 8 };
+#define INLINE static inline __attribute__((always_inline))
+
+/* c [cols] = or += the first of the two vectors x and y. */
+static __attribute__((noinline)) void put_some(int cols, vec x, vec y, int keep, float *c)
+{
+    vec some[2] = { x, y };
+    for (int e = 0; e < cols; e++)
+        c[e] = (keep ? c[e] : 0) + some[e / LANES][e % LANES];
+}
+
+/* c [rows,cols] = or += a b, for one panel b and a number of rows that the compiler knows. */
+INLINE void multiply(const int rows, int cols, int k, const float *a, int64_t rs, int64_t cs, const float *b, int keep, float *c, int64_t ldc)
+{
+    vec s[K_GROUP][2] = { 0 };
+    for (int e = 0; e < k; e++, a += cs, b += K_PANEL) {
+        const vec *x = (const vec *)b;
+        #pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            s[r][0] += a[r * rs] * x[0];
+            s[r][1] += a[r * rs] * x[1];
+        }
+    }
+    #pragma GCC unroll 6
+    for (int r = 0; r < rows; r++, c += ldc) {
+        vec *to = (vec *)c;
+        if (cols < K_PANEL) {
+            put_some(cols, s[r][0], s[r][1], keep, c);
+            continue;
+        }
+        to[0] = keep ? to[0] + s[r][0] : s[r][0];
+        to[1] = keep ? to[1] + s[r][1] : s[r][1];
+    }
+}
+
+/* The same for a number of rows from 1 to K_GROUP. */
+INLINE void multiply_some(int rows, int cols, int k, const float *a, int64_t rs, int64_t cs, const float *b, int keep, float *c, int64_t ldc)
+{
+    switch (rows) {
+    case 1: multiply(1, cols, k, a, rs, cs, b, keep, c, ldc); break;
+    case 2: multiply(2, cols, k, a, rs, cs, b, keep, c, ldc); break;
+    case 3: multiply(3, cols, k, a, rs, cs, b, keep, c, ldc); break;
+    case 4: multiply(4, cols, k, a, rs, cs, b, keep, c, ldc); break;
+    case 5: multiply(5, cols, k, a, rs, cs, b, keep, c, ldc); break;
+    default: multiply(6, cols, k, a, rs, cs, b, keep, c, ldc);
+    }
+}
+
+/* Group after group of rows, each over all panels: what it reads of A stays in the nearest cache. */
+INLINE void product(int m, int n, int k, const float *a, int64_t rs, int64_t cs, const float *b, int64_t bs, int keep, float *c, int64_t ldc)
+{
+    for (int r = 0; r < m; r += K_GROUP)
+        for (int e = 0; e < n; e += K_PANEL)
+            multiply_some(m - r < K_GROUP ? m - r : K_GROUP, n - e, k, a + r * rs, rs, cs, b + e / K_PANEL * bs, keep, c + r * ldc + e, ldc);
+}
+
+void k_tile_product(int m, int n, int k, const float *a, int64_t rs, int64_t cs, const float *b, int64_t bs, int keep, float *c, int64_t ldc)
+{
+    if (cs == 1)
+        product(m, n, k, a, rs, 1, b, bs, keep, c, ldc);
+    else
+        product(m, n, k, a, 1, cs, b, bs, keep, c, ldc);
+}
+
+void k_tile_rows(int rows, int width, const float *x, int64_t ld, int64_t bs, float *to)
+{
+    int whole = width / K_PANEL, rest = width % K_PANEL;
+    for (int r = 0; r < rows; r++, x += ld, to += K_PANEL) {
+        for (int p = 0; p < whole; p++)
+            memcpy(to + p * bs, x + p * K_PANEL, K_PANEL * sizeof *to);
+        if (rest) {
+            memset(to + whole * bs, 0, K_PANEL * sizeof *to);
+            memcpy(to + whole * bs, x + whole * K_PANEL, (size_t)rest * sizeof *to);
+        }
+    }
+}
+
+void k_tile_columns(int rows, int width, float scale, const float *x, int64_t ld, float *to)
+{
+    for (int r0 = 0; r0 < rows; r0 += K_PANEL, to += width * K_PANEL) {
+        int here = rows - r0 < K_PANEL ? rows - r0 : K_PANEL;
+        if (here < K_PANEL)
+            memset(to, 0, (size_t)width * K_PANEL * sizeof *to);
+        for (int r = 0; r < here; r++)
+            for (int e = 0; e < width; e++)
+                to[e * K_PANEL + r] = scale * x[(r0 + r) * ld + e];
+    }
+}

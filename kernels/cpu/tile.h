@@ -1,0 +1,21 @@
+/* tile.h - products of tiles that stay in the near caches, for attention: no call into BLAS, no packing of A.
+ *
+ * The right factor lies in panels of K_PANEL columns, so that a row of a panel is one cache line; the left one is
+ * read where it is, by rows or by columns.  Two packings make panels: of the rows of a tensor as they are, and of its
+ * columns, when the product is with the transpose. */
+#ifndef KERNELS_CPU_TILE_H
+#define KERNELS_CPU_TILE_H
+#include <stdint.h>
+
+enum { K_PANEL = 16, K_GROUP = 6 };     /* a product is fastest in groups of so many rows */
+
+/* C [m,n] = A B, or C += A B with keep.  Element (r,e) of A [m,k] is a[r * rs + e * cs], one of the strides being 1;
+ * row e of panel p of B [k,n] is b + p * bs + e * K_PANEL.  What is in a panel beyond column n has no effect. */
+void k_tile_product(int m, int n, int k, const float *a, int64_t rs, int64_t cs, const float *b, int64_t bs, int keep, float *c,
+                    int64_t ldc);
+
+/* Panels of x [rows,width]: element (r,e) becomes to[e / 16 * bs + r * 16 + e % 16]; the columns behind are zeros. */
+void k_tile_rows(int rows, int width, const float *x, int64_t ld, int64_t bs, float *to);
+/* Panels of scale x', of bs = width * 16: element (r,e) becomes to[r / 16 * bs + e * 16 + r % 16]; the rows behind are zeros. */
+void k_tile_columns(int rows, int width, float scale, const float *x, int64_t ld, float *to);
+#endif
