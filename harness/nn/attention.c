@@ -63,7 +63,7 @@ static attn_shape shape_of(const nn_graph *g, const nn_mixer_spec *spec, nn_id q
 static int fits(const nn_graph *g, nn_id id, int64_t B, int64_t T, int64_t H, int64_t D)
 {
     attn_dims d = nn_dims(g, id);
-    return id == NN_NONE || (g->tensors[id].dtype == g->params->dtype && d.n == 4 && d.d[0] == B && d.d[1] == T && d.d[2] == H && d.d[3] == D);
+    return id == NN_NONE || (g->tensors[id].dtype == g->params->dtype && nn_is_narrow(g, id) && d.n == 4 && d.d[0] == B && d.d[1] == T && d.d[2] == H && d.d[3] == D);
 }
 
 /* Checks q, k and v against the shape derived from them. */
@@ -183,7 +183,7 @@ int nn_compile_attention(nn_graph *g, node *n, char *why, size_t nwhy)
         io->gate[i] = strided(g, n, GATES + i, s->Hv, s->Tk, plan->gate_width[i]);
         rc = bind_gradient(g, n, GATES + i, io->gate[i], &io->dgate[i], why, nwhy);
         const tensor *p = n->in[PARAMS + i] < 0 ? NULL : &g->tensors[n->in[PARAMS + i]];
-        io->param[i] = p ? p->data : NULL;
+        io->param[i] = p ? nn_param_value(g->params, p->param) : NULL;
         io->dparam[i] = p && n->live ? p->grad : NULL;
     }
     return rc;

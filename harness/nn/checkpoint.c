@@ -33,7 +33,7 @@ typedef int visit_fn(void *ctx, const char *name, const param *, void *device, s
 static int each_block(nn_params *p, visit_fn *visit, void *ctx)
 {
     char *const blocks[KINDS] = { p->value, p->m, p->v };
-    size_t each = k_dtype_size(p->dtype);
+    size_t each = k_dtype_size(p->wide);
     for (int kind = 0; kind < KINDS; kind++)
         for (int i = 0; i < p->count; i++) {
             param *q = &p->list[i];
@@ -86,7 +86,7 @@ static int write_block(void *ctx, const char *name, const param *q, void *device
     int rc = 0;
     if (w->data) {
         k_download(w->params->dev, w->data + w->size, device, bytes);
-        rc = describe(w, name, safetensors_dtype(w->params->dtype), q->dims, bytes);
+        rc = describe(w, name, safetensors_dtype(w->params->wide), q->dims, bytes);
     }
     w->size += bytes;
     return rc;
@@ -365,7 +365,7 @@ static int check_block(void *ctx, const char *name, const param *q, void *device
     const unsigned char *from;
     size_t found;
     (void)device;
-    int rc = find(r, name, safetensors_dtype(r->params->dtype), &q->dims, &from, &found);
+    int rc = find(r, name, safetensors_dtype(r->params->wide), &q->dims, &from, &found);
     return rc ? rc : found == bytes ? 0 : bad(r, "%s has %zu bytes, not %zu", name, found, bytes);
 }
 
@@ -375,7 +375,7 @@ static int read_block(void *ctx, const char *name, const param *q, void *device,
     reader *r = ctx;
     const unsigned char *from = NULL;
     size_t found;
-    int rc = find(r, name, safetensors_dtype(r->params->dtype), &q->dims, &from, &found);
+    int rc = find(r, name, safetensors_dtype(r->params->wide), &q->dims, &from, &found);
     if (!rc)
         k_upload(r->params->dev, device, from, bytes);
     return rc;
@@ -437,6 +437,7 @@ int nn_checkpoint_load(nn_params *p, const char *path, void *extra, size_t nextr
     if (!rc)
         rc = each_block(p, read_block, &r);
     if (!rc) {
+        nn_params_round(p);
         p->step = (int64_t)step;
         if (n)
             memcpy(extra, bytes, n);

@@ -27,6 +27,7 @@ void nn_graph_free(nn_graph *g)
         return;
     for (int i = 0; i < g->nnodes; i++) {
         nn_release_attention(g, g->nodes[i].attention);
+        k_free(g->dev, g->nodes[i].sum);
         k_free(g->dev, g->nodes[i].weight);
     }
     for (int i = 0; i < g->ntensors; i++)
@@ -212,7 +213,7 @@ static int take_tensors(nn_graph *g, char *why, size_t nwhy)
         if (t->root != i)
             continue;
         if (t->param >= 0) {
-            t->data = nn_param_value(g->params, t->param);
+            t->data = nn_param_seen(g->params, t->param);
             t->grad = nn_param_grad(g->params, t->param);
             continue;
         }
@@ -262,6 +263,8 @@ int nn_graph_compile(nn_graph *g, char *why, size_t nwhy)
     int rc = take_tensors(g, why, nwhy);
     if (!rc)
         rc = take_loss(g, why, nwhy);
+    for (int i = 0; !rc && i < g->nnodes; i++)
+        rc = nn_compile_sums(g, &g->nodes[i], why, nwhy);
     for (int i = 0; !rc && i < g->nnodes; i++)
         if (g->nodes[i].attention)
             rc = nn_compile_attention(g, &g->nodes[i], why, nwhy);

@@ -25,13 +25,14 @@ typedef struct param {
 
 struct nn_params {
     k_dev *dev;
-    k_dtype dtype;
+    k_dtype dtype, wide;                /* of tensors in graphs; of the blocks: float when that is bf16, else the same */
     uint64_t seed;
     int count, capacity;
     param *list;
     int allocated;
     int64_t decayed, learned, all;      /* elements with padding: [0,decayed) [decayed,learned) [learned,all) */
     char *value, *grad, *m, *v;         /* blocks of the device: all, learned, learned, learned elements */
+    char *seen;                         /* the values as graphs see them: `value`, or that rounded to bf16 */
     double *factor;                     /* of the device: what clips this step's gradient */
     int64_t step;                       /* of the optimiser, taken so far */
     char why[200];                      /* the first mistake of nn_param */
@@ -39,6 +40,8 @@ struct nn_params {
 
 /* Writes the zeros that nn_params_zero_grad promised and no backward overwrote. */
 void nn_params_settle(nn_params *);
+void *nn_param_seen(nn_params *, int);  /* the value in the graphs' dtype */
+void nn_params_round(nn_params *);      /* after the values have changed: graphs see the new ones */
 uint32_t nn_fnv1a(const char *name);
 
 /* ---- graphs --------------------------------------------------------------------------------------------- */
@@ -77,6 +80,7 @@ struct node {
     int64_t rows, width, depth;         /* sizes of the kernel call; meaning by op */
     k_unary unary;
     attention *attention;
+    float *sum;                         /* gather in bf16 from a table that is no parameter: its gradient in float */
     double *weight;                     /* losses: of the device, what each row of the last forward weighs in the mean */
 };
 
@@ -96,7 +100,9 @@ struct nn_graph {
 
 int nn_compile_attention(nn_graph *, node *, char *why, size_t nwhy);   /* ops.c: mixer, pointers */
 void nn_release_attention(nn_graph *, attention *);
+int nn_compile_sums(nn_graph *, node *, char *why, size_t nwhy);        /* ops.c: a gather's sums in float */
 int nn_op_is_loss(const op *);
+int nn_is_narrow(const nn_graph *, nn_id);  /* its gradient is of its own dtype: all but a parameter's in bf16 */
 
 /* graph.c, for builders.  All do nothing and return NN_BAD once a mistake is recorded. */
 __attribute__((format(printf, 3, 4)))

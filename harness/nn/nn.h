@@ -11,7 +11,9 @@
  *     gradient and the others add; a parameter's gradient adds up from nn_params_zero_grad on.  A tensor that
  *     needs no gradient has none.
  *  3. Initial values depend on (seed, parameter name) alone, not on the order of construction.
- *  4. Building functions return an nn_id or NN_BAD after recording the first error; later calls with NN_BAD do
+ *  4. With K_BF16 (CUDA) tensors are bf16, values, gradients and moments of parameters float, and sums are float.  A
+ *     parameter is then an input of linear, matmul, gather and the variant's params alone.
+ *  5. Building functions return an nn_id or NN_BAD after recording the first error; later calls with NN_BAD do
  *     nothing, so a model is built without checks between the lines and nn_graph_compile reports. */
 #ifndef NN_H
 #define NN_H
@@ -34,7 +36,7 @@ int  nn_params_count(const nn_params *);
 int64_t nn_params_elements(const nn_params *, int learned_only);
 const char *nn_param_name(const nn_params *, int);
 attn_dims nn_param_dims(const nn_params *, int);
-void *nn_param_value(nn_params *, int);         /* device pointer, params' dtype */
+void *nn_param_value(nn_params *, int);         /* device pointer; the params' dtype, float when that is bf16 */
 void *nn_param_grad(nn_params *, int);          /* NULL when frozen */
 void nn_params_redraw(nn_params *, uint32_t draw);  /* every ATTN_REDRAW parameter from draw number `draw` */
 void nn_params_zero_grad(nn_params *);

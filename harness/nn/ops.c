@@ -29,14 +29,27 @@ static void *into(const nn_graph *g, const node *n, int i, int *add)
     return t->grad;
 }
 
+int nn_is_narrow(const nn_graph *g, nn_id id)
+{
+    return id < 0 || g->params->wide == g->params->dtype || g->tensors[g->tensors[id].root].param < 0;
+}
+
 /* The same for kernels that can only add. */
 static void *zeroed(const nn_graph *g, const node *n, int i)
 {
     int add = 1;
     void *grad = into(g, n, i, &add);
-    if (grad && !add)
-        k_zero(g->dev, grad, (size_t)g->tensors[n->in[i]].n * k_dtype_size(g->tensors[n->in[i]].dtype));
+    if (!grad || add)
+        return grad;
+    const tensor *t = &g->tensors[n->in[i]];
+    k_zero(g->dev, grad, (size_t)t->n * k_dtype_size(nn_is_narrow(g, n->in[i]) ? t->dtype : g->params->wide));
     return grad;
+}
+
+/* The product that makes the gradient of input i. */
+static __typeof__(&k_gemm) product_for(const nn_graph *g, const node *n, int i)
+{
+    return nn_is_narrow(g, n->in[i]) ? k_gemm : k_gemm_wide;
 }
 
 /* Whether id is a tensor of the parameters' dtype with n dimensions (0: any). */
@@ -74,9 +87,9 @@ static int linear_backward(nn_graph *g, node *n)
     int add = 0;
     void *dw = into(g, n, 1, &add), *dx, *db;
     if (dw)     /* dw [width,depth] = dy^T x */
-        k_gemm(g->dev, type(g, n), 1, 0, n->width, n->depth, n->rows, 1, dy, n->width, data(g, n->in[0]), n->depth, add, dw, n->depth);
+        product_for(g, n, 1)(g->dev, type(g, n), 1, 0, n->width, n->depth, n->rows, 1, dy, n->width, data(g, n->in[0]), n->depth, add, dw, n->depth);
     if ((dx = into(g, n, 0, &add)))     /* dx [rows,depth] = dy w */
-        k_gemm(g->dev, type(g, n), 0, 0, n->rows, n->depth, n->width, 1, dy, n->width, data(g, n->in[1]), n->depth, add, dx, n->depth);
+        product_for(g, n, 0)(g->dev, type(g, n), 0, 0, n->rows, n->depth, n->width, 1, dy, n->width, data(g, n->in[1]), n->depth, add, dx, n->depth);
     if ((db = zeroed(g, n, 2)))
         k_sum_rows(g->dev, type(g, n), n->rows, n->width, dy, db);
     return 0;
@@ -92,8 +105,8 @@ nn_id nn_linear(nn_graph *g, nn_id x, nn_id w, nn_id b)
     if (!is_real(g, x, 0) || !is_real(g, w, 2) || last(nn_dims(g, x)) != last(nn_dims(g, w)))
         return unfit(g, "linear", x, w, "[..,in] and [out,in]");
     attn_dims dims = nn_dims(g, x), weight = nn_dims(g, w);
-    if (b != NN_NONE && (!is_real(g, b, 1) || nn_dims(g, b).d[0] != weight.d[0]))
-        return unfit(g, "linear", w, b, "[out,in] and a bias [out]");
+    if (b != NN_NONE && (!is_real(g, b, 1) || nn_dims(g, b).d[0] != weight.d[0] || (g->params->dtype == K_BF16 && nn_is_narrow(g, b))))
+        return unfit(g, "linear", w, b, "[out,in] and a bias [out], in bf16 a parameter");
     dims.d[dims.n - 1] = weight.d[0];
     node *n = nn_new_node(g, &linear_op, in, 3, g->params->dtype, dims);
     if (!n)
@@ -119,9 +132,9 @@ static int matmul_backward(nn_graph *g, node *n)
     int add = 0;
     void *da = into(g, n, 0, &add), *db;
     if (da)     /* da [rows,depth] = dc b^T */
-        k_gemm(g->dev, type(g, n), 0, 1, n->rows, n->depth, n->width, 1, dc, n->width, data(g, n->in[1]), n->width, add, da, n->depth);
+        product_for(g, n, 0)(g->dev, type(g, n), 0, 1, n->rows, n->depth, n->width, 1, dc, n->width, data(g, n->in[1]), n->width, add, da, n->depth);
     if ((db = into(g, n, 1, &add)))     /* db [depth,width] = a^T dc */
-        k_gemm(g->dev, type(g, n), 1, 0, n->depth, n->width, n->rows, 1, data(g, n->in[0]), n->depth, dc, n->width, add, db, n->width);
+        product_for(g, n, 1)(g->dev, type(g, n), 1, 0, n->depth, n->width, n->rows, 1, data(g, n->in[0]), n->depth, dc, n->width, add, db, n->width);
     return 0;
 }
 
@@ -155,9 +168,29 @@ static int gather_forward(nn_graph *g, node *n)
     return 0;
 }
 
+/* The gradient of a table that is no parameter, in bf16: added up in float, then rounded. */
+static void gather_backward_narrow(nn_graph *g, node *n, int i)
+{
+    int add = 0;
+    const tensor *table = &g->tensors[n->in[i]];
+    void *dtable = into(g, n, i, &add);
+    if (!dtable)
+        return;
+    if (add)
+        k_convert(g->dev, table->n, n->sum, K_F32, dtable, K_BF16);
+    else
+        k_zero(g->dev, n->sum, (size_t)table->n * sizeof *n->sum);
+    k_scatter_add_rows(g->dev, K_BF16, n->rows, n->width, table->dims.d[0], n->sum, out_grad(g, n), data(g, n->in[i + 1]));
+    k_convert(g->dev, table->n, dtable, K_BF16, n->sum, K_F32);
+}
+
 static int gather_backward(nn_graph *g, node *n)
 {
     for (int i = 0; i < n->n_in; i += 2) {
+        if (type(g, n) == K_BF16 && nn_is_narrow(g, n->in[i])) {
+            gather_backward_narrow(g, n, i);
+            continue;
+        }
         void *dtable = zeroed(g, n, i);
         if (dtable)
             k_scatter_add_rows(g->dev, type(g, n), n->rows, n->width, g->tensors[n->in[i]].dims.d[0], dtable, out_grad(g, n),
@@ -167,6 +200,18 @@ static int gather_backward(nn_graph *g, node *n)
 }
 
 static const op gather_op = { "gather", gather_forward, gather_backward };
+
+int nn_compile_sums(nn_graph *g, node *n, char *why, size_t nwhy)
+{
+    int64_t largest = 0;
+    for (int i = 0; n->op == &gather_op && n->live && g->params->dtype == K_BF16 && i < n->n_in; i += 2)
+        if (nn_is_narrow(g, n->in[i]) && g->tensors[n->in[i]].n > largest)
+            largest = g->tensors[n->in[i]].n;
+    if (largest == 0 || k_alloc(g->dev, K_TAG_WORKSPACE, (size_t)largest * sizeof *n->sum, (void **)&n->sum) == 0)
+        return 0;
+    snprintf(why, nwhy, "gather: %s", k_error(g->dev));
+    return NN_ENOMEM;
+}
 
 /* in: one or two pairs of table [rows,d] and indices [n..], the indices of one shape. */
 static nn_id gather(nn_graph *g, const nn_id *in, int n_in)
@@ -227,8 +272,8 @@ nn_id nn_add(nn_graph *g, nn_id x, nn_id y)
     if (!nn_ready(g, "add", in, 2))
         return NN_BAD;
     attn_dims a = nn_dims(g, x), b = nn_dims(g, y);
-    if (!is_real(g, x, 0) || !is_real(g, y, 0) || a.n != b.n || memcmp(a.d, b.d, (size_t)a.n * sizeof *a.d))
-        return unfit(g, "add", x, y, "two tensors of one shape");
+    if (!is_real(g, x, 0) || !is_real(g, y, 0) || !nn_is_narrow(g, x) || !nn_is_narrow(g, y) || a.n != b.n || memcmp(a.d, b.d, (size_t)a.n * sizeof *a.d))
+        return unfit(g, "add", x, y, "two tensors of one shape, in bf16 no parameters");
     node *n = nn_new_node(g, &add_op, in, 2, g->params->dtype, a);
     if (!n)
         return NN_BAD;
@@ -258,8 +303,8 @@ nn_id nn_unary(nn_graph *g, k_unary unary, nn_id x)
 {
     if (!nn_ready(g, "unary", &x, 1))
         return NN_BAD;
-    if (!is_real(g, x, 0) || (int)unary < 0 || unary >= K_UNARIES)
-        return unfit(g, "unary", x, NN_NONE, "one tensor and a function of k_unary");
+    if (!is_real(g, x, 0) || !nn_is_narrow(g, x) || (int)unary < 0 || unary >= K_UNARIES)
+        return unfit(g, "unary", x, NN_NONE, "one tensor, in bf16 no parameter, and a function of k_unary");
     node *n = nn_new_node(g, &unary_op, &x, 1, g->params->dtype, nn_dims(g, x));
     if (!n)
         return NN_BAD;
@@ -268,12 +313,15 @@ nn_id nn_unary(nn_graph *g, k_unary unary, nn_id x)
     return n->out;
 }
 
-/* ---- losses: in y [rows,width] and targets [rows], out one number per row --------------------------------------------- */
+/* ---- losses: in y [rows,width] and targets [rows], out one number per row, float when y is bf16 ----------------------- */
+
+/* The dtype of y. */
+static k_dtype scored(const nn_graph *g, const node *n) { return g->tensors[n->in[0]].dtype; }
 
 static int half_square_forward(nn_graph *g, node *n)
 {
     k_mean_weight(g->dev, n->rows, data(g, n->in[1]), n->weight);
-    k_half_sq_forward(g->dev, type(g, n), n->rows, n->width, data(g, n->out), data(g, n->in[0]), data(g, n->in[1]));
+    k_half_sq_forward(g->dev, scored(g, n), n->rows, n->width, data(g, n->out), data(g, n->in[0]), data(g, n->in[1]));
     return 0;
 }
 
@@ -281,14 +329,14 @@ static int half_square_backward(nn_graph *g, node *n)
 {
     void *dy = zeroed(g, n, 0);
     if (dy)
-        k_half_sq_backward(g->dev, type(g, n), n->rows, n->width, n->weight, dy, data(g, n->in[0]), data(g, n->in[1]));
+        k_half_sq_backward(g->dev, scored(g, n), n->rows, n->width, n->weight, dy, data(g, n->in[0]), data(g, n->in[1]));
     return 0;
 }
 
 static int entropy_forward(nn_graph *g, node *n)
 {
     k_mean_weight(g->dev, n->rows, data(g, n->in[1]), n->weight);
-    k_xent_forward(g->dev, type(g, n), n->rows, n->width, data(g, n->out), data(g, n->in[0]), data(g, n->in[1]));
+    k_xent_forward(g->dev, scored(g, n), n->rows, n->width, data(g, n->out), data(g, n->in[0]), data(g, n->in[1]));
     return 0;
 }
 
@@ -296,7 +344,7 @@ static int entropy_backward(nn_graph *g, node *n)
 {
     void *dy = zeroed(g, n, 0);
     if (dy)
-        k_xent_backward(g->dev, type(g, n), n->rows, n->width, n->weight, dy, data(g, n->in[0]), data(g, n->in[1]));
+        k_xent_backward(g->dev, scored(g, n), n->rows, n->width, n->weight, dy, data(g, n->in[0]), data(g, n->in[1]));
     return 0;
 }
 
@@ -311,10 +359,10 @@ static nn_id loss(nn_graph *g, const op *kind, nn_id y, nn_id target)
     nn_id in[] = { y, target };
     if (!nn_ready(g, kind->name, in, 2))
         return NN_BAD;
-    if (!is_real(g, y, 2) || !is_index(g, target) || g->tensors[target].n != nn_dims(g, y).d[0])
-        return unfit(g, kind->name, y, target, "[rows,d] and i32 [rows]");
+    if (!is_real(g, y, 2) || !nn_is_narrow(g, y) || !is_index(g, target) || g->tensors[target].n != nn_dims(g, y).d[0])
+        return unfit(g, kind->name, y, target, "[rows,d], in bf16 no parameter, and i32 [rows]");
     attn_dims of = nn_dims(g, y);
-    node *n = nn_new_node(g, kind, in, 2, g->params->dtype, (attn_dims){ 1, { of.d[0] } });
+    node *n = nn_new_node(g, kind, in, 2, g->params->wide, (attn_dims){ 1, { of.d[0] } });
     if (!n)
         return NN_BAD;
     n->rows = of.d[0];

@@ -1,11 +1,13 @@
-/* params.c - named parameters in four blocks: values, gradients, two moments.
+/* params.c - named parameters in four blocks: values, gradients, two moments; with bf16 one more.
  *
  * Invariants:
  *  1. Order in the blocks: learned with weight decay, learned without, frozen; each begins on K_ALIGN.  The
  *     padding between them is zero in every block and stays zero under the optimiser.
  *  2. nn_params_zero_grad only marks gradients as fresh: the first backward that reaches one overwrites it, and
  *     what nothing reached is zeroed when it is first looked at.  So no step pays a pass of zeros.
- *  3. Values come from (seed, FNV-1a of the name, draw); two names of one hash are refused. */
+ *  3. With bf16 the blocks are float, and `seen` is the values rounded once per step: graphs read that and add gradients
+ *     up in float.
+ *  4. Values come from (seed, FNV-1a of the name, draw); two names of one hash are refused. */
 #include "internal.h"
 #include "mixer_choose.h"
 #include <math.h>
@@ -25,7 +27,7 @@ nn_params *nn_params_new(k_dev *dev, k_dtype dtype, uint64_t seed)
 {
     nn_params *p = calloc(1, sizeof *p);
     if (p)
-        *p = (nn_params){ .dev = dev, .dtype = dtype, .seed = seed };
+        *p = (nn_params){ .dev = dev, .dtype = dtype, .wide = dtype == K_BF16 ? K_F32 : dtype, .seed = seed };
     return p;
 }
 
@@ -33,7 +35,7 @@ void nn_params_free(nn_params *p)
 {
     if (!p)
         return;
-    void *const blocks[] = { p->value, p->grad, p->m, p->v, p->factor };
+    void *const blocks[] = { p->value, p->grad, p->m, p->v, p->seen != p->value ? p->seen : NULL, p->factor };
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         k_free(p->dev, blocks[i]);
     for (int i = 0; i < p->count; i++)
@@ -107,7 +109,7 @@ static int64_t place(nn_params *p, int mask, int want, int64_t at)
 
 static char *element(const nn_params *p, char *block, int64_t offset)
 {
-    return block + offset * (int64_t)k_dtype_size(p->dtype);
+    return block + offset * (int64_t)k_dtype_size(p->wide);
 }
 
 /* The value of a parameter of kind LOG_UNIFORM or STEP from u, uniform in [0, 1); the least u is not 0, lest its
@@ -124,18 +126,18 @@ static double from_uniform(attn_init init, double u)
 static void draw_mapped(nn_params *p, const param *q, k_rng rng)
 {
     union { double f64[64]; float f32[64]; } u;
-    k_random_uniform(p->dev, p->dtype, q->n, element(p, p->value, q->offset), rng, 0, 1);
+    k_random_uniform(p->dev, p->wide, q->n, element(p, p->value, q->offset), rng, 0, 1);
     for (int64_t at = 0; at < q->n; at += 64) {
         int64_t n = q->n - at < 64 ? q->n - at : 64;
         char *x = element(p, p->value, q->offset + at);
-        k_download(p->dev, &u, x, (size_t)n * k_dtype_size(p->dtype));
+        k_download(p->dev, &u, x, (size_t)n * k_dtype_size(p->wide));
         for (int64_t i = 0; i < n; i++) {
-            if (p->dtype == K_F64)
+            if (p->wide == K_F64)
                 u.f64[i] = from_uniform(q->init, u.f64[i]);
             else
                 u.f32[i] = (float)from_uniform(q->init, u.f32[i]);
         }
-        k_upload(p->dev, x, &u, (size_t)n * k_dtype_size(p->dtype));
+        k_upload(p->dev, x, &u, (size_t)n * k_dtype_size(p->wide));
     }
 }
 
@@ -147,32 +149,32 @@ static void draw_param(nn_params *p, const param *q, uint32_t draw)
     int64_t D = q->dims.d[q->dims.n - 1], m = q->dims.n > 1 ? q->dims.d[q->dims.n - 2] : 1;
     switch (q->init.kind) {
     case ATTN_INIT_CONST:
-        k_fill(p->dev, p->dtype, q->n, x, q->init.a);
+        k_fill(p->dev, p->wide, q->n, x, q->init.a);
         break;
     case ATTN_INIT_NORMAL:
-        k_random_normal(p->dev, p->dtype, q->n, x, rng, q->init.a, q->init.b);
+        k_random_normal(p->dev, p->wide, q->n, x, rng, q->init.a, q->init.b);
         break;
     case ATTN_INIT_UNIFORM:
-        k_random_uniform(p->dev, p->dtype, q->n, x, rng, q->init.a, q->init.b);
+        k_random_uniform(p->dev, p->wide, q->n, x, rng, q->init.a, q->init.b);
         break;
     case ATTN_INIT_FORGET:
-        k_fill(p->dev, p->dtype, q->n, x, q->init.a);
+        k_fill(p->dev, p->wide, q->n, x, q->init.a);
         for (int64_t i = 0; i < q->n / D; i++)
-            k_fill(p->dev, p->dtype, D / 4, element(p, p->value, q->offset + i * D + D / 4), q->init.b);
+            k_fill(p->dev, p->wide, D / 4, element(p, p->value, q->offset + i * D + D / 4), q->init.b);
         break;
     case ATTN_INIT_LOG_UNIFORM:
     case ATTN_INIT_STEP:
         draw_mapped(p, q, rng);
         break;
     default:
-        k_random_orthogonal(p->dev, p->dtype, q->n / (m * D), m, D, x, rng, q->init.kind == ATTN_INIT_ORTHO_CHI);
+        k_random_orthogonal(p->dev, p->wide, q->n / (m * D), m, D, x, rng, q->init.kind == ATTN_INIT_ORTHO_CHI);
     }
 }
 
 /* One block of n elements, zeroed. */
-static int take_block(nn_params *p, k_tag tag, int64_t n, char **out, char *why, size_t nwhy)
+static int take_block(nn_params *p, k_tag tag, k_dtype dtype, int64_t n, char **out, char *why, size_t nwhy)
 {
-    size_t bytes = (size_t)n * k_dtype_size(p->dtype);
+    size_t bytes = (size_t)n * k_dtype_size(dtype);
     void *block = NULL;
     if (bytes && k_alloc(p->dev, tag, bytes, &block)) {
         snprintf(why, nwhy, "parameters: %s", k_error(p->dev));
@@ -190,16 +192,23 @@ int nn_params_alloc(nn_params *p, char *why, size_t nwhy)
         snprintf(why, nwhy, "%s", p->why[0] ? p->why : "nn_params_alloc was called twice");
         return ATTN_EINVAL;
     }
+    if (p->dtype == K_BF16 && !k_dev_is_cuda(p->dev)) {
+        snprintf(why, nwhy, "models train in bf16 on CUDA alone");
+        return ATTN_EUNSUP;
+    }
     p->decayed = place(p, ATTN_FROZEN | ATTN_NO_DECAY, 0, 0);
     p->learned = place(p, ATTN_FROZEN | ATTN_NO_DECAY, ATTN_NO_DECAY, p->decayed);
     p->all = place(p, ATTN_FROZEN, ATTN_FROZEN, p->learned);
-    int rc = take_block(p, K_TAG_PARAM, p->all, &p->value, why, nwhy);
+    int rc = take_block(p, K_TAG_PARAM, p->wide, p->all, &p->value, why, nwhy);
     if (!rc)
-        rc = take_block(p, K_TAG_GRAD, p->learned, &p->grad, why, nwhy);
+        rc = take_block(p, K_TAG_GRAD, p->wide, p->learned, &p->grad, why, nwhy);
     if (!rc)
-        rc = take_block(p, K_TAG_OPTIMISER, p->learned, &p->m, why, nwhy);
+        rc = take_block(p, K_TAG_OPTIMISER, p->wide, p->learned, &p->m, why, nwhy);
     if (!rc)
-        rc = take_block(p, K_TAG_OPTIMISER, p->learned, &p->v, why, nwhy);
+        rc = take_block(p, K_TAG_OPTIMISER, p->wide, p->learned, &p->v, why, nwhy);
+    p->seen = p->value;
+    if (!rc && p->wide != p->dtype)
+        rc = take_block(p, K_TAG_PARAM, p->dtype, p->all, &p->seen, why, nwhy);
     if (!rc && k_alloc(p->dev, K_TAG_OPTIMISER, sizeof *p->factor, (void **)&p->factor)) {
         snprintf(why, nwhy, "parameters: %s", k_error(p->dev));
         rc = NN_ENOMEM;
@@ -209,7 +218,14 @@ int nn_params_alloc(nn_params *p, char *why, size_t nwhy)
     p->allocated = 1;
     for (int i = 0; i < p->count; i++)
         draw_param(p, &p->list[i], 0);
+    nn_params_round(p);
     return 0;
+}
+
+void nn_params_round(nn_params *p)
+{
+    if (p->seen != p->value)
+        k_convert(p->dev, p->all, p->seen, p->dtype, p->value, p->wide);
 }
 
 int nn_params_count(const nn_params *p) { return p->count; }
@@ -227,6 +243,10 @@ int64_t nn_params_elements(const nn_params *p, int learned_only)
 }
 
 void *nn_param_value(nn_params *p, int i) { return p->value ? element(p, p->value, p->list[i].offset) : NULL; }
+void *nn_param_seen(nn_params *p, int i)
+{
+    return p->seen ? p->seen + p->list[i].offset * (int64_t)k_dtype_size(p->dtype) : NULL;
+}
 
 void *nn_param_grad(nn_params *p, int i)
 {
@@ -235,7 +255,7 @@ void *nn_param_grad(nn_params *p, int i)
         return NULL;
     char *g = element(p, p->grad, q->offset);
     if (q->fresh)
-        k_zero(p->dev, g, (size_t)q->n * k_dtype_size(p->dtype));
+        k_zero(p->dev, g, (size_t)q->n * k_dtype_size(p->wide));
     q->fresh = 0;
     return g;
 }
@@ -245,6 +265,7 @@ void nn_params_redraw(nn_params *p, uint32_t draw)
     for (int i = 0; i < p->count; i++)
         if (p->list[i].flags & ATTN_REDRAW)
             draw_param(p, &p->list[i], draw);
+    nn_params_round(p);
 }
 
 void nn_params_zero_grad(nn_params *p)

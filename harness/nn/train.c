@@ -52,10 +52,10 @@ double nn_learning_rate(const nn_train_opts *o, int64_t step)
 /* One kernel over the elements [from, to) of the blocks. */
 static void adam(nn_params *p, int64_t from, int64_t to, k_adam adam, double weight_decay, const double *gscale)
 {
-    size_t at = (size_t)from * k_dtype_size(p->dtype);
+    size_t at = (size_t)from * k_dtype_size(p->wide);
     adam.weight_decay = weight_decay;
     if (to > from)
-        k_adam_step(p->dev, p->dtype, to - from, p->value + at, p->grad + at, p->m + at, p->v + at, &adam, gscale);
+        k_adam_step(p->dev, p->wide, to - from, p->value + at, p->grad + at, p->m + at, p->v + at, &adam, gscale);
 }
 
 void nn_optimiser_step(nn_params *p, const nn_train_opts *o, int64_t step)
@@ -64,11 +64,12 @@ void nn_optimiser_step(nn_params *p, const nn_train_opts *o, int64_t step)
                  .decoupled = o->optimizer == NN_ADAMW, .step = step };
     nn_params_settle(p);
     if (o->clip > 0)
-        k_clip_factor(p->dev, p->dtype, p->learned, p->grad, o->clip, p->factor);
+        k_clip_factor(p->dev, p->wide, p->learned, p->grad, o->clip, p->factor);
     double *factor = o->clip > 0 ? p->factor : NULL;
     int64_t decayed = o->weight_decay > 0 ? p->decayed : 0;
     adam(p, 0, decayed, a, o->weight_decay, factor);
     adam(p, decayed, p->learned, a, 0, factor);
+    nn_params_round(p);
     p->step = step;
 }
 
