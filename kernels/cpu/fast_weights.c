@@ -9,7 +9,7 @@ enum { FEW = 8, SLOTS = 16 };           /* queries per key head for the form "ro
 static const fw_form *form_of(const k_fast_weights *f)
 {
     if (f->rule == K_FW_FWM || f->attn_norm == K_FW_FULL)
-        return &fw_steps;
+        return &fw_recall;
     return !f->causal && f->Hq / f->Hk * f->Tq <= FEW ? &fw_rows : &fw_chunks;
 }
 

@@ -2,7 +2,7 @@
  *
  *   rows    few queries after all writes (sum, delta, gated): no W at all, the query walks back through the tokens
  *   chunks  sum, delta, gated: blocks of tokens as matrix products
- *   steps   fwm, and delta with K_FW_FULL: token by token on a W that stays in the cache */
+ *   recall  fwm, and delta with K_FW_FULL: the same, but each token's scalar is found from those before it */
 #ifndef KERNELS_CPU_FAST_WEIGHTS_H
 #define KERNELS_CPU_FAST_WEIGHTS_H
 #include "../fast_weights.h"
@@ -23,7 +23,7 @@ typedef struct fw_form {
     void (*forward)(const fw_head *);
     void (*backward)(const fw_head *);
 } fw_form;
-extern const fw_form fw_rows, fw_chunks, fw_steps;
+extern const fw_form fw_rows, fw_chunks, fw_recall;
 
 /* Elements of work for the features of n rows, at most Tk or Tq of them. */
 size_t fw_features_work(const k_fast_weights *, int n);
@@ -37,5 +37,9 @@ void fw_queries_back(const fw_head *, int g, int t0, int n, const float *phi, co
 float fw_beta(const fw_head *, int t);                  /* 1 for the sum rule */
 /* Writes the gradient of the logit of token t. */
 void fw_beta_back(const fw_head *, int t, float dbeta);
+/* C [m,n] = op(A) [m,k] B [k,n] + keep C, row-major, fast where the matrices fit a near cache; keep == 0 ignores what C held. */
+void fw_product(int ta, int m, int n, int k, const float *A, int lda, const float *B, int ldb, float keep, float *C, int ldc);
+/* to [n,ldt] = from [m,n] transposed. */
+void fw_transpose(int m, int n, const float *from, int ld, float *to, int ldt);
 static inline float fw_inverse(float den) { return den != 0 ? 1 / den : 0; }
 #endif
