@@ -170,7 +170,8 @@ enum { ATTN_LOOKS_AHEAD = 1,            /* causal in values but not in structure
 typedef struct attn_variant {
     uint32_t size;                      /* sizeof(attn_variant): the tail may grow */
     const char *name;                   /* "softmax": [a-z0-9_]+, unique among the loaded */
-    const char *title, *paper, *cost;   /* for people: "Softmax attention", "arXiv:1706.03762", "T^2 D" */
+    const char *title, *paper, *cost;   /* for people: "Softmax attention", "arXiv:1706.03762", "T^2 D"; memory is held
+                                           against the power of T in the cost */
     uint32_t flags;
     size_t opts_size;
     const attn_opt *opts;               /* each table may be NULL when empty */
@@ -180,6 +181,16 @@ typedef struct attn_variant {
     const attn_impl *impls;
     const void *(*ext)(const char *id); /* named extensions, "attn.map/1" ...; may be NULL */
 } attn_variant;
+
+/* ---- the extension "attn.map/1": which token reads how much of which ------------------------------- */
+#define ATTN_MAP_ID "attn.map/1"
+typedef struct attn_map {
+    uint32_t size;                      /* sizeof(attn_map) */
+    /* [cold] map [B,H,Tq,Tk], dense, H the heads of o, of a call as forward gets it in double (saved and scratch are
+     * not used): o_i = sum_j map_ij v_j.  ATTN_EUNSUP: with these options there is no such map. */
+    int (*compute)(const attn_call *, double *map);
+    int (*rows_sum_to_one)(const attn_shape *, const void *opts);   /* those of queries that see a key */
+} attn_map;
 
 #define ATTN_SYMBOL "attn_variants_v1"
 

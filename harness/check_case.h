@@ -119,6 +119,7 @@ int  hs_rig_run(hs_rig *);              /* both */
 void hs_rig_load(hs_rig *);             /* the values of the inputs into memory; the passes do it */
 void hs_slot_store(hs_slot *);          /* the values of one slot into memory */
 double hs_rounded(int32_t dtype, double);   /* the nearest number of that dtype */
+int  hs_rig_map(hs_rig *, const attn_map *, double *map);   /* [B,H,Tq,Tk]; the extension's result */
 int  hs_rig_decode(hs_rig *, hs_buf *state, int64_t pos);
 int  hs_is_token_slot(int slot);        /* q, k, v, gates: T counts tokens */
 int  hs_is_frozen(const hs_rig *, int slot);
@@ -152,6 +153,7 @@ void hs_check_last_queries(const hs_case *, const hs_rig *base);
 void hs_check_gradients(const hs_case *, const hs_rig *base);   /* the contract of the gradient pointers */
 void hs_check_differences(const hs_case *, const hs_rig *base); /* the reference against central differences */
 void hs_check_reference(const hs_case *, const hs_rig *base);   /* another impl against the reference */
+void hs_check_map(const hs_case *, const hs_rig *base);         /* "attn.map/1" (check_map.c) */
 void hs_check_large(const hs_case *, const hs_rig *base);       /* inputs times 30 */
 
 /* ---- memory (check_memory.c) ------------------------------------------------------------------------------------------ */

@@ -485,6 +485,15 @@ int hs_rig_backward(hs_rig *r)
 
 int hs_rig_run(hs_rig *r) { return hs_rig_forward(r) || hs_rig_backward(r) ? -1 : 0; }
 
+int hs_rig_map(hs_rig *r, const attn_map *m, double *map)
+{
+    hs_rig_load(r);
+    attn_call c = call_of(r, NULL);
+    int rc = m->compute(&c, map);
+    if (rc == ATTN_OK) look_after(r, "the map", &r->scratch_fwd);
+    return rc;
+}
+
 int hs_rig_decode(hs_rig *r, hs_buf *state, int64_t pos)
 {
     hs_rig_load(r);

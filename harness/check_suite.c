@@ -106,6 +106,7 @@ static void check_size(suite *u, hs_case *c, const char *size, int32_t B, int32_
         hs_check_last_queries(c, base);
         hs_check_decode(c, base);
         hs_check_states(c, base);
+        hs_check_map(c, base);
         if (small) {
             hs_check_gradients(c, base);
             hs_check_differences(c, base);

@@ -2,6 +2,7 @@
  *   o_i = sum_j (phi(q_i).phi(k_j)) v_j / (sum_j phi(q_i).phi(k_j) + denom_eps)
  * phi: elu(x) + 1, relu(x), or dpfp: r = [relu(x); relu(-x)], r_i r_(i-s) for s = 1..nu.
  * The sums are those of kernels/linear_attention.h; decode holds S = sum phi(k) v^T and z = sum phi(k). */
+#include "attn_map.h"
 #include "kernel_attention.h"
 #include <stdio.h>
 
@@ -44,7 +45,15 @@ static k_linattn call(const attn_call *c)
     return p;
 }
 
+/* Do rows of the map sum to one? */
+static int sums(const attn_shape *s, const void *opt)
+{
+    k_linattn p = linear(s, opt);
+    return p.normalise && p.denom_eps == 0;
+}
+ATTN_MAP_EXT(plan, ref_forward, sums)
+
 static const attn_variant V = {
     sizeof V, "linear", "Linear attention (elu1, relu, DPFP)", "arXiv:2006.16236, arXiv:2102.11174", "T M Dv", 0,
-    sizeof(opts), OPTS, NULL, NULL, NULL, KERNEL_IMPLS, NULL };
+    sizeof(opts), OPTS, NULL, NULL, NULL, KERNEL_IMPLS, map_ext };
 ATTN_EXPORT(&V);

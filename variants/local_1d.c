@@ -50,6 +50,6 @@ static const char *refusal(const attn_shape *s, const void *opts)
 static const attn_impl IMPLS[] = SOFTMAX_IMPLS(ATTN_CAUSAL | ATTN_BIDIR);
 static const attn_variant LOCAL_1D = {
     .size = sizeof LOCAL_1D, .name = "local_1d", .title = "Local attention in one dimension", .paper = "arXiv:1802.05751",
-    .cost = "T (block_length + memory) (Dk + Dv)", .opts_size = sizeof(options), .opts = OPTS, .impls = IMPLS
+    .cost = "T (block_length + memory) (Dk + Dv)", .opts_size = sizeof(options), .opts = OPTS, .impls = IMPLS, .ext = map_ext
 };
 ATTN_EXPORT(&LOCAL_1D);

@@ -66,6 +66,6 @@ static const char *refusal(const attn_shape *s, const void *opts)
 static const attn_impl IMPLS[] = SOFTMAX_IMPLS(ATTN_CAUSAL | ATTN_BIDIR);
 static const attn_variant LOCAL_2D = {
     .size = sizeof LOCAL_2D, .name = "local_2d", .title = "Local attention in two dimensions", .paper = "arXiv:1802.05751",
-    .cost = "T (query_h + 2 flange_h) (query_w + 2 flange_w) (Dk + Dv)", .opts_size = sizeof(options), .opts = OPTS, .impls = IMPLS
+    .cost = "T (query_h + 2 flange_h) (query_w + 2 flange_w) (Dk + Dv)", .opts_size = sizeof(options), .opts = OPTS, .impls = IMPLS, .ext = map_ext
 };
 ATTN_EXPORT(&LOCAL_2D);

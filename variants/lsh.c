@@ -16,6 +16,7 @@
  * Both impls are kernels/lsh.h: "ref" in double is the definition; "cpu" in float never holds more than a tile, and
  * leaves the token itself out where it meets another, since exp(2 scale |q| - 1e5) is 0 for what scale and q may be. */
 #include "attn.h"
+#include "attn_map.h"
 #include "../kernels/lsh.h"
 #include <math.h>
 #include <stdio.h>
@@ -221,9 +222,13 @@ static const attn_impl IMPLS[] = {
     { "cpu", ATTN_CPU, ATTN_F32, MODES, 10, cpu_plan, cpu_forward, cpu_backward, cpu_decode },
     { .name = NULL }
 };
+/* Rows of the map always sum to one. */
+static int sums(const attn_shape *s, const void *opts) { return (void)s, (void)opts, 1; }
+ATTN_MAP_EXT(ref_plan, ref_forward, sums)
+
 static const attn_variant LSH = {
     .size = sizeof LSH, .name = "lsh", .title = "LSH attention (Reformer)", .paper = "arXiv:2001.04451",
     .cost = "R T C (Dk + Dv)", .flags = ATTN_LOOKS_AHEAD | ATTN_SHARED_QK, .opts_size = sizeof(options), .opts = OPTS,
-    .params = PARAMS, .impls = IMPLS
+    .params = PARAMS, .impls = IMPLS, .ext = map_ext
 };
 ATTN_EXPORT(&LSH);

@@ -6,6 +6,7 @@
  *   trig        phi_q = m^-1/2 [cos u; sin u], phi_k = phi_q exp(eta - kappa); den + 2 guard where |den| <= guard
  * kappa: of a query the maximum of its u; of the keys of a head one number, the maximum over all of them
  * (trig: of eta).  Decode keeps a running maximum and rescales, which is the same where feature_eps is 0. */
+#include "attn_map.h"
 #include "kernel_attention.h"
 #include <math.h>
 
@@ -69,7 +70,15 @@ static k_linattn call(const attn_call *c)
     return p;
 }
 
+/* Do rows of the map sum to one? */
+static int sums(const attn_shape *s, const void *opt)
+{
+    k_linattn p = performer(s, opt);
+    return p.normalise && p.denom_eps == 0;
+}
+ATTN_MAP_EXT(plan, ref_forward, sums)
+
 static const attn_variant V = {
     sizeof V, "performer", "FAVOR+ attention (Performer)", "arXiv:2009.14794", "T M (D + Dv)", 0,
-    sizeof(opts), OPTS, NULL, PARAMS, NULL, KERNEL_IMPLS, NULL };
+    sizeof(opts), OPTS, NULL, PARAMS, NULL, KERNEL_IMPLS, map_ext };
 ATTN_EXPORT(&V);

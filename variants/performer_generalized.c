@@ -3,6 +3,7 @@
  *   phi(x) = f(proj x) + kernel_eps,  f: relu, abs, exp, sigmoid or softplus;  without a projection phi(x) = f(x) + kernel_eps
  * x enters as it is and the same proj serves queries and keys.  exp is not stabilised: large inputs overflow, as in
  * the paper's code.  The sums are those of kernels/linear_attention.h; decode holds S = sum phi(k) v^T and z = sum phi(k). */
+#include "attn_map.h"
 #include "kernel_attention.h"
 #include <math.h>
 
@@ -62,7 +63,15 @@ static k_linattn call(const attn_call *c)
     return p;
 }
 
+/* Do rows of the map sum to one? */
+static int sums(const attn_shape *s, const void *opt)
+{
+    k_linattn p = generalized(s, opt);
+    return p.normalise && p.denom_eps == 0;
+}
+ATTN_MAP_EXT(plan, ref_forward, sums)
+
 static const attn_variant V = {
     sizeof V, "performer_generalized", "Generalised kernel attention (Performer-ReLU)", "arXiv:2009.14794", "T M (D + Dv)", 0,
-    sizeof(opts), OPTS, NULL, PARAMS, NULL, KERNEL_IMPLS, NULL };
+    sizeof(opts), OPTS, NULL, PARAMS, NULL, KERNEL_IMPLS, map_ext };
 ATTN_EXPORT(&V);

@@ -13,6 +13,7 @@
  *
  * Both impls are kernels/relative.h: "ref" in double is the definition, "cpu" in float skews tiles of products q E'. */
 #include "attn.h"
+#include "attn_map.h"
 #include "../kernels/relative.h"
 #include <math.h>
 #include <stdio.h>
@@ -176,8 +177,18 @@ static const attn_impl IMPLS[] = {
     { "cpu", ATTN_CPU, ATTN_F32, MODES, 10, cpu_plan, cpu_forward, cpu_backward, cpu_decode },
     { .name = NULL }
 };
+/* The map, when the output is nothing but a sum of rows of v. */
+static int map_of(const attn_shape *s, const void *opts, attn_plan *p)
+{
+    return ((const options *)opts)->relative_values ? ATTN_EUNSUP : ref_plan(s, opts, p);
+}
+
+/* Its rows always sum to one. */
+static int sums(const attn_shape *s, const void *opts) { return (void)s, (void)opts, 1; }
+ATTN_MAP_EXT(map_of, ref_forward, sums)
+
 static const attn_variant RELATIVE = {
     .size = sizeof RELATIVE, .name = "relative", .title = "Relative-position attention", .paper = "arXiv:1803.02155, arXiv:1809.04281",
-    .cost = "T^2 (2 Dk + Dv)", .opts_size = sizeof(options), .opts = OPTS, .params = PARAMS, .impls = IMPLS
+    .cost = "T^2 (2 Dk + Dv)", .opts_size = sizeof(options), .opts = OPTS, .params = PARAMS, .impls = IMPLS, .ext = map_ext
 };
 ATTN_EXPORT(&RELATIVE);

@@ -38,6 +38,6 @@ static const char *refusal(const attn_shape *s, const void *opts)
 static const attn_impl IMPLS[] = SOFTMAX_IMPLS(ATTN_CAUSAL | ATTN_BIDIR);
 static const attn_variant SLIDING_WINDOW = {
     .size = sizeof SLIDING_WINDOW, .name = "sliding_window", .title = "Sliding-window attention",
-    .paper = "arXiv:2004.05150, arXiv:2310.06825", .cost = "T window (Dk + Dv)", .opts_size = sizeof(options), .opts = OPTS, .impls = IMPLS
+    .paper = "arXiv:2004.05150, arXiv:2310.06825", .cost = "T window (Dk + Dv)", .opts_size = sizeof(options), .opts = OPTS, .impls = IMPLS, .ext = map_ext
 };
 ATTN_EXPORT(&SLIDING_WINDOW);

@@ -40,6 +40,6 @@ static const char *refusal(const attn_shape *s, const void *opts)
 static const attn_impl IMPLS[] = SOFTMAX_IMPLS(ATTN_CAUSAL | ATTN_BIDIR | ATTN_CROSS);
 static const attn_variant SOFTMAX = {
     .size = sizeof SOFTMAX, .name = "softmax", .title = "Softmax attention", .paper = "arXiv:1706.03762",
-    .cost = "T^2 (Dk + Dv)", .opts_size = sizeof(options), .opts = OPTS, .impls = IMPLS
+    .cost = "T^2 (Dk + Dv)", .opts_size = sizeof(options), .opts = OPTS, .impls = IMPLS, .ext = map_ext
 };
 ATTN_EXPORT(&SOFTMAX);

@@ -11,6 +11,7 @@
 #ifndef SOFTMAX_FAMILY_H
 #define SOFTMAX_FAMILY_H
 #include "attn.h"
+#include "attn_map.h"
 #include "kernels/flash.h"
 #include <math.h>
 #include <stdio.h>
@@ -116,4 +117,8 @@ static int cpu_decode(const attn_call *c)
     { { "ref", ATTN_CPU, ATTN_F64, modes, 0, ref_plan, ref_forward, ref_backward, ref_decode },                   \
       { "cpu", ATTN_CPU, ATTN_F32, modes, 10, cpu_plan, cpu_forward, cpu_backward, cpu_decode },                  \
       { .name = NULL } }
+
+/* Rows of the map sum to one wherever a query sees a key. */
+static int sums(const attn_shape *s, const void *opts) { return (void)s, (void)opts, 1; }
+ATTN_MAP_EXT(ref_plan, ref_forward, sums)
 #endif

@@ -56,6 +56,6 @@ static const char *refusal(const attn_shape *s, const void *opts)
 static const attn_impl IMPLS[] = SOFTMAX_IMPLS(ATTN_CAUSAL | ATTN_BIDIR);
 static const attn_variant SPARSE_FIXED = {
     .size = sizeof SPARSE_FIXED, .name = "sparse_fixed", .title = "Sparse Transformer, fixed", .paper = "arXiv:1904.10509",
-    .cost = "T (stride + summary_len T / stride) (Dk + Dv)", .opts_size = sizeof(options), .opts = OPTS, .impls = IMPLS
+    .cost = "T (stride + summary_len T / stride) (Dk + Dv)", .opts_size = sizeof(options), .opts = OPTS, .impls = IMPLS, .ext = map_ext
 };
 ATTN_EXPORT(&SPARSE_FIXED);

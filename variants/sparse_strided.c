@@ -50,6 +50,6 @@ static const char *refusal(const attn_shape *s, const void *opts)
 static const attn_impl IMPLS[] = SOFTMAX_IMPLS(ATTN_CAUSAL | ATTN_BIDIR);
 static const attn_variant SPARSE_STRIDED = {
     .size = sizeof SPARSE_STRIDED, .name = "sparse_strided", .title = "Sparse Transformer, strided", .paper = "arXiv:1904.10509",
-    .cost = "T (stride + T / stride) (Dk + Dv)", .opts_size = sizeof(options), .opts = OPTS, .impls = IMPLS
+    .cost = "T (stride + T / stride) (Dk + Dv)", .opts_size = sizeof(options), .opts = OPTS, .impls = IMPLS, .ext = map_ext
 };
 ATTN_EXPORT(&SPARSE_STRIDED);

@@ -13,7 +13,8 @@
 
 /* ---- a variant: o_i = scale sum_{j<=i} v_j ------------------------------------------------------------ */
 static enum { RIGHT, LEAVES_NAN, PAST_END, BETWEEN_ROWS, CHANGES_INPUT, SAVED_SHORT, FAILS, LEAKS, SIGN, LAYOUT, BATCH, COUNTS,
-              ADDS_DV, TOUCHES, DECODE_POS, SAVES_SQUARE, SCRATCHES_SQUARE, STATE_SQUARE, STATE_HOLLOW } how;
+              ADDS_DV, TOUCHES, DECODE_POS, SAVES_SQUARE, SCRATCHES_SQUARE,
+              STATE_SQUARE, STATE_HOLLOW, MAP_OTHER, MAP_FUTURE, MAP_SUMS } how;
 static int calls;
 typedef struct options { int32_t rule, size; double scale; } options;
 static const attn_opt OPTS[] = {
@@ -85,9 +86,27 @@ static int decode(const attn_call *c)
     return ATTN_OK;
 }
 
+/* map_ij = scale for j <= i. */
+static int map(const attn_call *c, double *out)
+{
+    const attn_shape *s = c->s;
+    double scale = ((const options *)c->opts)->scale * (how == MAP_OTHER ? 1.001 : 1);
+    for (int row = 0; row < s->B * s->Hq * s->Tq; row++) for (int j = 0; j < s->Tk; j++)
+        *out++ = j <= row % s->Tq ? scale : how == MAP_FUTURE ? 1e-30 : 0;
+    return ATTN_OK;
+}
+
+static int sums(const attn_shape *s, const void *opts) { return (void)s, (void)opts, how == MAP_SUMS; }
+
+static const void *ext(const char *id)
+{
+    static const attn_map MAP = { sizeof MAP, map, sums };
+    return strcmp(id, ATTN_MAP_ID) ? NULL : &MAP;
+}
+
 static const attn_impl IMPLS[] = { { "ref", ATTN_CPU, ATTN_F64, ATTN_CAUSAL, 0, plan, forward, backward, decode }, { .name = NULL } };
 static const attn_variant VARIANT = { .size = sizeof VARIANT, .name = "toy", .title = "", .paper = "", .cost = "T Dv",
-                                      .opts_size = sizeof(options), .opts = OPTS, .impls = IMPLS };
+                                      .opts_size = sizeof(options), .opts = OPTS, .impls = IMPLS, .ext = ext };
 
 /* ---- a case of it ------------------------------------------------------------------------------------------ */
 static char failed[4096];               /* names of the checks that failed, each in brackets */
@@ -128,6 +147,7 @@ static void judge(int mistake)
     hs_check_gradients(&c, r);
     hs_check_differences(&c, r);
     hs_check_growth(&c);
+    hs_check_map(&c, r);
     hs_rig_free(r);
 }
 
@@ -183,6 +203,9 @@ static void test_mistakes(void **state)
     caught(SCRATCHES_SQUARE, "scratch grows as claimed");
     caught(STATE_SQUARE, "state grows as claimed");
     caught(STATE_HOLLOW, "state bytes are touched");
+    caught(MAP_OTHER, "the map times v is the output");
+    caught(MAP_FUTURE, "the map hides hidden keys");
+    caught(MAP_SUMS, "rows of the map sum to one");
 }
 
 static void test_costs(void **state)
