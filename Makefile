@@ -74,7 +74,10 @@ test: deps                                   ## install, build and run every tes
 	@$(MAKE) --no-print-directory -j$$(nproc) all tests
 	@B=$(B) SAN=$(SAN) tests/run.sh
 
-.PHONY: tests check
+test-gpu: all $(GPU)                         ## run the tests that need a GPU, on a machine that has one
+	@B=$(B) tests/gpu/run.sh
+
+.PHONY: tests check test-gpu
 tests: $(UNIT) $(BAD)
 check: all                                   ## conformance of one variant: make check V=softmax
 	$(HARNESS) check $(if $(V),$(B)/variants/$(V).so,$(VARIANTS))

@@ -1,0 +1,19 @@
+#!/bin/bash
+# compute-sanitizer over the kernels of the seam and, quickly, over every variant: memory and races.
+set -u
+B=${B:-build} HARNESS=${HARNESS:-$PWD/${B:-build}/harness}
+command -v compute-sanitizer >/dev/null || { echo "ok - compute-sanitizer # SKIP compute-sanitizer is not installed"; exit 0; }
+tmp=$(mktemp -d) && trap 'rm -rf "$tmp"' EXIT
+
+clean() {                               # clean TOOL NAME COMMAND...
+  local tool=$1 name=$2; shift 2
+  timeout 600 compute-sanitizer --tool "$tool" --error-exitcode 99 --launch-timeout 120 "$@" >"$tmp/log" 2>&1
+  local rc=$?
+  if (( rc == 0 )); then echo "ok - $tool finds nothing in $name"; else
+    grep -E '=========|not ok|FAIL' "$tmp/log" | head -20 | sed 's/^/# /'; echo "not ok - $tool in $name: exit status $rc"; fi
+}
+for tool in memcheck racecheck; do
+  clean $tool "training" "$B/tests/gpu/test_nn"
+  for so in "$B"/variants/*.so; do clean $tool "$(basename "$so" .so)" "$HARNESS" check --device cuda --quick "$so"; done
+done
+clean memcheck "the kernels of the seam" "$B/tests/gpu/test_ops"
