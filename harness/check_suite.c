@@ -83,7 +83,8 @@ static hs_rig *first_run(hs_case *c, attn_shape s)
         hs_rounding_allow(c, r);
         char note[96] = "";
         if (r->hot.allocations) snprintf(note, sizeof note, "forward and backward called malloc or free %ld times", r->hot.allocations);
-        hs_case_say(c, "hot code allocates nothing", note[0] ? HS_CHECK_FAIL : HS_CHECK_OK, 0, note);
+        if (c->impl->device == ATTN_CPU)    /* a CUDA runtime inside the plug-in allocates when a kernel is first launched */
+            hs_case_say(c, "hot code allocates nothing", note[0] ? HS_CHECK_FAIL : HS_CHECK_OK, 0, note);
         note[0] = 0;
         if (r->hot.printed) snprintf(note, sizeof note, "forward and backward wrote %ld bytes to stdout", r->hot.printed);
         hs_case_say(c, "hot code prints nothing", note[0] ? HS_CHECK_FAIL : HS_CHECK_OK, 0, note);

@@ -148,5 +148,17 @@ m lstm $L 's/dc\[d\] = e \* f;/dc[d] = e;/' 'nothing is forgotten on the way bac
 m lstm $L 's/y \* o \* (1 - tc \* tc)/y * o/' 'tanh of the cell without its slope'
 m lstm $STEPS 's/if (t == 0) load_state(u, p->h0/if (t == 0) load_state(u, NULL/' 'float: the initial h forgotten in backward'
 m lstm $STEPS 's/for (int t0 = 0; t0 < p->T; t0 += CHUNK)/for (int t0 = 0; t0 < p->T; t0 += CHUNK + 1)/' 'float: a token between two chunks lost'
+
+m lsh variants/lsh.c '' 'lsh'
+m relative variants/relative.c '' 'relative'
+m linear variants/linear.c '' 'linear with its map'
+m TEMPLATE $T 's/((size_t)s->Tk + 1) : 0/((size_t)s->Tk + 1) * (size_t)s->Tk : 0/' 'saved grows with T^2, its cost with T'
+m TEMPLATE $T 's/p->state = heads \* S;/p->state = heads * S * (size_t)s->Tk * (size_t)s->Tk;/' 'a state that grows with T^2'
+m TEMPLATE $T 's/p->state = heads \* S;/p->state = 3 * heads * S;/' 'a state said to be three times as large'
+m lsh variants/lsh.c 's/p->scratch_bwd = e->scratch(&l, 1);/& p->scratch_bwd += (size_t)s->Tk * s->Tk;/' 'scratch for a T x T matrix, cost T'
+m lsh variants/lsh.c 's/e->number + buckets;/e->number * 2 + buckets;/' 'half of the state never touched'
+m lsh variants/lsh.c 's/ATTN_MAP_EXT(ref_plan, ref_forward/ATTN_MAP_EXT(ref_plan, cpu_forward/' 'the map computed in another precision'
+m relative variants/relative.c 's/->relative_values ? ATTN_EUNSUP : ref_plan/->share_heads < 0 ? ATTN_EUNSUP : ref_plan/' 'a map without the vectors of the values'
+m linear variants/linear.c 's/p.normalise && p.denom_eps == 0/p.normalise/' 'rows of the map said to sum to one, and they do not'
 wait
 for (( i = 1; i <= count; i++ )); do cat "$tmp/$i/tap"; done
