@@ -8,9 +8,10 @@ enum { FEW = 8, SLOTS = 16 };           /* queries per key head for the form "ro
 /* Which of the three forms computes this problem. */
 static const fw_form *form_of(const k_fast_weights *f)
 {
-    if (f->rule == K_FW_FWM || f->attn_norm == K_FW_FULL)
-        return &fw_recall;
-    return !f->causal && f->Hq / f->Hk * f->Tq <= FEW ? &fw_rows : &fw_chunks;
+    int few = !f->causal && f->Hq / f->Hk * f->Tq <= FEW;
+    if (few && f->rule != K_FW_FWM && f->attn_norm != K_FW_FULL)
+        return &fw_rows;
+    return f->rule == K_FW_DELTA || f->rule == K_FW_FWM ? &fw_recall : &fw_chunks;
 }
 
 /* Threads that have scratch. */

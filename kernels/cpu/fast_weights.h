@@ -1,8 +1,8 @@
 /* fast_weights.h - what the float forms of fast weights share: one key head at a time, see ../fast_weights.h.
  *
  *   rows    few queries after all writes (sum, delta, gated): no W at all, the query walks back through the tokens
- *   chunks  sum, delta, gated: blocks of tokens as matrix products
- *   recall  fwm, and delta with K_FW_FULL: the same, but each token's scalar is found from those before it */
+ *   chunks  sum and gated: blocks of tokens as matrix products
+ *   recall  delta and fwm: the same, and what W recalls of each token is found from those before it */
 #ifndef KERNELS_CPU_FAST_WEIGHTS_H
 #define KERNELS_CPU_FAST_WEIGHTS_H
 #include "../fast_weights.h"

@@ -1,14 +1,12 @@
-/* fast_weights_chunks.c - sum, delta and gated rules, a chunk of tokens at a time as matrix products.
+/* fast_weights_chunks.c - sum and gated rules, a chunk of tokens at a time as matrix products.
  *
- * Rows of a chunk: keys B, values V, queries A; S [m,E] is W at its start.  keep_i = 1 - beta_i (gated; else 1),
- * weight_ij = beta_j keep_{j+1} .. keep_i for j <= i (beta_j: gated, else 1), in_i = keep_1 .. keep_i, out_j = weight_cj.
- *   values  X = V (sum, gated);  delta (WY form): (I + T) X = beta (V - B S), T = stril(beta B B')
- *   read    P = tril(A B' o weight),  Y = P X + in A S,  den = rows of P + in A z
- *   write   S <- in_c S + (out B)' X,  z <- in_c z + sum of out B
+ * Rows of a chunk: keys B, values V, queries A; S [m,E] is W at its start.  keep_i = 1 - beta_i (sum: 1),
+ * weight_ij = beta_j keep_{j+1} .. keep_i for j <= i (sum: 1), in_i = keep_1 .. keep_i, out_j = weight_cj.
+ *   read    P = tril(A B' o weight),  Y = P V + in A S,  den = rows of P + in A z
+ *   write   S <- in_c S + (out B)' V,  z <- in_c z + sum of out B
  * Backward, with R = dL/dS after the chunk and G = dL/dY:
- *   dX = P'G + out B R,  dP = tril(G X' + dden 1'),  dA = (dP o weight) B + in (G S' + dden z')
- *   dB = (dP o weight)'A + out (X R' + dz'),  R <- in_c R + (in A)'G
- *   delta: Q = (I + T)^{-T} dX,  dV = beta Q,  dT = -stril(Q X'),  dB -= beta Q S',  R -= (beta B)'Q
+ *   dV = P'G + out B R,  dP = tril(G V' + dden 1'),  dA = (dP o weight) B + in (G S' + dden z')
+ *   dB = (dP o weight)'A + out (V R' + dz'),  R <- in_c R + (in A)'G
  *   gated: every product that holds keep_t or beta_t gives its share, summed without division.
  * Kept: S and z at the start of every chunk, the denominators. */
 #include "fast_weights.h"
@@ -31,12 +29,10 @@ static size_t saved(const k_fast_weights *f)
 typedef struct {
     float *phi, *b, *db, *rho;          /* keys of the chunk: [C,m] x 3 [C] */
     float *phi_q, *a, *da, *rho_q;      /* queries of one head: [C,m] x 3 [C] */
-    float *x, *dx, *q;                  /* [C,E]: X, dX, Q; q also beta (V - B S) */
-    float *g;                           /* [C,E]: gradient of y */
-    float *P, *dP, *T, *weight;         /* [C,C] */
-    float *in, *out, *beta, *dden;     /* [C] */
+    float *x, *dx, *g;                  /* [C,E]: values, their gradients, gradient of y */
+    float *P, *dP, *weight;             /* [C,C] */
+    float *in, *out, *beta, *dden;      /* [C] */
     float *shares, *in_share, *out_share; /* [C,C] [C] [C]: what P, in and out give to the gates */
-    float *dbeta;                       /* [C] */
     float *R, *dz, *S, *z, *outB;       /* [m,E] [m] [m,E] [m] [C,m] */
     float *work;
     size_t size;
@@ -47,10 +43,10 @@ static chunk layout(const k_fast_weights *f, float *at)
 {
     size_t m = (size_t)f->m, E = (size_t)f->Dv;
     chunk w = { .size = 0 };
-    float **array[] = { &w.phi, &w.b, &w.db, &w.rho, &w.phi_q, &w.a, &w.da, &w.rho_q, &w.x, &w.dx, &w.q, &w.g, &w.P, &w.dP, &w.T, &w.weight,
-                        &w.in, &w.out, &w.beta, &w.dden, &w.shares, &w.in_share, &w.out_share, &w.dbeta, &w.R, &w.dz, &w.S, &w.z, &w.outB, &w.work };
-    size_t count[] = { C * m, C * m, C * m, C, C * m, C * m, C * m, C, C * E, C * E, C * E, C * E, C * C, C * C, C * C, C * C,
-                       C, C, C, C, C * C, C, C, C, m * E, m, m * E, m, C * m, fw_features_work(f, C) };
+    float **array[] = { &w.phi, &w.b, &w.db, &w.rho, &w.phi_q, &w.a, &w.da, &w.rho_q, &w.x, &w.dx, &w.g, &w.P, &w.dP, &w.weight,
+                        &w.in, &w.out, &w.beta, &w.dden, &w.shares, &w.in_share, &w.out_share, &w.R, &w.dz, &w.S, &w.z, &w.outB, &w.work };
+    size_t count[] = { C * m, C * m, C * m, C, C * m, C * m, C * m, C, C * E, C * E, C * E, C * C, C * C, C * C,
+                       C, C, C, C, C * C, C, C, m * E, m, m * E, m, C * m, fw_features_work(f, C) };
     for (size_t i = 0; i < sizeof count / sizeof *count; i++) {
         *array[i] = at ? at + w.size : NULL;
         w.size += (count[i] + 7) / 8 * 8;
@@ -60,14 +56,16 @@ static chunk layout(const k_fast_weights *f, float *at)
 /* Floats for one thread. */
 static size_t scratch(const k_fast_weights *f) { return layout(f, NULL).size; }
 
-/* Keys t0 .. t0 + n - 1: features, beta, weights. */
-static void load_keys(const fw_head *a, chunk w, int t0, int n)
+/* Tokens t0 .. t0 + n - 1: features, values, beta, weights. */
+static void load_tokens(const fw_head *a, chunk w, int t0, int n)
 {
     const k_fast_weights *f = a->f;
-    int gated = f->rule == K_FW_GATED, m = f->m;
+    int gated = f->rule == K_FW_GATED, m = f->m, E = f->Dv;
     fw_keys(a, t0, n, w.phi, w.b, w.rho, w.work);
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
+        memcpy(w.x + i * E, k_row(f->v, a->b, a->h, t0 + i), (size_t)E * sizeof *w.x);
         w.beta[i] = fw_beta(a, t0 + i);
+    }
     for (int j = 0; j < n; j++) {
         float left = gated ? w.beta[j] : 1;
         for (int i = 0; i < n; i++) {
@@ -79,27 +77,6 @@ static void load_keys(const fw_head *a, chunk w, int t0, int n)
         for (int d = 0; d < m; d++)
             w.outB[j * m + d] = left * w.b[j * m + d];
     }
-}
-
-/* X of the chunk; delta: T too, and w.q = V - B S. */
-static void make_values(const fw_head *a, chunk w, const float *S, int t0, int n)
-{
-    const k_fast_weights *f = a->f;
-    int E = f->Dv, m = f->m;
-    for (int i = 0; i < n; i++)
-        memcpy(w.x + i * E, k_row(f->v, a->b, a->h, t0 + i), (size_t)E * sizeof *w.x);
-    if (f->rule != K_FW_DELTA)
-        return;
-    k_sgemm(0, 0, n, E, m, -1, w.b, m, S, E, 1, w.x, E);
-    memcpy(w.q, w.x, (size_t)n * (size_t)E * sizeof *w.q);
-    k_sgemm(0, 1, n, n, m, 1, w.b, m, w.b, m, 0, w.T, C);
-    for (int i = 0; i < n; i++) {
-        for (int e = 0; e < E; e++)
-            w.x[i * E + e] *= w.beta[i];
-        for (int j = 0; j < i; j++)
-            w.T[i * C + j] *= w.beta[i];
-    }
-    k_ssolve_unit(0, n, E, w.T, C, w.x);
 }
 
 /* S and z past the chunk. */
@@ -168,8 +145,7 @@ static void forward(const fw_head *a)
         }
         if (n <= 0)
             break;
-        load_keys(a, w, t0, n);
-        make_values(a, w, w.S, t0, n);
+        load_tokens(a, w, t0, n);
         for (int g = 0; f->causal && g < a->G; g++)
             read_chunk(a, w, w.S, w.z, g, t0, n, 1, factor);
         write_chunk(a, w, w.S, w.z, n);
@@ -185,7 +161,7 @@ static void forward(const fw_head *a)
 
 /* ---- backward ------------------------------------------------------------------------------------------------- */
 
-/* Queries t0.. of query head g: dq, dS and dz of the state they read; inside: dX, dB and the shares of the gates too. */
+/* Queries t0.. of query head g: dq, dS and dz of the state they read; inside: dV, dB and the shares of the gates too. */
 static void read_back(const fw_head *a, chunk w, const float *S, const float *z, int g, int t0, int n, int inside,
                       const float *factor, float *dS, float *dz)
 {
@@ -254,28 +230,6 @@ static float write_back(const fw_head *a, chunk w, const float *S, const float *
     return along;
 }
 
-/* delta: dX to dV (in w.dx), dbeta, db and R, through the triangular system. */
-static void values_back(const fw_head *a, chunk w, const float *S, int n)
-{
-    int m = a->f->m, E = a->f->Dv;
-    k_ssolve_unit(1, n, E, w.T, C, w.dx);
-    k_sgemm(0, 1, n, n, E, -1, w.dx, E, w.x, E, 0, w.dP, C);            /* dT */
-    k_sgemm(0, 1, n, n, m, 1, w.b, m, w.b, m, 0, w.P, C);
-    for (int i = 0; i < n; i++) {
-        w.dbeta[i] = k_sdot(E, w.dx + i * E, w.q + i * E);
-        for (int j = 0; j < n; j++) {
-            w.dbeta[i] += j < i ? w.dP[i * C + j] * w.P[i * C + j] : 0;
-            w.dP[i * C + j] = j < i ? w.beta[i] * w.dP[i * C + j] : 0;
-        }
-        for (int e = 0; e < E; e++)
-            w.dx[i * E + e] *= w.beta[i];
-    }
-    k_sgemm(0, 0, n, m, n, 1, w.dP, C, w.b, m, 1, w.db, m);
-    k_sgemm(1, 0, n, m, n, 1, w.dP, C, w.b, m, 1, w.db, m);
-    k_sgemm(0, 1, n, m, E, -1, w.dx, E, S, E, 1, w.db, m);
-    k_sgemm(1, 0, m, E, n, -1, w.b, m, w.dx, E, 1, w.R, E);
-}
-
 /* gated: the logit of token t gets beta's shares times 1 - beta and minus beta times those of keep. */
 static void gates_back(const fw_head *a, chunk w, float along, int t0, int n)
 {
@@ -298,18 +252,12 @@ static void gates_back(const fw_head *a, chunk w, float along, int t0, int n)
 static void chunk_back(const fw_head *a, chunk w, const float *S, const float *z, const float *factor, int t0, int n)
 {
     const k_fast_weights *f = a->f;
-    load_keys(a, w, t0, n);
-    make_values(a, w, S, t0, n);
+    load_tokens(a, w, t0, n);
     memset(w.shares, 0, C * C * sizeof *w.shares);
     memset(w.in_share, 0, C * sizeof *w.in_share);
     float along = write_back(a, w, S, z, n);
     for (int g = 0; f->causal && g < a->G; g++)
         read_back(a, w, S, z, g, t0, n, 1, factor, w.R, w.dz);
-    if (f->rule == K_FW_DELTA) {
-        values_back(a, w, S, n);
-        for (int i = 0; i < n; i++)
-            fw_beta_back(a, t0 + i, w.dbeta[i]);
-    }
     if (f->rule == K_FW_GATED)
         gates_back(a, w, along, t0, n);
     for (int i = 0; f->dv.p && i < n; i++)

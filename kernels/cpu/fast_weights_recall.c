@@ -1,4 +1,4 @@
-/* fast_weights_recall.c - fwm and delta, a chunk of tokens at a time: what W recalls is taken off before it is written.
+/* fast_weights_recall.c - delta and fwm, a chunk of tokens at a time: what W recalls is taken off before it is written.
  *
  * W_{t+1} = kappa_t (W_t + b_t u_t'),  u = beta (v - vbar),  vbar = inv W_t'b;  kappa = 1 / max(1, |W_t + b u'|) for fwm,
  * inv = 1 / den for the full denominator, else 1.  kappa is one number per token, so that in a chunk of n tokens, rows
@@ -413,7 +413,7 @@ static float token_back(const fw_head *a, recall w, chunk c, int t, carried *g)
     for (int e = 0; dv && e < f->Dv; e++)
         dv[e] = beta * dw[e];
     fw_beta_back(a, c.t0 + t, dbeta);
-    w.own[t] = theta * k_sdot(E, u, u);
+    w.own[t] = theta != 0 ? theta * k_sdot(E, u, u) : 0;                /* |u|^2 may overflow where nothing is clipped */
     *g = (carried){ theta, (kappa < 1 ? 0 : p) - u_dw - vbar_dv };
     return f->attn_norm == K_FW_FULL ? inv * vbar_dv : 0;
 }
