@@ -11,10 +11,11 @@ static const double EXACT = 1e-10;
 /* One row of a map and what is known of it. */
 typedef struct map_row { const double *p; int64_t b, h, i, keys; } map_row;    /* keys: this many the query may see */
 
+/* Which keys may query i see?  In another order of the tokens only absent keys are known to be hidden. */
 static int64_t keys_of(const hs_rig *r, int64_t b, int64_t i)
 {
     int64_t n = r->give_klen ? r->klen[b] : r->s.Tk, reach = i + r->s.Tk - r->s.Tq + 1;
-    return r->s.mode != ATTN_CAUSAL || reach > n ? n : reach > 0 ? reach : 0;
+    return r->s.mode != ATTN_CAUSAL || r->c->other_order || reach > n ? n : reach > 0 ? reach : 0;
 }
 
 __attribute__((format(printf, 3, 4)))
