@@ -15,6 +15,8 @@ static const hs_command commands[] = {
       "print one row per cell: its axes, status, reason and metrics" },
     { "plot", cmd_plot, "FILE [--set PATH=VALUE] [--only AXIS=VALUE] [--published] [--out DIR] [--db F]",
       "draw the figures of an experiment: .pdf .png .svg, with .tsv and .gp" },
+    { "compare", cmd_compare, "A B [--metric M] [--threshold PERCENT] [--across-machines] [--csv|--json|--markdown|--latex] [--db F]",
+      "hold two databases, experiments or commits against each other: SAME, FASTER, SLOWER, AMBIGUOUS" },
     { "list", cmd_list, "[variants|tasks|experiments] [NAME] [--json]",
       "what there is: every option with its default, range and meaning" },
     { "env", cmd_env, "[--json]", "describe this machine and this build" },

@@ -186,8 +186,7 @@ static void write_markdown_rule(const hs_table *t, FILE *f)
     fputs("|\n", f);
 }
 
-/* An array of objects, one per row. */
-static void write_json(const hs_table *t, FILE *f)
+json_t *hs_table_json(const hs_table *t)
 {
     json_t *list = json_array();
     for (size_t r = 0; r < hs_table_rows(t); r++) {
@@ -199,6 +198,13 @@ static void write_json(const hs_table *t, FILE *f)
         }
         json_array_append_new(list, object);
     }
+    return list;
+}
+
+/* The same as text. */
+static void write_json(const hs_table *t, FILE *f)
+{
+    json_t *list = hs_table_json(t);
     json_dumpf(list, f, JSON_INDENT(2));
     fputc('\n', f);
     json_decref(list);

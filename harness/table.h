@@ -15,6 +15,7 @@ size_t hs_table_column(hs_table *, const char *name);
  * hs_json_number gives them. */
 void hs_table_set(hs_table *, size_t row, size_t column, json_t *value);
 size_t hs_table_rows(const hs_table *);
+json_t *hs_table_json(const hs_table *);        /* an array of objects, one per row; the caller's */
 /* CSV (RFC 4180) and JSON carry numbers exactly; the formats for reading round them to four digits. */
 void hs_table_write(const hs_table *, enum hs_format, FILE *);
 /* A double in the fewest digits that read back as the same. */
