@@ -12,7 +12,7 @@
 #define SOFTMAX_FAMILY_H
 #include "attn.h"
 #include "attn_map.h"
-#include "kernels/flash.h"
+#include "kernels/cuda.h"
 #include <math.h>
 #include <stdio.h>
 
@@ -56,8 +56,8 @@ static void plan_costs(const attn_shape *s, const k_attention *a, size_t number,
     p->bytes_bwd = (2 * in + 2 * out) * (double)number;
 }
 
-/* [cold] Both impls; number: bytes of one number, scratch: how many of them. */
-static int plan_common(const attn_shape *s, const void *opts, size_t number, size_t (*scratch)(const k_attention *), attn_plan *p)
+/* [cold] Whether this shape can be planned at all. */
+static int plan_refused(const attn_shape *s, const void *opts, attn_plan *p)
 {
     const softmax_options *o = opts;
     const char *why = k_position_refusal(&o->position, s->Dk, s->mode == ATTN_CROSS);
@@ -65,10 +65,16 @@ static int plan_common(const attn_shape *s, const void *opts, size_t number, siz
         why = "bidirectional attention needs Tq == Tk";
     if (!why)
         why = refusal(s, opts);
-    if (why) {
+    if (why)
         snprintf(p->why, sizeof p->why, "%s", why);
+    return why != NULL;
+}
+
+/* [cold] Both impls of the CPU; number: bytes of one number, scratch: how many of them. */
+static int plan_common(const attn_shape *s, const void *opts, size_t number, size_t (*scratch)(const k_attention *), attn_plan *p)
+{
+    if (plan_refused(s, opts, p))
         return ATTN_EUNSUP;
-    }
     k_attention a = problem_of(s, opts);
     p->saved = s->training ? (size_t)s->B * (size_t)s->Hq * (size_t)s->Tq * number : 0;
     p->scratch_fwd = p->scratch_bwd = p->scratch_dec = scratch(&a) * number;
@@ -79,6 +85,26 @@ static int plan_common(const attn_shape *s, const void *opts, size_t number, siz
 /* [cold] Double and float. */
 static int ref_plan(const attn_shape *s, const void *opts, attn_plan *p) { return plan_common(s, opts, sizeof(double), k_dattention_scratch, p); }
 static int cpu_plan(const attn_shape *s, const void *opts, attn_plan *p) { return plan_common(s, opts, sizeof(float), k_attention_scratch, p); }
+/* [cold] The GPU's sizes are its kernels' own. */
+static int cuda_plan(const attn_shape *s, const void *opts, attn_plan *p)
+{
+    const k_cuda_attention *cuda = K_CUDA(attention);
+    const char *why = "this build has no CUDA half";
+    k_cuda_sizes sizes = { 0 };
+    if (plan_refused(s, opts, p))
+        return ATTN_EUNSUP;
+    k_attention a = problem_of(s, opts);
+    if (cuda)
+        why = cuda->plan(&a, (k_dtype)s->dtype, s->training, &sizes);
+    if (why) {
+        snprintf(p->why, sizeof p->why, "%s", why);
+        return ATTN_EUNSUP;
+    }
+    p->saved = sizes.saved, p->state = sizes.state;
+    p->scratch_fwd = sizes.scratch_fwd, p->scratch_bwd = sizes.scratch_bwd, p->scratch_dec = sizes.scratch_dec;
+    plan_costs(s, &a, k_dtype_size((k_dtype)s->dtype), p);
+    return ATTN_OK;
+}
 
 /* The problem of a call. */
 static k_attention problem_from(const attn_call *c)
@@ -112,10 +138,28 @@ static int cpu_decode(const attn_call *c)
     k_attention_decode(&a, c->state, c->pos, c->s->Tk);
     return ATTN_OK;
 }
+/* The GPU's are queued, and fail together. */
+static int cuda_result(int code) { return code ? ATTN_EDEVICE : ATTN_OK; }
+static int cuda_forward(const attn_call *c)
+{
+    k_attention a = problem_from(c);
+    return cuda_result(K_CUDA(attention)->forward(&a, (k_dtype)c->s->dtype, c->stream));
+}
+static int cuda_backward(const attn_call *c)
+{
+    k_attention a = problem_from(c);
+    return cuda_result(K_CUDA(attention)->backward(&a, (k_dtype)c->s->dtype, c->stream));
+}
+static int cuda_decode(const attn_call *c)
+{
+    k_attention a = problem_from(c);
+    return cuda_result(K_CUDA(attention)->decode(&a, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream));
+}
 
 #define SOFTMAX_IMPLS(modes)                                                                                      \
     { { "ref", ATTN_CPU, ATTN_F64, modes, 0, ref_plan, ref_forward, ref_backward, ref_decode },                   \
       { "cpu", ATTN_CPU, ATTN_F32, modes, 10, cpu_plan, cpu_forward, cpu_backward, cpu_decode },                  \
+      { "cuda", ATTN_CUDA, ATTN_F32 | ATTN_BF16, modes, 20, cuda_plan, cuda_forward, cuda_backward, cuda_decode }, \
       { .name = NULL } }
 
 /* Rows of the map sum to one wherever a query sees a key. */
