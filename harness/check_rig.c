@@ -181,6 +181,19 @@ static double normal(uint32_t stream, uint32_t draw, uint64_t i)
     return (float)(sum * 1.7320508075688772);
 }
 
+/* The first n numbers of a slot's first draw.  Nearly every rig begins with them, so they are kept. */
+static const double *first_draw(int slot, int64_t n)
+{
+    static struct { double *x; int64_t n; } drawn[HS_INPUTS + 1];
+    if (n > drawn[slot].n) {
+        drawn[slot].x = realloc(drawn[slot].x, (size_t)n * sizeof(double));
+        if (!drawn[slot].x) abort();
+        for (int64_t i = drawn[slot].n; i < n; i++) drawn[slot].x[i] = normal((uint32_t)slot, 0, (uint64_t)i);
+        drawn[slot].n = n;
+    }
+    return drawn[slot].x;
+}
+
 /* A value of one param as its plan asks; orthogonal features are drawn as plain Gaussians, which serve as well
  * here; constants are spread, lest a gradient vanish by symmetry. */
 static double param_value(const attn_init *init, uint32_t stream, uint64_t i)
@@ -197,10 +210,11 @@ static double param_value(const attn_init *init, uint32_t stream, uint64_t i)
 void hs_rig_redraw(hs_rig *r, int slot, uint32_t draw, int64_t b0, int64_t t0)
 {
     hs_slot *s = slot == HS_INPUTS ? &r->d_o : &r->in[slot];
+    const double *first = draw == 0 ? first_draw(slot, s->n) : NULL;
     for (int64_t i = 0; i < s->n; i++) {
-        if (i / (s->H * s->T * s->W) < b0 || i / s->W % s->T < t0) continue;
+        if ((b0 > 0 && i / (s->H * s->T * s->W) < b0) || (t0 > 0 && i / s->W % s->T < t0)) continue;
         s->val[i] = slot >= HS_PARAM && slot < HS_STATE ? param_value(&r->plan.param_init[slot - HS_PARAM], (uint32_t)slot, (uint64_t)i)
-                                                        : hs_rounded(s->dtype, normal((uint32_t)slot, draw, (uint64_t)i));
+                                                        : hs_rounded(s->dtype, first ? first[i] : normal((uint32_t)slot, draw, (uint64_t)i));
     }
 }
 
