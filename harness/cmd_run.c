@@ -254,7 +254,8 @@ static int exit_code(const run_options *o, const hs_plan *p, const hs_run_summar
 {
     if (s->store_failed) return HS_EXIT_STORE;
     if (s->signal) return 128 + s->signal;
-    if (s->count[HS_CRASHED] || s->count[HS_WRONG] || s->count[HS_TIMEOUT] || s->count[HS_PLANNED] || s->count[HS_INTERRUPTED])
+    size_t timeouts = p->stop_longer ? 0 : s->count[HS_TIMEOUT];   /* else a sweep is meant to end in them */
+    if (s->count[HS_CRASHED] || s->count[HS_WRONG] || timeouts || s->count[HS_PLANNED] || s->count[HS_INTERRUPTED])
         return HS_EXIT_FAILED;
     return o->strict && s->count[HS_DONE] < p->ncells ? HS_EXIT_FAILED : HS_EXIT_OK;
 }

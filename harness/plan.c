@@ -24,6 +24,7 @@ static void file_release(plan_file *f)
     free(f->series);
     free(f->origins);
     free(f->device);
+    free(f->stop_longer);
     free(f->dtype);
     plan_group_release(&f->task_options);
     plan_group_release(&f->train);
@@ -50,6 +51,7 @@ static int fill(plan_file *f, FILE *errors, hs_plan *plan)
     plan->figures = figures ? hs_node_json(figures) : json_array();
     plan->text = hs_node_json(f->root);
     plan->jobs = f->jobs;
+    plan->stop_longer = f->stop_longer ? strdup(f->stop_longer) : NULL;
     if (plan_cells(f, plan)) return HS_EXIT_SPEC;
     if (!f->args->nset && !f->args->nonly && plan_figures_check(f, plan)) return HS_EXIT_SPEC;
     if (plan->ncells) return HS_EXIT_OK;
@@ -100,6 +102,7 @@ void hs_plan_release(hs_plan *plan)
     free(plan->file);
     free(plan->experiment);
     free(plan->about);
+    free(plan->stop_longer);
     json_decref(plan->figures);
     json_decref(plan->text);
     hs_catalog_free(plan->catalog);

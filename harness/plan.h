@@ -23,6 +23,8 @@ typedef struct hs_cell {
     const char *variant_path, *task_path;   /* the files to load */
     double time_limit;                  /* seconds, 0 = none */
     int64_t memory_limit;               /* bytes, 0 = none */
+    size_t ladder;                      /* with stop_longer: cells that differ in that option alone share a number */
+    double rung;                        /* and this is its value; 0 when the option is no axis */
 } hs_cell;
 
 typedef struct hs_plan {
@@ -32,6 +34,9 @@ typedef struct hs_plan {
     json_t *figures;                    /* as written, checked: [{"kind","x","y","series",...}] */
     json_t *text;                       /* the whole file as JSON, for the record */
     int jobs;                           /* 0: not said */
+    char *stop_longer;                  /* the option of limits.stop_longer: what timed out or found no memory at one value
+                                           of it is not tried at larger ones; NULL: everything is tried */
+    size_t nladders;
     int partial;                        /* narrowed by --only or --set: the experiment keeps its other cells */
     hs_catalog *catalog;
 } hs_plan;

@@ -31,6 +31,7 @@ typedef struct expansion {
     const char *device;
     size_t room;
     points tasks, seeds, variants, trains;
+    json_t *ladders;                    /* coordinates without stop_longer, as text: the number of their ladder */
 } expansion;
 
 /* Canonical text: sorted keys, no blanks, 17 digits. */
@@ -242,6 +243,21 @@ static int hash_cell(const expansion *x, hs_cell *c, const point *v, const point
     return 0;
 }
 
+/* Places a cell on the ladder of those that differ from it in stop_longer alone. */
+static void set_ladder(expansion *x, hs_cell *c)
+{
+    const char *option = x->plan->stop_longer;
+    json_t *others = option ? json_copy(c->axes) : NULL;
+    if (!others) return;
+    c->rung = json_number_value(json_object_get(others, option));
+    json_object_del(others, option);
+    char *text = canonical(others);
+    if (!json_object_get(x->ladders, text)) json_object_set_new(x->ladders, text, json_integer((json_int_t)x->plan->nladders++));
+    c->ladder = (size_t)json_integer_value(json_object_get(x->ladders, text));
+    free(text);
+    json_decref(others);
+}
+
 /* Appends one cell, unless --only leaves it out. */
 static int add_cell(expansion *x, const point *v, const point *t, const point *r, const point *seed_point)
 {
@@ -267,6 +283,7 @@ static int add_cell(expansion *x, const point *v, const point *t, const point *r
                     .time_limit = x->f->time_limit, .memory_limit = x->f->memory_limit };
     c->doc = json_pack("{s:O, s:O, s:O, s:I, s:s, s:s, s:n, s:i}", "task", t->part, "variant", v->part, "train", r->part,
                        "seed", seed, "device", x->device, "dtype", x->f->dtype, "data", "numerics", HS_NUMERICS);
+    set_ladder(x, c);
     return hash_cell(x, c, v, t, r, seed);
 }
 
@@ -357,7 +374,8 @@ static int check_labels(plan_file *f, const hs_plan *plan, const size_t *ends)
 /* See plan_internal.h. */
 int plan_cells(plan_file *f, hs_plan *plan)
 {
-    expansion x = { .f = f, .plan = plan, .device = resolve_device(f->device), .room = count_cells(f) };
+    expansion x = { .f = f, .plan = plan, .device = resolve_device(f->device), .room = count_cells(f),
+                    .ladders = json_object() };
     size_t *ends = calloc(f->nseries, sizeof *ends);
     int rc = check_only(f);
     if (x.room > MAX_CELLS) {
@@ -378,6 +396,7 @@ int plan_cells(plan_file *f, hs_plan *plan)
     }
     points_release(&x.tasks);
     points_release(&x.seeds);
+    json_decref(x.ladders);
     if (!rc && check_keys(f, plan)) rc = -1;
     else if (!rc) rc = check_labels(f, plan, ends);
     free(ends);

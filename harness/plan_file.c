@@ -69,10 +69,26 @@ static int number_unit(const char *text, const char *units, double *x)
     return unit && !end[1] ? (int)(unit - units) : -2;
 }
 
-/* limits: {time: 30m, memory: 8G}. */
+/* stop_longer: the name of a number among the task's options. */
+static void read_stop_longer(plan_file *f, hs_node *n)
+{
+    const char *names[256];
+    size_t count = 0;
+    for (const attn_opt *o = f->task_table; o && o->name && count < 256; o++) {
+        if (o->type != ATTN_INT && o->type != ATTN_FLOAT) continue;
+        names[count++] = o->name;
+        if (n->kind == HS_SCALAR && !strcmp(o->name, n->text)) f->stop_longer = strdup(o->name);
+    }
+    if (f->stop_longer || !f->task) return;
+    const char *near = n->kind == HS_SCALAR ? hs_nearest(n->text, names, count) : NULL;
+    hs_errors_add(&f->errors, n, "stop_longer must be a number among the task's options, such as its length%s%s%s",
+                  near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+}
+
+/* limits: {time: 30m, memory: 8G, stop_longer: length}. */
 static void read_limits(plan_file *f)
 {
-    static const char *const keys[] = { "time", "memory" };
+    static const char *const keys[] = { "time", "memory", "stop_longer" };
     static const double seconds[] = { 1, 60, 3600, 86400 };
     hs_node *map = hs_node_get(f->root, "limits");
     double x = 0;
@@ -81,8 +97,8 @@ static void read_limits(plan_file *f)
         hs_errors_add(&f->errors, map, "limits: a map is expected, as in {time: 30m, memory: 8G}");
         return;
     }
-    hs_node_known(map, "limits", keys, 2, &f->errors);
-    hs_node *time = hs_node_get(map, "time"), *memory = hs_node_get(map, "memory");
+    hs_node_known(map, "limits", keys, sizeof keys / sizeof *keys, &f->errors);
+    hs_node *time = hs_node_get(map, "time"), *memory = hs_node_get(map, "memory"), *longer = hs_node_get(map, "stop_longer");
     if (time) {
         int unit = time->kind == HS_SCALAR ? number_unit(time->text, "smhd", &x) : -2;
         if (unit == -2 || !(x > 0)) hs_errors_add(&f->errors, time, "time must be a duration such as 90s, 30m or 2h");
@@ -94,6 +110,7 @@ static void read_limits(plan_file *f)
         if (bytes < 1 || bytes > 9e18) hs_errors_add(&f->errors, memory, "memory must be a size such as 512M or 8G");
         else f->memory_limit = (int64_t)bytes;
     }
+    if (longer) read_stop_longer(f, longer);
 }
 
 /* ---- task and training ---------------------------------------------------------------------------------------- */

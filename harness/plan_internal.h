@@ -46,6 +46,7 @@ typedef struct plan_file {
     char *device, *dtype;
     double time_limit;
     int64_t memory_limit;
+    char *stop_longer;
     int jobs;
 } plan_file;
 

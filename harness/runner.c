@@ -207,6 +207,7 @@ static void runner_release(runner *r)
     free(r->stage);
     free(r->was_crashed);
     free(r->wanted);
+    free(r->broken);
     hs_gate_release(&r->gate);
     hs_guard_stop();
 }
@@ -240,10 +241,11 @@ int hs_run(hs_store *store, const hs_plan *plan, const hs_run_args *args, hs_run
     r.stage = calloc(plan->ncells + 1, 1);
     r.was_crashed = calloc(plan->ncells + 1, 1);
     r.wanted = calloc(plan->ncells + 1, 1);
+    r.broken = calloc(plan->nladders + 1, sizeof *r.broken);
     r.sigfd = signals_take(&before);
     r.beat = r.start;
     r.redraw.next = r.start + 10;
-    int rc = r.stage && r.was_crashed && r.wanted && r.sigfd >= 0 ? 0 : -1;
+    int rc = r.stage && r.was_crashed && r.wanted && r.broken && r.sigfd >= 0 ? 0 : -1;
     if (rc == 0 && runner_cells_init(&r) == 0) rc = run_cells(&r);
     sum->seconds = runner_now() - r.start;
     runner_release(&r);

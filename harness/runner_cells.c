@@ -17,9 +17,18 @@ void runner_store_failed(runner *r, const char *doing)
     r->stopping = 1;
 }
 
+/* Remembers where a ladder ended. */
+static void note_rung(runner *r, const hs_cell *c, enum hs_status status)
+{
+    struct rung *broken = &r->broken[c->ladder];
+    if (!r->plan->stop_longer || (status != HS_TIMEOUT && status != HS_OOM)) return;
+    if (broken->status == HS_PLANNED || c->rung < broken->at) *broken = (struct rung){c->rung, status};
+}
+
 /* Counts a cell that the store has a result for. */
 static void count_over(runner *r, size_t i, enum hs_status status)
 {
+    note_rung(r, &r->plan->cell[i], status);
     r->stage[i] = STAGE_OVER;
     r->sum->count[status]++;
     r->sum->had++;
@@ -65,6 +74,18 @@ static int passes(runner *r, size_t i)
     return 0;
 }
 
+/* Whether a claimed cell is worth trying: one above the rung where its ladder ended is filed as that was. */
+static int within_reach(runner *r, size_t i)
+{
+    const hs_cell *c = &r->plan->cell[i];
+    const struct rung *broken = &r->broken[c->ladder];
+    char reason[128];
+    if (broken->status == HS_PLANNED || c->rung <= broken->at) return 1;
+    snprintf(reason, sizeof reason, "not tried: %s at %s %.15g", hs_status_names[broken->status], r->plan->stop_longer, broken->at);
+    runner_file(r, (long)i, &(hs_result){.status = broken->status, .reason = reason, .log = ""});
+    return 0;
+}
+
 /* The next cell to do from index `from`, of the same plug-ins as cell `like` if that is given. */
 static size_t find_todo(const runner *r, size_t from, long like)
 {
@@ -85,7 +106,7 @@ long runner_next_cell(runner *r, const slot *s)
         size_t i = find_todo(r, r->first_todo, like);
         if (i == n && like == NO_CELL) return NO_CELL;
         if (i == n) { like = NO_CELL; continue; }
-        if (claim(r, i) && passes(r, i)) {
+        if (claim(r, i) && passes(r, i) && within_reach(r, i)) {
             r->stage[i] = STAGE_RUNNING;
             return (long)i;
         }
@@ -164,12 +185,14 @@ void runner_file(runner *r, long cell, const hs_result *result)
     char *checkpoint = hs_status_final(result->status) ? runner_checkpoint(r, c) : NULL;
     if (checkpoint) unlink(checkpoint);
     free(checkpoint);
+    note_rung(r, c, result->status);
     r->sum->count[result->status]++;
     r->sum->ended++;
     r->sweep.ended++;
     r->sweep.busy += result->seconds;
     r->sweep.elapsed = runner_now() - r->start;
-    if (result->status == HS_CRASHED || result->status == HS_WRONG || result->status == HS_TIMEOUT) note_failure(r, c, result);
+    int expected = result->status == HS_TIMEOUT && r->plan->stop_longer;   /* how such a sweep ends */
+    if (result->status == HS_CRASHED || result->status == HS_WRONG || (result->status == HS_TIMEOUT && !expected)) note_failure(r, c, result);
     note_best(r, c, result);
     hs_progress_ended(&r->progress, c, result, &r->sweep);
 }

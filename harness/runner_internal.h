@@ -38,6 +38,8 @@ typedef struct runner {
     unsigned char *stage;               /* enum stage, by cell */
     unsigned char *was_crashed;         /* before this run: another try is wanted */
     unsigned char *wanted;              /* not in the store when the run began */
+    struct rung { double at; enum hs_status status; } *broken;  /* by ladder: the lowest rung that timed out or found no
+                                           memory; HS_PLANNED: none did */
     size_t first_todo, elsewhere;       /* no cell before first_todo is STAGE_TODO; how many are elsewhere */
     slot *slot;
     int jobs, threads, sigfd, stopping;

@@ -198,13 +198,15 @@ static int prepare_plugins(job *j)
     return 0;
 }
 
-/* Address space for a CPU cell: what the process has already, what the cell may use, and per thread a stack and
- * an arena of malloc.  It is the net under k_set_limit for plug-ins that call malloc themselves. */
+/* Address space for a CPU cell: what the process has already, what the cell may use, twice the last cache for k_time to
+ * flush it, and per thread a stack, an arena of malloc and the 128 MiB without which OpenBLAS tries for ever.  It is the
+ * net under k_set_limit for plug-ins that call malloc themselves. */
 static void limit_address_space(size_t memory, int threads)
 {
 #if !defined(__SANITIZE_ADDRESS__)      /* whose shadow is terabytes of address space */
     unsigned long pages = 0;
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
     FILE *statm = fopen("/proc/self/statm", "r");
     if (!statm) return;
     int ok = fscanf(statm, "%lu", &pages) == 1;
@@ -212,12 +214,22 @@ static void limit_address_space(size_t memory, int threads)
     if (!memory) memory = (size_t)sysconf(_SC_PHYS_PAGES) * page;
     struct rlimit r;
     if (!ok || getrlimit(RLIMIT_AS, &r) < 0) return;
-    r.rlim_cur = pages * page + memory + ((size_t)threads << 26) + ((size_t)threads << 23) + (64u << 20);
+    r.rlim_cur = pages * page + memory + (size_t)threads * ((8u << 20) + (64u << 20) + (128u << 20)) + (128u << 20);
+    if (cache > 0) r.rlim_cur += 2 * (size_t)cache;
     if (r.rlim_cur > r.rlim_max) r.rlim_cur = r.rlim_max;
     setrlimit(RLIMIT_AS, &r);
 #else
     (void)memory, (void)threads;
 #endif
+}
+
+/* Lets the system's account of the peak begin anew with this cell, where the system can. */
+static void forget_peak(void)
+{
+    FILE *f = fopen("/proc/self/clear_refs", "w");
+    if (!f) return;
+    fputs("5", f);
+    fclose(f);
 }
 
 static int prepare_device(job *j)
@@ -231,6 +243,7 @@ static int prepare_device(job *j)
     else if (k_dtype_parse(dtype, &j->dtype) < 0) return fail(j, "no such dtype: %s", dtype);
     if (k_dev_open(device ? device : "cpu", threads, &j->dev, why, sizeof why) < 0) return fail(j, "%s", why);
     k_set_limit(j->dev, memory);
+    forget_peak();
     if (!k_dev_is_cuda(j->dev)) limit_address_space(memory, k_dev_threads(j->dev));
     return 0;
 }

@@ -158,12 +158,15 @@ static int take(nn_mixer *m, k_tag tag, size_t bytes, const char *what, void **o
     return NN_ENOMEM;
 }
 
+/* The implementation's dtype of params and states. */
+static k_dtype param_dtype(const nn_mixer *m) { return m->inner == K_F64 ? K_F64 : K_F32; }
+
 /* Bytes of every staging buffer, in the implementation's dtype. */
 static void size_slots(nn_mixer *m)
 {
     const attn_plan *p = &m->choice.plan;
     int64_t T = m->shape.Tk, training = m->shape.training;
-    size_t each = k_dtype_size(m->inner);
+    size_t each = k_dtype_size(m->inner), param = k_dtype_size(param_dtype(m));
     extent of[GATE] = { [Q] = ext_q(m), [K] = ext_k(m, T), [V] = ext_v(m, T), [O] = ext_o(m),
                         [D_O] = ext_o(m), [DQ] = ext_q(m), [DK] = ext_k(m, T), [DV] = ext_v(m, T) };
     for (int i = 0; i < GATE; i++)
@@ -172,8 +175,8 @@ static void size_slots(nn_mixer *m)
     for (int i = 0; i < ATTN_MAX; i++) {
         extent g = ext_gate(m, T, i);
         m->bytes[GATE + i] = (size_t)(g.B * g.H * g.T * g.D) * each;
-        m->bytes[PARAM + i] = p->param_dims[i].n ? (size_t)nn_elements(p->param_dims[i]) * each : 0;
-        m->bytes[STATE_IN + i] = m->bytes[STATE_OUT + i] = p->state_dims[i].n ? (size_t)nn_elements(p->state_dims[i]) * each : 0;
+        m->bytes[PARAM + i] = p->param_dims[i].n ? (size_t)nn_elements(p->param_dims[i]) * param : 0;
+        m->bytes[STATE_IN + i] = m->bytes[STATE_OUT + i] = p->state_dims[i].n ? (size_t)nn_elements(p->state_dims[i]) * param : 0;
         m->bytes[DGATE + i] = training ? m->bytes[GATE + i] : 0;
         int learned = p->param_dims[i].n && !(m->variant->params[i].flags & ATTN_FROZEN);
         m->bytes[DPARAM + i] = training && learned ? m->bytes[PARAM + i] : 0;
@@ -312,6 +315,8 @@ void nn_mixer_free(nn_mixer *m)
 const attn_plan *nn_mixer_plan(const nn_mixer *m) { return &m->choice.plan; }
 const attn_impl *nn_mixer_impl(const nn_mixer *m) { return m->choice.impl; }
 const attn_shape *nn_mixer_shape(const nn_mixer *m) { return &m->shape; }
+
+void *nn_mixer_state(nn_mixer *m) { return m->state; }
 
 void nn_mixer_decode_reset(nn_mixer *m)
 {

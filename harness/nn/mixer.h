@@ -22,13 +22,13 @@ typedef struct nn_mixer_spec {
     const void *opts;                   /* the variant's options struct; must outlive the mixer */
     nn_common_opts common;
     const char *impl;                   /* name, or NULL: the highest rank that fits device, dtype and mode */
-    attn_shape shape;                   /* dtype: of q, k, v, o as the caller holds them (ATTN_F32 or ATTN_F64) */
+    attn_shape shape;                   /* dtype: of q, k, v, o as the caller holds them: f32, f64 or bf16 */
 } nn_mixer_spec;
 
 typedef struct nn_mixer nn_mixer;
 
 /* Caller-owned tensors of one call, in the caller's dtype, strided; a NULL p in d* means not wanted.
- * params, states and their gradients: dense, in the caller's dtype. */
+ * params, states and their gradients: dense, f64 when that is the caller's dtype, else f32. */
 typedef struct nn_mixer_io {
     attn_tensor q, k, v, gate[ATTN_MAX], o;
     const void *param[ATTN_MAX];
@@ -57,6 +57,7 @@ int  nn_mixer_forward(nn_mixer *, const nn_mixer_io *);
 int  nn_mixer_backward(nn_mixer *, const nn_mixer_io *);    /* after forward with the same io */
 int  nn_mixer_decode(nn_mixer *, const nn_mixer_io *);      /* q, k, v, o of shape.Tq rows at io->pos */
 void nn_mixer_decode_reset(nn_mixer *);                     /* state of zeros, position 0 */
+void *nn_mixer_state(nn_mixer *);                           /* of plan->state bytes, the caller's to save and to restore */
 /* Dense [B,H,T,D] (bhtd = 1) or [B,T,H,D] (bhtd = 0) strides over p. */
 attn_tensor nn_tensor_of(void *p, int64_t H, int64_t T, int64_t D, int bhtd);
 #ifdef __cplusplus

@@ -1,7 +1,7 @@
 /* mixer_choose.c - choosing an implementation, asking it to plan, and doubting the answer.
  *
  * Order of the automatic choice: implementations of the caller's dtype by falling rank; then, for a float
- * caller, those of double by falling rank (the host converts).  A refusal by plan() leads to the next, so that
+ * caller, those of double by falling rank (the host converts; nothing is converted to or from bf16).  A refusal by plan() leads to the next, so that
  * the reference, which has the lowest rank, has the last word and gives the reason. */
 #include "mixer_choose.h"
 #include <stdarg.h>
@@ -50,8 +50,8 @@ int nn_shape_check(const attn_shape *s, char *why, size_t nwhy)
         return refuse(ATTN_EINVAL, why, nwhy, "mode %d is not one of causal, bidirectional, cross", s->mode);
     if (s->mode == ATTN_BIDIR && s->Tq != s->Tk)
         return refuse(ATTN_EINVAL, why, nwhy, "mode bidirectional needs Tq = Tk, not %d and %d", s->Tq, s->Tk);
-    if (s->dtype != ATTN_F32 && s->dtype != ATTN_F64)
-        return refuse(ATTN_EINVAL, why, nwhy, "dtype %d is neither f32 nor f64", s->dtype);
+    if (s->dtype != ATTN_F32 && s->dtype != ATTN_F64 && s->dtype != ATTN_BF16)
+        return refuse(ATTN_EINVAL, why, nwhy, "dtype %d is none of f32, bf16 and f64", s->dtype);
     const attn_dims tensors[] = { { 4, { s->B, s->Hq, s->Tq, s->Dk } }, { 4, { s->B, s->Hk, s->Tk, s->Dk } },
                                   { 4, { s->B, s->Hv, s->Tk, s->Dv } }, { 4, { s->B, attn_out_heads(s), s->Tq, s->Dv } } };
     for (int i = 0; i < 4; i++)
@@ -92,11 +92,12 @@ static int plan_check(const attn_variant *v, const attn_impl *impl, const attn_s
     return ATTN_OK;
 }
 
-/* The dtype in which impl would serve a caller of dtype: the caller's own, else the other one. 0: neither. */
+/* The dtype in which impl would serve a caller of dtype: the caller's own, else for f32 and f64 the other one; bf16 is
+ * asked for its speed, which no conversion would have.  0: none. */
 static int serving_dtype(const attn_impl *impl, int dtype)
 {
-    if (impl->dtypes & dtype)
-        return dtype;
+    if (impl->dtypes & dtype || dtype == ATTN_BF16)
+        return impl->dtypes & dtype;
     int other = dtype == ATTN_F32 ? ATTN_F64 : ATTN_F32;
     return impl->dtypes & other ? other : 0;
 }
@@ -109,7 +110,7 @@ static const char *unfit(const attn_impl *impl, const attn_shape *s, int device,
     if (!(impl->modes & s->mode))
         return "does not serve this mode";
     if (!serving_dtype(impl, s->dtype))
-        return "takes neither f32 nor f64";
+        return s->dtype == ATTN_BF16 ? "does not take bf16" : "takes neither f32 nor f64";
     if (s->training && !impl->backward)
         return "has no backward and cannot train";
     if (decoding && !impl->decode)

@@ -80,7 +80,7 @@ static void shapes_are_checked(void **state)
     assert_int_equal(code_of(&s, 0), ATTN_EINVAL);
     assert_non_null(strstr(why, "Tq = Tk"));
     s = good;
-    s.shape.dtype = ATTN_BF16;
+    s.shape.dtype = ATTN_F16;
     assert_int_equal(code_of(&s, 0), ATTN_EINVAL);
     s = good;
     s.shape.B = s.shape.Hq = s.shape.Tq = 1 << 20;

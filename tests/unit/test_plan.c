@@ -368,6 +368,33 @@ static void bad_figures(void **state)
         "F:4:96: a figure is a map, as in {kind: line, x: keys, y: best_eval_loss, series: variant}\n");
 }
 
+/* Cells that differ in the option of stop_longer alone are on one ladder, at the height of its value. */
+static void ladders(void **state)
+{
+    static const double rungs[] = { 20, 80, 40 };
+    (void)state;
+    hs_plan p = good("experiment: e\ntask: {name: recall, keys: [20, 80, 40], noise: [0, 0.5]}\n"
+                     "variants: [softmax, linear: {nu: [1, 2]}]\nlimits: {stop_longer: keys}\n");
+    assert_string_equal(p.stop_longer, "keys");
+    assert_int_equal(p.ncells, 18);
+    assert_int_equal(p.nladders, 6);                        /* 3 series times 2 noises */
+    for (size_t i = 0; i < 18; i++) {
+        assert_int_equal(p.cell[i].ladder, i / 6 * 2 + i % 2);
+        assert_true(p.cell[i].rung == rungs[i / 2 % 3]);
+    }
+    hs_plan_release(&p);
+    p = good("experiment: e\ntask: {name: recall, keys: [20, 80]}\nvariants: [softmax]\nlimits: {stop_longer: noise}\n");
+    assert_int_equal(p.nladders, 2);                        /* no axis: each cell for itself */
+    hs_plan_release(&p);
+    p = good(HEAD "variants: [softmax]\n");
+    assert_null(p.stop_longer);
+    hs_plan_release(&p);
+    bad(HEAD "variants: [softmax]\nlimits: {stop_longer: replacement}\n",
+        "F:4:23: stop_longer must be a number among the task's options, such as its length\n");
+    bad(HEAD "variants: [softmax]\nlimits: {stop_longer: kyes}\n",
+        "F:4:23: stop_longer must be a number among the task's options, such as its length; did you mean 'keys'?\n");
+}
+
 /* 10^6 cells are the limit, and it is told before anything is multiplied out. */
 static void too_many(void **state)
 {
@@ -393,7 +420,7 @@ int main(void)
         cmocka_unit_test(names_that_clash), cmocka_unit_test(lists_of_integers), cmocka_unit_test(ranges),
         cmocka_unit_test(keys_are_hashes_of_docs), cmocka_unit_test(keys_know_no_spelling), cmocka_unit_test(set_values),
         cmocka_unit_test(set_refused), cmocka_unit_test(only_filters), cmocka_unit_test(nothing_missing),
-        cmocka_unit_test(bad_entries), cmocka_unit_test(bad_values), cmocka_unit_test(bad_figures), cmocka_unit_test(too_many),
+        cmocka_unit_test(bad_entries), cmocka_unit_test(bad_values), cmocka_unit_test(bad_figures), cmocka_unit_test(too_many), cmocka_unit_test(ladders),
         cmocka_unit_test(ten_thousand) };
     return cmocka_run_group_tests_name("plan", tests, NULL, NULL);
 }
