@@ -289,6 +289,7 @@ int cmd_run(int argc, char **argv)
     if (rc >= 0) return rc;
     if ((rc = hs_plan_read(o.file, &o.plan, &plan)) != HS_EXIT_OK) return rc;
     plan.partial = o.plan.nset > 0 || o.plan.nonly > 0;
+    if (plan.no_gpu && !o.run.quiet) fprintf(stderr, "harness: on the CPU: %s\n", plan.no_gpu);
     if (o.dry) rc = dry(&o, &plan);
     else if (record(&o, &plan, &store) < 0) rc = HS_EXIT_STORE;
     else if (hs_run(store, &plan, &o.run, &sum) < 0) rc = HS_EXIT_FAILED;

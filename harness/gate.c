@@ -1,16 +1,26 @@
 /* gate.c - see gate.h. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <libgen.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include "../kernels/device.h"
 #include "child.h"
 #include "gate.h"
 #include "protocol.h"
 
-enum { CHECKS_MAX = 64 };
+enum { CHECKS_MAX = 64, KEY_MAX = 3 * 65 };
+
+/* Of the cells: all of a plan have one device. */
+static const char *device_of(const hs_plan *p)
+{
+    const char *device = p->ncells ? json_string_value(json_object_get(p->cell[0].doc, "device")) : NULL;
+    return device ? device : "cpu";
+}
 
 /* A check under way. */
 typedef struct checking {
@@ -60,11 +70,11 @@ static int collect(hs_gate *g, const hs_plan *p, const unsigned char *wanted)
 }
 
 /* Starts the check of one file; a child that cannot be started is a red check with that reason. */
-static void begin(checking *c, hs_verdict *v, hs_progress *progress)
+static void begin(checking *c, hs_verdict *v, const char *device, hs_progress *progress)
 {
     static const char *const args[] = {"worker", NULL};
     char why[256] = "";
-    json_t *message = json_pack("{s:s}", "check", v->path);
+    json_t *message = json_pack("{s:s, s:s}", "check", v->path, "device", device);
     if (!progress->quiet) hs_progress_say(progress, "checking %s", v->path);
     *c = (checking){.verdict = v, .deadline = now_seconds() + HS_GATE_SECONDS};
     if (hs_child_start(&c->child, args, why, sizeof why) < 0 || hs_line_write(c->child.in, message) < 0) {
@@ -76,18 +86,22 @@ static void begin(checking *c, hs_verdict *v, hs_progress *progress)
     json_decref(message);
 }
 
-/* What a verdict is kept by: the file and the library that its code calls; "" when there is nothing to keep it by. */
-static void verdict_key(const hs_verdict *v, char key[130])
+/* What a verdict is kept by: the file and the library that its code calls, for CUDA both of its halves; "" when there is
+ * nothing to keep it by. */
+static void verdict_key(const hs_verdict *v, const char *device, char key[KEY_MAX])
 {
-    char library[65];
+    char library[65], cuda[65], path[PATH_MAX], half[PATH_MAX + 64];
     Dl_info found;
     *key = 0;
-    if (*v->digest && dladdr((void *)k_dev_open, &found) && hs_file_digest(found.dli_fname, library) == 0)
-        snprintf(key, 130, "%s+%s", v->digest, library);
+    if (!*v->digest || !dladdr((void *)k_dev_open, &found) || hs_file_digest(found.dli_fname, library)) return;
+    snprintf(path, sizeof path, "%s", found.dli_fname);
+    snprintf(half, sizeof half, "%s/%s", dirname(path), K_CUDA_OBJECT);
+    if (!strcmp(device, "cpu")) snprintf(key, KEY_MAX, "%s+%s", v->digest, library);
+    else if (hs_file_digest(half, cuda) == 0) snprintf(key, KEY_MAX, "%s+%s+%s", v->digest, library, cuda);
 }
 
 /* Files the verdict that a line holds; 0 when it was the verdict, -1 when the store failed, 1 otherwise. */
-static int take_line(checking *c, hs_store *store, const char *line)
+static int take_line(checking *c, hs_store *store, const char *device, const char *line)
 {
     json_t *said = json_loads(line, 0, NULL);
     const char *type = json_string_value(json_object_get(said, "t"));
@@ -98,8 +112,8 @@ static int take_line(checking *c, hs_store *store, const char *line)
         hs_verdict *v = c->verdict;
         v->status = ok ? HS_DONE : HS_WRONG;
         if (!ok && asprintf(&v->reason, "the check is red: %s", why ? why : "it gave no reason") < 0) v->reason = NULL;
-        char key[130];
-        verdict_key(v, key);
+        char key[KEY_MAX];
+        verdict_key(v, device, key);
         rc = *key && hs_store_verdict_put(store, key, ok, v->reason, json_object_get(said, "report")) < 0 ? -1 : 0;
     }
     json_decref(said);
@@ -107,7 +121,7 @@ static int take_line(checking *c, hs_store *store, const char *line)
 }
 
 /* Looks after one check; 1 when it is over, 0 when not yet, -1 when the store failed. */
-static int attend(checking *c, hs_store *store)
+static int attend(checking *c, hs_store *store, const char *device)
 {
     char how[128];
     int status, got, rc = 1;
@@ -116,7 +130,7 @@ static int attend(checking *c, hs_store *store)
     hs_child_read_log(&c->child);
     do {
         got = hs_lines_read(&c->lines, c->child.out);
-        for (char *line; rc == 1 && (line = hs_lines_next(&c->lines)); ) rc = take_line(c, store, line);
+        for (char *line; rc == 1 && (line = hs_lines_next(&c->lines)); ) rc = take_line(c, store, device, line);
     } while (got > 0 && rc == 1);
     if (rc < 1) return rc < 0 ? -1 : 1;
     if (ended) {
@@ -139,7 +153,7 @@ static void end(checking *c)
 }
 
 /* Runs the checks of todo[0..n). */
-static int run_checks(hs_verdict **todo, size_t n, hs_store *store, const hs_gate_args *a)
+static int run_checks(hs_verdict **todo, size_t n, hs_store *store, const char *device, const hs_gate_args *a)
 {
     checking place[CHECKS_MAX] = {0};
     size_t next = 0, over = 0;
@@ -148,7 +162,7 @@ static int run_checks(hs_verdict **todo, size_t n, hs_store *store, const hs_gat
         struct pollfd fd[CHECKS_MAX + 1] = {{.fd = a->sigfd, .events = POLLIN}};
         for (int i = 0; i < jobs; i++) {
             while (!place[i].verdict && next < n) {
-                begin(&place[i], todo[next++], a->progress);
+                begin(&place[i], todo[next++], device, a->progress);
                 over += !place[i].verdict;
             }
             fd[i + 1] = (struct pollfd){.fd = place[i].verdict ? place[i].child.out : -1, .events = POLLIN};
@@ -156,7 +170,7 @@ static int run_checks(hs_verdict **todo, size_t n, hs_store *store, const hs_gat
         poll(fd, (nfds_t)jobs + 1, 100);
         if ((fd[0].revents & POLLIN) && a->interrupted(a->ctx)) rc = HS_GATE_INTERRUPTED;
         for (int i = 0; i < jobs && rc == 0; i++) {
-            int done = place[i].verdict ? attend(&place[i], store) : 0;
+            int done = place[i].verdict ? attend(&place[i], store, device) : 0;
             if (done < 0) rc = -1;
             if (done > 0) { end(&place[i]); over++; }
         }
@@ -174,14 +188,14 @@ int hs_gate_init(hs_gate *g, hs_store *store, const hs_plan *plan, const hs_gate
     int rc = todo ? 0 : -1;
     for (size_t i = 0; i < g->n && rc == 0; i++) {
         hs_verdict *v = &g->verdict[i];
-        char key[130];
-        verdict_key(v, key);
+        char key[KEY_MAX];
+        verdict_key(v, device_of(plan), key);
         int ok = 1, known = *key ? hs_store_verdict_get(store, key, &ok, &v->reason) : 0;
         if (known < 0) rc = -1;
         if (known == 0) todo[n++] = v;
         if (known > 0 && !ok) v->status = HS_WRONG;
     }
-    if (rc == 0) rc = run_checks(todo, n, store, a);
+    if (rc == 0) rc = run_checks(todo, n, store, device_of(plan), a);
     free(todo);
     return rc;
 }

@@ -1,7 +1,8 @@
 /* gate.h - gate before clock: no cell runs whose variant's quick check is red.
  *
  * Verdicts are kept in the store by the digests of the plug-in's file and of libharness, whose kernels it calls,
- * so that a file is checked once, whatever the sweep.  A check that was stopped by its time limit is no verdict on the file: it is not kept. */
+ * so that a file is checked once, whatever the sweep; for cells on CUDA its implementations for that are judged, and the
+ * library's CUDA half belongs to the digest.  A check that was stopped by its time limit is no verdict on the file: it is not kept. */
 #ifndef HS_GATE_H
 #define HS_GATE_H
 #include "progress.h"

@@ -34,6 +34,7 @@ typedef struct hs_plan {
     json_t *figures;                    /* as written, checked: [{"kind","x","y","series",...}] */
     json_t *text;                       /* the whole file as JSON, for the record */
     int jobs;                           /* 0: not said */
+    const char *no_gpu;                 /* with device: auto, why the cells run on the CPU; NULL: they do not, or were told to */
     char *stop_longer;                  /* the option of limits.stop_longer: what timed out or found no memory at one value
                                            of it is not tried at larger ones; NULL: everything is tried */
     size_t nladders;

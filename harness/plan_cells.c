@@ -4,17 +4,13 @@
  * The canonical text of a cell is put together from the texts of its parts, which many cells share: a sweep of
  * 10,000 cells is two hashes and two small objects per cell. */
 #define _GNU_SOURCE
-#include "../kernels/device.h"
+#include "gpu.h"
 #include "plan_internal.h"
-#include <dlfcn.h>
-#include <libgen.h>
-#include <limits.h>
 #include <math.h>
 #include <sha2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* One combination of a group's axes. */
 typedef struct point {
@@ -313,16 +309,14 @@ static size_t count_cells(const plan_file *f)
     return n <= MAX_CELLS ? (size_t)n : MAX_CELLS + 1;
 }
 
-/* "auto" is the GPU when there is one and the CUDA half was built; it lies beside the library. */
-static const char *resolve_device(const char *said)
+/* "auto" is the GPU when it opens; else *no_gpu becomes the reason. */
+static const char *resolve_device(const char *said, const char **no_gpu)
 {
-    char path[PATH_MAX], object[PATH_MAX + 64];
-    Dl_info info;
+    const char *text;
     if (strcmp(said, "auto")) return said;
-    if (access("/dev/nvidia0", F_OK) || !dladdr((void *)k_dev_open, &info) || !info.dli_fname) return "cpu";
-    snprintf(path, sizeof path, "%s", info.dli_fname);
-    snprintf(object, sizeof object, "%s/%s", dirname(path), K_CUDA_OBJECT);
-    return access(object, R_OK) ? "cpu" : "cuda";
+    if (hs_gpu_ask(&text) > 0) return "cuda";
+    *no_gpu = text;
+    return "cpu";
 }
 
 /* ---- what no two cells may share ------------------------------------------------------------------------------ */
@@ -374,7 +368,7 @@ static int check_labels(plan_file *f, const hs_plan *plan, const size_t *ends)
 /* See plan_internal.h. */
 int plan_cells(plan_file *f, hs_plan *plan)
 {
-    expansion x = { .f = f, .plan = plan, .device = resolve_device(f->device), .room = count_cells(f),
+    expansion x = { .f = f, .plan = plan, .device = resolve_device(f->device, &plan->no_gpu), .room = count_cells(f),
                     .ladders = json_object() };
     size_t *ends = calloc(f->nseries, sizeof *ends);
     int rc = check_only(f);

@@ -5,8 +5,8 @@
  * it likes.  Numbers that JSON has not are the strings "nan", "inf", "-inf".
  *
  * runner -> worker  {"cell":KEY,"doc":{..hs_cell.doc..},"variant_path":P,"task_path":P,"threads":N,
- *                    "memory":BYTES|0,"checkpoint":PATH|null}
- *                   {"check":PATH}
+ *                    "memory":BYTES|0,"checkpoint":PATH|null,"place":"cuda:1"|null}
+ *                   {"check":PATH,"device":D}
                    {"draw":FILE,"set":[..],"device":D|null,"db":F}    no answer: figures
  * worker -> runner  {"t":"start","cell":KEY}
  *                   {"t":"progress","step":N,"of":N,"what":"eval_loss","value":X}

@@ -10,6 +10,7 @@
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
+#include "gpu.h"
 #include "runner_internal.h"
 
 enum { JOBS_MAX = 256, TICK_MS = 100 };
@@ -179,12 +180,20 @@ static json_t *pick_metric(const hs_plan *p)
     return first;
 }
 
-/* Slots and threads: as many at once as are worth it, the cores shared among them. */
+/* How many GPUs the cells may use; 0: they run on the CPU. */
+static int gpus_of(const hs_plan *p)
+{
+    const char *text, *device = json_string_value(json_object_get(p->cell[0].doc, "device"));
+    return device && !strcmp(device, "cuda") ? hs_gpu_ask(&text) : 0;
+}
+
+/* Slots and threads: as many at once as are worth it, the cores shared among them; on GPUs one each, because two cells on
+ * one would measure each other. */
 static int slots_init(runner *r, size_t todo)
 {
-    int cores = hs_cores();
+    int cores = hs_cores(), gpus = gpus_of(r->plan);
     char threads[16];
-    r->jobs = r->args->jobs > 0 ? r->args->jobs : r->plan->jobs > 0 ? r->plan->jobs : cores;
+    r->jobs = r->args->jobs > 0 ? r->args->jobs : r->plan->jobs > 0 ? r->plan->jobs : gpus > 0 ? gpus : cores;
     if ((size_t)r->jobs > todo) r->jobs = todo > 0 ? (int)todo : 1;
     if (r->jobs > JOBS_MAX) r->jobs = JOBS_MAX;
     r->threads = cores / r->jobs > 1 ? cores / r->jobs : 1;
@@ -193,8 +202,10 @@ static int slots_init(runner *r, size_t todo)
     setenv("OMP_NUM_THREADS", threads, 1);
     setenv("OPENBLAS_NUM_THREADS", "1", 1);     /* our threads are OpenMP's; its own pool would only cost start-up */
     r->slot = calloc((size_t)r->jobs, sizeof *r->slot);
-    for (int i = 0; r->slot && i < r->jobs; i++)
+    for (int i = 0; r->slot && i < r->jobs; i++) {
         r->slot[i] = (slot){.child = {.in = -1, .out = -1, .log = -1}, .cell = NO_CELL, .last = NO_CELL};
+        if (gpus > 1) snprintf(r->slot[i].place, sizeof r->slot[i].place, "cuda:%d", i % gpus);
+    }
     return r->slot ? 0 : -1;
 }
 

@@ -200,12 +200,12 @@ void slot_attend(runner *r, slot *s)
 }
 
 /* The message that carries a cell. */
-static json_t *cell_message(const runner *r, const hs_cell *c)
+static json_t *cell_message(const runner *r, const slot *s, const hs_cell *c)
 {
     char *checkpoint = runner_checkpoint(r, c);
-    json_t *m = json_pack("{s:s, s:O, s:s, s:s, s:i, s:I, s:o}", "cell", c->key, "doc", c->doc, "variant_path", c->variant_path,
+    json_t *m = json_pack("{s:s, s:O, s:s, s:s, s:i, s:I, s:o, s:o}", "cell", c->key, "doc", c->doc, "variant_path", c->variant_path,
                           "task_path", c->task_path, "threads", r->threads, "memory", (json_int_t)c->memory_limit,
-                          "checkpoint", hs_json_text(checkpoint));
+                          "checkpoint", hs_json_text(checkpoint), "place", hs_json_text(*s->place ? s->place : NULL));
     free(checkpoint);
     return m;
 }
@@ -237,7 +237,7 @@ void slot_give(runner *r, slot *s, long cell)
     s->child.ntail = 0;
     s->child.tail[0] = 0;
     if (c->time_limit > 0) s->deadline = s->began + c->time_limit;
-    json_t *message = cell_message(r, c);
+    json_t *message = cell_message(r, s, c);
     if (hs_line_write(s->child.in, message) < 0) hs_child_signal(&s->child, SIGKILL);   /* dead already: it will be buried */
     json_decref(message);
 }

@@ -235,13 +235,14 @@ static void forget_peak(void)
 static int prepare_device(job *j)
 {
     const char *device = json_string_value(json_object_get(j->doc, "device"));
+    const char *place = json_string_value(json_object_get(j->message, "place"));
     const char *dtype = json_string_value(json_object_get(j->doc, "dtype"));
     int threads = (int)json_integer_value(json_object_get(j->message, "threads"));
     size_t memory = (size_t)json_integer_value(json_object_get(j->message, "memory"));
     char why[512] = "";
     if (!dtype) j->dtype = K_F32;
     else if (k_dtype_parse(dtype, &j->dtype) < 0) return fail(j, "no such dtype: %s", dtype);
-    if (k_dev_open(device ? device : "cpu", threads, &j->dev, why, sizeof why) < 0) return fail(j, "%s", why);
+    if (k_dev_open(place ? place : device ? device : "cpu", threads, &j->dev, why, sizeof why) < 0) return fail(j, "%s", why);
     k_set_limit(j->dev, memory);
     forget_peak();
     if (!k_dev_is_cuda(j->dev)) limit_address_space(memory, k_dev_threads(j->dev));
@@ -291,6 +292,10 @@ static const char *run_task(job *j)
         return "refused";
     }
     const char *status = status_of(j->task->run(&call));
+    if (k_sync(j->dev) < 0) {           /* then no number and no guard can be believed */
+        fail(j, "%s", k_error(j->dev));
+        return "crashed";
+    }
     if (k_check_guards(j->dev, what, sizeof what) < 0) {
         fail(j, "wrote out of bounds: %s", what);
         return "crashed";
@@ -332,10 +337,11 @@ static json_t *report_json(const hs_check_report *r)
 }
 
 /* The gate asks for a verdict: the quick conformance of one file. */
-static void serve_check(worker *w, const char *path)
+static void serve_check(worker *w, const char *path, const char *device)
 {
     hs_check_report report = {0};
-    int ok = hs_check_file(path, &(hs_check_args){.quick = 1}, &report) == HS_EXIT_OK;
+    const char *far = device && strcmp(device, "cpu") ? device : NULL;
+    int ok = hs_check_file(path, &(hs_check_args){.quick = 1, .device = far}, &report) == HS_EXIT_OK;
     fflush(stdout);
     answer(w, json_pack("{s:s, s:b, s:o, s:o}", "t", "verdict", "ok", ok, "reason", hs_json_text(ok ? NULL : report.why),
                         "report", report_json(&report)), 1);
@@ -370,7 +376,7 @@ int hs_worker_main(void)
         for (char *line; !stop_asked && (line = hs_lines_next(&w.lines)); ) {
             json_t *message = json_loads(line, 0, NULL);
             const char *check = json_string_value(json_object_get(message, "check"));
-            if (check) serve_check(&w, check);
+            if (check) serve_check(&w, check, json_string_value(json_object_get(message, "device")));
             else if (json_object_get(message, "draw")) hs_redraw_serve(message);
             else if (json_is_object(message)) serve_cell(&w, message);
             json_decref(message);
