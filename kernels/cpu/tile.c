@@ -84,14 +84,42 @@ void k_tile_rows(int rows, int width, const float *x, int64_t ld, int64_t bs, fl
     }
 }
 
+/* to [8,K_PANEL] = scale x' for x [8,8]: laying the first four rows between the last four turns the bits of (row, column)
+ * by one, and three times is the transpose. */
+INLINE void transpose(float scale, const float *x, int64_t ld, float *to)
+{
+    vec a[LANES], b[LANES];
+    #pragma GCC unroll 8
+    for (int i = 0; i < LANES; i++)
+        a[i] = scale * *(const vec *)(x + i * ld);
+    #pragma GCC unroll 3
+    for (int turn = 0; turn < 3; turn++) {
+        #pragma GCC unroll 4
+        for (int i = 0; i < LANES / 2; i++) {
+            b[2 * i] = __builtin_shufflevector(a[i], a[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+            b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
+        }
+        #pragma GCC unroll 8
+        for (int i = 0; i < LANES; i++)
+            a[i] = b[i];
+    }
+    #pragma GCC unroll 8
+    for (int i = 0; i < LANES; i++)
+        *(vec *)(to + i * K_PANEL) = a[i];
+}
+
 void k_tile_columns(int rows, int width, float scale, const float *x, int64_t ld, float *to)
 {
-    for (int r0 = 0; r0 < rows; r0 += K_PANEL, to += width * K_PANEL) {
-        int here = rows - r0 < K_PANEL ? rows - r0 : K_PANEL;
-        if (here < K_PANEL)
-            memset(to, 0, (size_t)width * K_PANEL * sizeof *to);
-        for (int r = 0; r < here; r++)
-            for (int e = 0; e < width; e++)
-                to[e * K_PANEL + r] = scale * x[(r0 + r) * ld + e];
+    for (int r0 = 0; r0 < rows; r0 += LANES) {
+        int here = rows - r0 < LANES ? rows - r0 : LANES, whole = here == LANES ? width / LANES * LANES : 0;
+        float *panel = to + r0 / K_PANEL * K_PANEL * width + r0 % K_PANEL;
+        for (int e = 0; e < whole; e += LANES)
+            transpose(scale, x + r0 * ld + e, ld, panel + e * K_PANEL);
+        for (int e = whole; e < width; e++)
+            for (int r = 0; r < LANES; r++)
+                panel[e * K_PANEL + r] = r < here ? scale * x[(r0 + r) * ld + e] : 0;
     }
+    if (rows % K_PANEL && rows % K_PANEL <= LANES)              /* the second half of the last panel */
+        for (int e = 0; e < width; e++)
+            memset(to + rows / K_PANEL * K_PANEL * width + e * K_PANEL + LANES, 0, LANES * sizeof *to);
 }
