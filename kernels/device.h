@@ -35,6 +35,9 @@ typedef struct k_ops {
     K_TYPE_OF(k_memory_seen) *memory_seen;
     K_TYPE_OF(k_time) *time;
     K_TYPE_OF(k_set_tf32) *set_tf32;
+    K_TYPE_OF(k_record) *record;
+    K_TYPE_OF(k_replay) *replay;
+    K_TYPE_OF(k_forget) *forget;                    /* of what is not NULL */
     K_TYPE_OF(k_range_push) *range_push;
     K_TYPE_OF(k_range_pop) *range_pop;
     K_TYPE_OF(k_dev_describe) *describe;

@@ -90,6 +90,15 @@ size_t k_memory_seen(k_dev *);
  * Negative when work did not return 0 or the device failed.  Waits. */
 double k_time(k_dev *, int (*work)(void *), void *arg, int cold);
 
+/* ---- recording: a CUDA graph ---------------------------------------------------------------------------- */
+/* Calls work(arg) once and keeps what it queues instead of running it, with its pointers and numbers; k_replay queues all
+ * of it at once.  NULL: the device keeps no recordings (CPU), or the work failed, waited or read the host's memory; then
+ * nothing has run. */
+typedef struct k_recording k_recording;
+k_recording *k_record(k_dev *, int (*work)(void *), void *arg);
+void k_replay(k_dev *, k_recording *);
+void k_forget(k_dev *, k_recording *);          /* NULL is fine */
+
 /* ---- moving ----------------------------------------------------------------------------------------- */
 void k_zero(k_dev *, void *x, size_t bytes);
 void k_copy(k_dev *, void *dst, const void *src, size_t bytes);             /* device to device */

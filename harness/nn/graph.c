@@ -25,6 +25,7 @@ void nn_graph_free(nn_graph *g)
 {
     if (!g)
         return;
+    nn_step_release(g);
     for (int i = 0; i < g->nnodes; i++) {
         nn_release_attention(g, g->nodes[i].attention);
         k_free(g->dev, g->nodes[i].sum);

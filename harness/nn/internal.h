@@ -94,6 +94,9 @@ struct nn_graph {
     nn_id loss;                         /* root of the loss rows, NN_NONE = none */
     node *loss_node;
     void *loss_host;                    /* the loss rows on the host */
+    int64_t steps;                      /* of nn_step, that began with fresh gradients */
+    k_recording *recording;             /* of such a step, NULL: none */
+    unsigned char *written;             /* by parameter: the recorded step writes its gradient */
     int code;                           /* the first mistake, and its sentence */
     char why[256];
 };
@@ -101,6 +104,7 @@ struct nn_graph {
 int nn_compile_attention(nn_graph *, node *, char *why, size_t nwhy);   /* ops.c: mixer, pointers */
 void nn_release_attention(nn_graph *, attention *);
 int nn_compile_sums(nn_graph *, node *, char *why, size_t nwhy);        /* ops.c: a gather's sums in float */
+void nn_step_release(nn_graph *);       /* step.c */
 int nn_op_is_loss(const op *);
 int nn_is_narrow(const nn_graph *, nn_id);  /* its gradient is of its own dtype: all but a parameter's in bf16 */
 

@@ -77,6 +77,7 @@ void *nn_data(nn_graph *, nn_id);               /* device pointer */
 void *nn_grad(nn_graph *, nn_id);               /* NULL when it has none */
 int  nn_forward(nn_graph *);
 int  nn_backward(nn_graph *);                   /* of the loss, into nn_param_grad (added) */
+int  nn_step(nn_graph *);                       /* both; on CUDA replayed from a recording, after nn_params_zero_grad */
 double nn_loss(nn_graph *);                     /* of the last forward; waits */
 #ifdef __cplusplus
 }

@@ -203,15 +203,14 @@ static int learn(loop *l, int64_t s)
     if (r > 0 && s > 1 && (s - 1) % r == 0)
         nn_params_redraw(t->params, (uint32_t)((s - 1) / r));
     nn_params_zero_grad(t->params);
-    k_set_phase(l->dev, K_PHASE_FORWARD);
-    int rc = nn_forward(t->graph);
+    k_set_phase(l->dev, K_PHASE_FORWARD);           /* replay allocates nothing: both phases hold what the graph holds */
     k_set_phase(l->dev, K_PHASE_BACKWARD);
-    if (!rc)
-        rc = nn_backward(t->graph);
-    if (rc)
+    if (nn_step(t->graph))
         return because(l, TASK_FAILED, "forward or backward of the model failed");
     k_set_phase(l->dev, K_PHASE_STEP);
+    k_range_push(l->dev, "optimiser");
     nn_optimiser_step(t->params, l->opts, s);
+    k_range_pop(l->dev);
     return TASK_DONE;
 }
 
@@ -225,8 +224,8 @@ static int step(loop *l, int *stop)
     if (rc == TASK_DONE)
         rc = learn(l, s);
     int due = s % l->opts->eval_every == 0 || s == l->opts->max_steps;
-    if (due)
-        k_sync(l->dev);                 /* so that the queue's work is counted as training, not as evaluation */
+    if (due && k_sync(l->dev) < 0)      /* here, so that the queue's work is counted as training, not as evaluation */
+        rc = because(l, TASK_FAILED, k_error(l->dev));
     l->at.seconds += now() - before;
     if (rc)
         return rc;

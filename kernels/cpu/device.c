@@ -92,6 +92,8 @@ static const char *cpu_describe(k_dev *dev, char *out, size_t n)
     return k_cpu_describe();
 }
 
+static k_recording *cpu_record(k_dev *dev, int (*work)(void *), void *arg) { (void)dev; (void)work; (void)arg; return NULL; }
+static void cpu_replay(k_dev *dev, k_recording *r) { (void)dev; (void)r; }
 static void cpu_set_tf32(k_dev *dev, int on) { (void)dev; (void)on; }
 static void cpu_range_push(k_dev *dev, const char *name) { (void)dev; (void)name; }
 static void cpu_range_pop(k_dev *dev) { (void)dev; }
@@ -100,6 +102,7 @@ static void cpu_set_bytes(k_dev *dev, void *x, int byte, size_t bytes) { (void)d
 const k_ops k_cpu_ops = {
     .size = sizeof(k_ops), .open = cpu_open, .close = cpu_close, .sync = cpu_sync, .take = cpu_take,
     .give = cpu_give, .total = cpu_total, .memory_seen = cpu_memory_seen, .time = cpu_time, .set_tf32 = cpu_set_tf32,
+    .record = cpu_record, .replay = cpu_replay, .forget = cpu_replay,
     .range_push = cpu_range_push, .range_pop = cpu_range_pop, .describe = cpu_describe, .set_bytes = cpu_set_bytes,
 #define X(name) .name = cpu_##name,
     K_KERNELS(X)
@@ -211,6 +214,13 @@ void *k_dev_stream(const k_dev *dev) { return dev->stream; }
 const char *k_error(const k_dev *dev) { return dev->error; }
 int k_sync(k_dev *dev) { return dev->ops->sync(dev); }
 const char *k_dev_describe(k_dev *dev, char *out, size_t n) { return dev->ops->describe(dev, out, n); }
+k_recording *k_record(k_dev *dev, int (*work)(void *), void *arg) { return dev->ops->record(dev, work, arg); }
+void k_replay(k_dev *dev, k_recording *r) { dev->ops->replay(dev, r); }
+void k_forget(k_dev *dev, k_recording *r)
+{
+    if (r)
+        dev->ops->forget(dev, r);
+}
 void k_set_tf32(k_dev *dev, int on) { dev->ops->set_tf32(dev, on); }
 void k_range_push(k_dev *dev, const char *name) { dev->ops->range_push(dev, name); }
 void k_range_pop(k_dev *dev) { dev->ops->range_pop(dev); }

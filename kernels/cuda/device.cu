@@ -280,6 +280,7 @@ extern "C" __attribute__((visibility("default"))) const k_ops k_cuda_ops_v1;
 const k_ops k_cuda_ops_v1 = {
     .size = sizeof(k_ops), .open = cuda_open, .close = cuda_close, .sync = cuda_sync, .take = cuda_take, .give = cuda_give,
     .total = cuda_total, .memory_seen = cuda_memory_seen, .time = cuda_time, .set_tf32 = cuda_set_tf32,
+    .record = cuda_record, .replay = cuda_replay, .forget = cuda_forget,
     .range_push = cuda_range_push, .range_pop = cuda_range_pop, .describe = cuda_describe, .set_bytes = cuda_set_bytes,
 #define X(name) .name = cuda_##name,
     K_KERNELS(X)

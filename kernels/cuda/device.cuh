@@ -41,6 +41,11 @@ int cuda_failed(k_dev *, cudaError_t, const char *what);
 /* Brings bytes of the device to the host and waits: K_OK, or K_EDEVICE and bytes of 0xFF. */
 int cuda_fetch(k_dev *, void *host_dst, const void *src, size_t bytes);
 
+/* record.cu */
+k_recording *cuda_record(k_dev *, int (*work)(void *), void *arg);
+void cuda_replay(k_dev *, k_recording *);
+void cuda_forget(k_dev *, k_recording *);
+
 /* kernel<<<blocks, threads>>>(...) on the device's stream. */
 #define CUDA_RUN(dev, kernel, blocks, threads, ...)                                                        \
     do {                                                                                                   \

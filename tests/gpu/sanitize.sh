@@ -13,7 +13,7 @@ clean() {                               # clean TOOL NAME COMMAND...
     grep -E '=========|not ok|FAIL' "$tmp/log" | head -20 | sed 's/^/# /'; echo "not ok - $tool in $name: exit status $rc"; fi
 }
 for tool in memcheck racecheck; do
-  clean $tool "training" "$B/tests/gpu/test_nn"
+  clean $tool "training" "$B/tests/gpu/test_nn" 3
   for so in "$B"/variants/*.so; do clean $tool "$(basename "$so" .so)" "$HARNESS" check --device cuda --quick "$so"; done
 done
 clean memcheck "the kernels of the seam" "$B/tests/gpu/test_ops"

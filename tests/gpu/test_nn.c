@@ -1,9 +1,9 @@
-/* test_nn.c - the same models trained on the GPU and on the CPU from the same seeds: losses step by step, then every value.
- * Prints TAP. */
+/* test_nn.c - the same models trained on the GPU, where steps are replayed from a recording, and on the CPU from the same
+ * seeds: losses step by step, then every value.  Prints TAP.  `test_nn STEPS` trains for so few steps under a sanitizer. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include "harness/nn/nn.h"
+#include "harness/nn/internal.h"
 #include "harness/nn/train.h"
 #include "kernels/philox.h"
 
@@ -15,7 +15,7 @@ typedef struct model {
     nn_id word, place, target;
 } model;
 
-static int number, failures;
+static int number, failures, steps = STEPS;
 
 static void report(int ok, const char *name, const char *detail)
 {
@@ -82,8 +82,7 @@ static double train(model *m, const nn_train_opts *o, int s)
 {
     show(m, s);
     nn_params_zero_grad(m->params);
-    must(nn_forward(m->graph), "forward failed");
-    must(nn_backward(m->graph), "backward failed");
+    must(nn_step(m->graph), "forward or backward failed");
     nn_optimiser_step(m->params, o, s);
     return nn_loss(m->graph);
 }
@@ -119,7 +118,7 @@ static void compare(k_dtype dtype, k_unary f, int entropy, int optimizer, double
     build(&cpu, "cpu", K_F32, f, entropy);
     build(&gpu, "cuda", dtype, f, entropy);
     double first = 0, last = 0, worst = 0, values = 0;
-    for (int s = 1; s <= STEPS; s++) {
+    for (int s = 1; s <= steps; s++) {
         const double a = train(&cpu, &o, s), b = train(&gpu, &o, s), off = fabs(a - b) / fabs(a);
         worst = off <= worst ? worst : off;
         first = s == 1 ? a : first;
@@ -131,20 +130,25 @@ static void compare(k_dtype dtype, k_unary f, int entropy, int optimizer, double
     snprintf(name, sizeof name, "%s: %s, %s, %s%s trains to the CPU's curve", k_dtype_name(dtype), names[f], entropy ? "cross entropy" : "half square",
              optimizer == NN_ADAMW ? "AdamW" : "Adam", clip > 0 ? ", clipped" : "");
     snprintf(detail, sizeof detail, "loss %.4f to %.4f, off by %.1e at most, values by %.1e", first, last, worst, values);
-    report(worst < (narrow ? 0x1p-6 : 1e-4) && values < (narrow ? 0x1p-4 : 1e-3) && last < first && k_sync(gpu.dev) == 0 && k_check_guards(gpu.dev, guard, sizeof guard) == 0,
-           name, detail);
+    const int close = worst < (narrow ? 0x1p-6 : 1e-4) && values < (narrow ? 0x1p-4 : 1e-3), learns = last < first || steps < STEPS;
+    const int well = k_sync(gpu.dev) == 0 && k_check_guards(gpu.dev, guard, sizeof guard) == 0;
+    report(close && learns && well && gpu.graph->recording, name, gpu.graph->recording ? detail : "no step was recorded");
     release(&cpu);
     release(&gpu);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     k_dev *gpu;
     char why[256];
+    if (argc > 1)
+        steps = atoi(argv[1]);
     must(k_dev_open("cuda", 1, &gpu, why, sizeof why), why);
     k_dev_close(gpu);
     for (int i = 0; i < 2 * K_UNARIES; i++) {
         const int f = i % K_UNARIES;
+        if (i == K_UNARIES + K_EXP)
+            continue;                   /* exp makes a rounding of x, 2^-9 |x|, one of y: no bound on a curve follows */
         compare(i < K_UNARIES ? K_F32 : K_BF16, (k_unary)f, f != K_EXP && f % 2 == 0, f % 3 == 0 ? NN_ADAMW : NN_ADAM, f % 2 ? 0.5 : 0);
     }
     printf("1..%d\n", number);

@@ -321,6 +321,13 @@ static void memory_is_watched(void)
     report(k_check_guards(gpu, what, sizeof what) == K_EGUARD, "a write past the end is found", "");
     k_free(gpu, p);
     report(k_alloc(gpu, K_TAG_DATA, (size_t)1 << 45, &q) == K_ENOMEM, "too much memory is refused", k_error(gpu));
+    int given = 0;
+    void *block[64];
+    while (given < 64 && k_alloc(gpu, K_TAG_DATA, (size_t)4 << 30, &block[given]) == K_OK)
+        given++;
+    report(given > 0 && given < 64 && k_sync(gpu) == K_OK, "the last memory is refused and nothing breaks", k_error(gpu));
+    while (given > 0)
+        k_free(gpu, block[--given]);
     k_set_limit(gpu, 1 << 20);
     report(k_alloc(gpu, K_TAG_DATA, 1 << 21, &q) == K_ENOMEM, "a limit is kept", k_error(gpu));
     k_set_limit(gpu, 0);
