@@ -23,7 +23,8 @@ static const key keys[] = {
     { "ylabel", JSON_STRING, "a text" }, { "logx", JSON_TRUE, "true or false" }, { "logy", JSON_TRUE, "true or false" },
     { "xmax", JSON_REAL, "a number" }, { "ymax", JSON_REAL, "a number" }, { "published", JSON_STRING, "the path of a CSV" },
     { "where", JSON_OBJECT, "a map, as in {phase: forward}" }, { "each", JSON_STRING, "the name of an axis" },
-    { "baseline", JSON_STRING, "the name of a series" }, { "bars", JSON_STRING, "quantiles or interval" } };
+    { "baseline", JSON_STRING, "the name of a series" }, { "bars", JSON_STRING, "quantiles or interval" },
+    { "fit", JSON_TRUE, "true or false" }, { "reference", JSON_ARRAY, "a list of slopes, as in [1, 2]" } };
 enum { KEYS = sizeof keys / sizeof *keys };
 
 /* Whether a value has a key's type; true stands for both booleans, a real for any number. */
@@ -32,11 +33,24 @@ static int fits(const json_t *v, json_type type)
     return type == JSON_TRUE ? json_is_boolean(v) : type == JSON_REAL ? json_is_number(v) : json_typeof(v) == type;
 }
 
+/* Whether a list, or none, holds numbers alone. */
+static int are_numbers(const json_t *list)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach(list, i, one) {
+        if (!json_is_number(one)) return 0;
+    }
+    return 1;
+}
+
 /* What a kind needs, and what only one of them takes. */
 static int check_kind(const json_t *figure, char *why, size_t nwhy)
 {
     const char *name = json_string_value(json_object_get(figure, "kind")), *bars = json_string_value(json_object_get(figure, "bars"));
     enum fig_kind kind = fig_kind_of(figure);
+    const char *foreign = kind == FIG_SCALING ? NULL : fig_baseline(figure) ? "baseline" : bars ? "bars" :
+                          json_object_get(figure, "fit") ? "fit" : json_object_get(figure, "reference") ? "reference" : NULL;
     int has_x = json_object_get(figure, "x") != NULL;
     if (kind == FIG_KINDS)
         snprintf(why, nwhy, "the kind of a figure is line, curve, scaling or pareto%s%s%s", name ? ", not '" : "", name ? name : "",
@@ -44,10 +58,11 @@ static int check_kind(const json_t *figure, char *why, size_t nwhy)
     else if (!fig_y(figure)) snprintf(why, nwhy, "a figure needs y, the name of a metric");
     else if (kind == FIG_LINE && !has_x) snprintf(why, nwhy, "a figure of kind line needs x, an axis or an option");
     else if (kind == FIG_PARETO && !has_x) snprintf(why, nwhy, "a figure of kind pareto needs x, the metric of the cost");
-    else if (kind != FIG_SCALING && (fig_baseline(figure) || bars))
-        snprintf(why, nwhy, "'%s' belongs to figures of kind scaling", bars ? "bars" : "baseline");
+    else if (foreign) snprintf(why, nwhy, "'%s' belongs to figures of kind scaling", foreign);
     else if (bars && strcmp(bars, "quantiles") != 0 && strcmp(bars, "interval") != 0)
         snprintf(why, nwhy, "'bars' of a figure should be quantiles or interval, not '%s'", bars);
+    else if (!are_numbers(json_object_get(figure, "reference")))
+        snprintf(why, nwhy, "'reference' of a figure should be a list of slopes, as in [1, 2]");
     else return 0;
     return -1;
 }

@@ -12,7 +12,9 @@
  *   where      {axis: value or list of values}: the figure shows the cells that are so
  *   each       an axis: one figure for each of its values, the value added to name and title
  *   baseline   scaling only: the name of the series that the others are held against
- *   bars       scaling only: quantiles (Y_p20 to Y_p80, the default) or interval (Y_lo to Y_hi)
+ *   bars       scaling only: quantiles (Y_p20 to Y_p80, the default) or interval (Y_low to Y_high)
+ *   fit        scaling only: false: no slopes
+ *   reference  scaling only: slopes of grey lines; default [1, 2]
  *   name       of the files; default the figure's number
  *   title, xlabel, ylabel    texts; default none, the option's and the metric's help
  *   logx, logy               true: logarithmic axis

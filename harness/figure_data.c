@@ -102,7 +102,7 @@ static fig_point point_of(const reader *r, const hs_cell *cell, double x)
         p.x = p.xlow = p.xhigh = value_of(r, cell, fig_x(r->f->spec), "");
         p.group = group_of(r->f, cell);
     } else if (r->f->kind == FIG_SCALING) {
-        double lo = value_of(r, cell, y, "_lo"), hi = value_of(r, cell, y, "_hi");
+        double lo = value_of(r, cell, y, "_low"), hi = value_of(r, cell, y, "_high");
         double p20 = value_of(r, cell, y, "_p20"), p80 = value_of(r, cell, y, "_p80");
         int interval = bars && strcmp(bars, "interval") == 0;
         p.low = interval ? lo : p20;

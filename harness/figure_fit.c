@@ -13,14 +13,15 @@
 /* The power law of one series, and what each of its points is to it. */
 static void fit_series(fig_series *s)
 {
-    double *x = calloc(2 * s->npoints + 1, sizeof *x), *y = x + s->npoints;
+    double *x = calloc(3 * s->npoints + 1, sizeof *x), *y = x + s->npoints, *error = y + s->npoints;
     unsigned char *out = calloc(s->npoints + 1, 1);
     if (!x || !out) abort();
     for (size_t i = 0; i < s->npoints; i++) {
         x[i] = s->point[i].x;
         y[i] = s->point[i].y;
+        error[i] = s->point[i].error;
     }
-    hs_power_fit(x, y, s->npoints, &s->fit, out);
+    hs_power_fit(x, y, error, s->npoints, &s->fit, out);
     for (size_t i = 0; i < s->npoints; i++)
         s->point[i].role = i < s->fit.first ? FIG_BEFORE_TAIL : out[i] ? FIG_OUTLIER : FIG_PLAIN;
     free(out);
@@ -41,6 +42,7 @@ static void compare_series(const fig *f, fig_series *s, const fig_series *base)
     size_t most = s->npoints < base->npoints ? s->npoints : base->npoints, n = 0;
     double *x = calloc(4 * most + 1, sizeof *x), *a = x + most, *b = a + most, *sd = b + most;
     if (!x) abort();
+    s->interval = 1;
     for (size_t i = 0, k = 0; i < s->npoints && k < base->npoints;) {
         const fig_point *p = &s->point[i], *q = &base->point[k];
         if (p->x < q->x) i++;
@@ -49,7 +51,8 @@ static void compare_series(const fig *f, fig_series *s, const fig_series *base)
             x[n] = p->x;
             a[n] = p->y;
             b[n] = q->y;
-            sd[n++] = hypot(error_of(f, s, p), error_of(f, base, q));
+            sd[n] = hypot(error_of(f, s, p), error_of(f, base, q));
+            s->interval &= sd[n++] > 0 || strcmp(f->yunit, "s") != 0;
             i++;
             k++;
         }
@@ -116,7 +119,7 @@ void fig_fit(fig *f)
 {
     if (f->kind == FIG_PARETO) mark_front(f);
     if (f->kind != FIG_SCALING) return;
-    for (size_t i = 0; i < f->ours; i++) fit_series(&f->series[i]);
+    for (size_t i = 0; i < f->ours && !json_is_false(json_object_get(f->spec, "fit")); i++) fit_series(&f->series[i]);
     for (size_t i = 0; f->baseline >= 0 && i < f->ours; i++)
         if ((int)i != f->baseline) compare_series(f, &f->series[i], &f->series[f->baseline]);
 }
@@ -172,8 +175,8 @@ static void set_crossing(hs_table *t, size_t row, const fig *f, size_t i)
     const char *said = (int)i == f->baseline ? "is the baseline" : s->compared ? words[c->kind] : "no length in common";
     hs_table_set(t, row, hs_table_column(t, "cheaper_than_baseline"), json_string(said));
     hs_table_set(t, row, hs_table_column(t, "from"), number(at ? c->at : NAN));
-    hs_table_set(t, row, hs_table_column(t, "from_low"), number(s->compared && c->low > 0 ? c->low : NAN));
-    hs_table_set(t, row, hs_table_column(t, "from_high"), number(s->compared && c->high > 0 ? c->high : NAN));
+    hs_table_set(t, row, hs_table_column(t, "from_low"), number(s->compared && s->interval && c->low > 0 ? c->low : NAN));
+    hs_table_set(t, row, hs_table_column(t, "from_high"), number(s->compared && s->interval && c->high > 0 ? c->high : NAN));
     hs_table_set(t, row, hs_table_column(t, "compared_from"), number(s->compared ? s->compared_from : NAN));
     hs_table_set(t, row, hs_table_column(t, "compared_to"), number(s->compared ? s->compared_to : NAN));
 }

@@ -34,6 +34,7 @@ typedef struct fig_series {
     hs_power fit;                       /* scaling; fit.kept 0: no power law */
     int compared;                       /* scaling: it has lengths in common with the baseline */
     hs_crossing crossing;               /* from which length on it is below the baseline */
+    int interval;                       /* the crossing's interval means something: the errors of its points are known */
     double compared_from, compared_to;  /* the lengths in common */
 } fig_series;
 enum { FIG_MARK_ROWS = 12 };

@@ -19,7 +19,7 @@ static const int endings[HS_STATUSES] = { [HS_REFUSED] = 4, [HS_WRONG] = 12, [HS
                                           [HS_TIMEOUT] = 10, [HS_CRASHED] = 14 };
 static const size_t paper_style = (size_t)-1;           /* of the legend's entry for all published numbers */
 static const double page_width = 9, plot_height = 5.2, axis_height = 1.15, row_height = 0.4, title_height = 0.6,
-                    sample_width = 0.75, letter_width = 0.166;
+                    sample_width = 0.75, letter_width = 0.166, usual_left = 1.32;
 /* Of a page with a table at the right of the plot. */
 static const double side_plot_width = 8.2, side_plot_height = 6.4, side_gap = 0.35, side_row = 0.36, slope_width = 2.2,
                     crossing_width = 3.2, superscript_drop = 0.04;
@@ -88,7 +88,7 @@ int fig_has_marks(const fig *f, size_t series)
 char *fig_line_style(const fig_series *s)
 {
     const char *dash = s->published ? "(4,4)" : s->style < COLOURS ? "solid" : s->style < 2 * COLOURS ? "(8,3)" : "(1,3)";
-    return fig_format("linecolor rgb '#%06x' linewidth %s dashtype %s", fig_colour(s), s->published ? "0.7" : s->fit.kept ? "1.1" : "1.4", dash);
+    return fig_format("linecolor rgb '#%06x' linewidth %s dashtype %s", fig_colour(s), s->published ? "0.7" : "1.2", dash);
 }
 
 char *fig_point_style(const fig_series *s, int hollow)
@@ -224,7 +224,7 @@ static char *crossing_text(const fig *f, size_t i)
     char *first = length_text(s->compared_from), *at = length_text(c->at), *whole;
     char *low = c->low > 0 ? length_text(c->low) : fig_format("<%s", first), *high = isfinite(c->high) ? length_text(c->high) : strdup("∞");
     if (c->kind == HS_CROSS_ALWAYS) whole = fig_format("≤%s", first);
-    else whole = strcmp(low, high) == 0 ? strdup(at) : fig_format("%s (%s–%s)", at, low, high);
+    else whole = !s->interval || strcmp(low, high) == 0 ? strdup(at) : fig_format("%s (%s–%s)", at, low, high);
     free(first);
     free(at);
     free(low);
@@ -351,13 +351,21 @@ static size_t put_notes(page *p, const fig *f, double y)
 }
 
 /* ---- the whole page ------------------------------------------------------------------------------------------------ */
+/* Letters by which the tics of y are wider than usual: 5·10⁻⁷ where the axis spans less than two decades, 90000, 0.0001. */
+static double wide_tics(const fig *f)
+{
+    if (!(f->ymin <= f->ymax) || f->ymax <= 0) return 0;
+    int low = (int)floor(log10(f->logy ? f->ymin : f->ymax)), high = (int)ceil(log10(f->ymax));
+    if (f->logy) return high - low < 3 && (low < -3 || high > 5) ? 1.5 : 0;
+    return high > 4 ? high - 4 : low < -1 ? -1 - low : 0;
+}
+
 /* A page of a paper's column: the legend below the plot. */
 static fig_layout column_page(const fig *f, legend *l)
 {
     put_legend(NULL, l, 0);
     double legend = row_height * (double)(l->n ? l->rows : 0) + 0.1, below = legend + row_height * (double)put_notes(NULL, f, 0) + 0.1;
-    double digits = f->logy || !(f->ymax >= 1e4) ? 0 : floor(log10(f->ymax)) - 3;      /* of tics wider than usual */
-    fig_layout a = { .width = page_width, .left = 0.145 * page_width + letter_width * digits, .right = 0.955 * page_width, .bottom = below + axis_height };
+    fig_layout a = { .width = page_width, .left = usual_left + letter_width * wide_tics(f), .right = 0.955 * page_width, .bottom = below + axis_height };
     a.top = a.bottom + plot_height;
     a.height = a.top + (*f->title ? title_height : 0.15);
     return a;
@@ -367,7 +375,7 @@ static fig_layout column_page(const fig *f, legend *l)
 static fig_layout side_page(const fig *f, const legend *l)
 {
     double below = row_height * (double)put_notes(NULL, f, 0) + 0.2, table = side_row * (double)(l->n + 1);
-    fig_layout a = { .left = 1.35, .bottom = below + axis_height - 0.1 };
+    fig_layout a = { .left = usual_left + letter_width * wide_tics(f), .bottom = below + axis_height - 0.1 };
     a.right = a.left + side_plot_width;
     a.width = a.right + side_gap + name_width(l) + slope_width + (f->baseline >= 0 ? crossing_width : 0);
     a.top = a.bottom + fmax(side_plot_height, table - 0.5);

@@ -200,25 +200,39 @@ static void write_axis(FILE *out, const fig *f, char axis)
 
 enum { FIRST_FREE = 100000 };           /* labels of the page count from 1 */
 
-/* Grey lines of slope 1 below all points and of slope 2 above them, between which a curve's slope is judged by eye. */
-static void write_references(FILE *out, const fig *f)
+/* The line y = k x^slope that touches the points from below or above, with some air. */
+static double touching(const fig *f, double slope, int below)
 {
-    double k[2] = { INFINITY, 0 }, top = f->ymax, bottom = pow(10, floor(log10(f->ymin) + 1e-9));
-    if (!(f->xmin < f->xmax)) return;
+    double k = below ? INFINITY : 0;
     for (size_t i = 0; i < f->ours; i++)
         for (size_t n = 0; n < f->series[i].npoints; n++) {
-            const fig_point *p = &f->series[i].point[n];
-            k[0] = fmin(k[0], p->y / p->x / 1.6);
-            k[1] = fmax(k[1], p->y / p->x / p->x * 1.6);
+            double at = f->series[i].point[n].y / pow(f->series[i].point[n].x, slope);
+            k = below ? fmin(k, at / 1.6) : fmax(k, at * 1.6);
         }
-    for (int slope = 1; slope <= 2; slope++) {
-        double from = fmax(f->xmin, pow(bottom / k[slope - 1], 1.0 / slope)), to = fmin(f->xmax, pow(top / k[slope - 1], 1.0 / slope));
+    return k;
+}
+
+/* Grey lines to judge slopes by: the flattest below all points, the others above them. */
+static void write_references(FILE *out, const fig *f)
+{
+    const json_t *list = json_object_get(f->spec, "reference");
+    double bottom = pow(10, floor(log10(f->ymin) + 1e-9)), flattest = INFINITY;
+    size_t n = list ? json_array_size(list) : 2;
+    for (size_t i = 0; i < n; i++) flattest = fmin(flattest, list ? json_number_value(json_array_get(list, i)) : (double)i + 1);
+    for (size_t i = 0; i < n && f->xmin < f->xmax && f->ymin <= f->ymax; i++) {
+        double slope = list ? json_number_value(json_array_get(list, i)) : (double)i + 1;
+        int below = slope == flattest;
+        double k = touching(f, slope, below), from = f->xmin, to = f->xmax;
+        if (slope > 0) {
+            from = fmax(from, pow(bottom / k, 1 / slope));
+            to = fmin(to, pow(f->ymax / k, 1 / slope));
+        }
         if (!(from < to)) continue;
+        double at = below ? from * pow(to / from, 0.25) : to;   /* the name: right below there, or left above */
         fprintf(out, "set arrow from first %.9g, first %.9g to first %.9g, first %.9g nohead back linecolor rgb '#a0a0a0' linewidth 1 "
-                "dashtype (6,4)\n", from, k[slope - 1] * pow(from, slope), to, k[slope - 1] * pow(to, slope));
-        double at = slope == 1 ? from : to;     /* the lower one below its beginning, the upper one left of its end */
-        fprintf(out, "set label %d 'slope %d' at first %.9g, first %.9g %s noenhanced front textcolor rgb '#808080'\n", FIRST_FREE + slope,
-                slope, at, k[slope - 1] * pow(at, slope), slope == 1 ? "left offset 4.5,0.45" : "right offset -1.2,0.3");
+                "dashtype (6,4)\n", from, k * pow(from, slope), to, k * pow(to, slope));
+        fprintf(out, "set label %zu 'slope %g' at first %.9g, first %.9g %s noenhanced front textcolor rgb '#808080'\n", FIRST_FREE + i,
+                slope, at, k * pow(at, slope), below ? "left offset 0.6,-0.6" : "right offset -0.6,0.6");
     }
 }
 

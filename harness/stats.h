@@ -32,15 +32,17 @@ hs_interval hs_mean_interval(const double *x, size_t n);
  *     0.03 and 1.5 times its standard error.  For the latter the scatter counts as at most 3 % (and as 2 % where three
  *     points leave none to see), so that a bend is not excused as scatter.
  * A launch-bound plateau bends the curve, and so the tail begins beyond it; a bend by another cause (a cache, a window)
- * is treated alike.  The slope's interval is the 95 % t interval of the line through the points that were kept, with half
- * the bend that is left added as an independent error: a constant cost under a power law fades slowly. */
+ * is treated alike.  The slope's interval is the 95 % t interval of the line through the points that were kept, or what the
+ * errors of the points give where that is wider (three points may lie on a line by luck), with half the bend that is left
+ * added as an independent error: a constant cost under a power law fades slowly. */
 typedef struct hs_power {
     size_t first, kept;                 /* the tail begins at first; points of it in the fit, 0: no tail is a power law */
     hs_interval slope;
     double shift, deviation;            /* of ln y about the line */
 } hs_power;
-/* x [n] rising and y [n], all positive; left_out [n] becomes 1 at the outliers, may be NULL.  Nonzero when there is a fit. */
-int hs_power_fit(const double *x, const double *y, size_t n, hs_power *, unsigned char *left_out);
+/* x [n] rising and y [n], all positive; error [n]: the standard errors of ln y, NaN where not known, may be NULL; left_out [n]
+ * becomes 1 at the outliers, may be NULL.  Nonzero when there is a fit. */
+int hs_power_fit(const double *x, const double *y, const double *error, size_t n, hs_power *, unsigned char *left_out);
 double hs_power_at(const hs_power *, double x);
 
 /* From which length on a is below b, up to the end of what was measured: the last zero of ln(a / b), which

@@ -8,7 +8,8 @@
 
 enum { TAIL_MIN = 3, OUTLIER_MIN = 6, OUTLIER_SHARE = 5 };
 static const double bend_most = 0.03, bend_errors = 1.5, scatter_most = 0.03, scatter_unseen = 0.02;
-static const double outlier_p = 0.01, outlier_least = 0.04879016416943201;      /* ln 1.05 */
+static const double outlier_p = 0.01, outlier_least = 0.04879016416943201 /* ln 1.05 */,
+                    normal_95 = 1.959963984540054;
 
 /* ---- lines ------------------------------------------------------------------------------------------------------- */
 /* Points in ln-ln; those with out[i] != 0 do not count. */
@@ -102,7 +103,18 @@ static int fit_tail(const double *u, const double *v, size_t n, unsigned char *o
     return fabs(*bend) <= bend_most + bend_errors * error;
 }
 
-int hs_power_fit(const double *x, const double *y, size_t n, hs_power *p, unsigned char *left_out)
+/* The slope's 95 % interval: half its width. */
+static double half_width(const cloud *c, const line *l, const double *error, double bend)
+{
+    double scatter = sqrt(l->sum_rr / (double)(l->n - 2) / l->sum_uu), measured = 0;
+    for (size_t i = 0; error && i < c->n; i++) {
+        double du = c->u[i] - l->mean_u;
+        if (!c->out[i] && isfinite(error[i])) measured += du * du * error[i] * error[i];
+    }
+    return hypot(fmax(hs_t_quantile(0.975, (double)(l->n - 2)) * scatter, normal_95 * sqrt(measured) / l->sum_uu), 0.5 * bend);
+}
+
+int hs_power_fit(const double *x, const double *y, const double *error, size_t n, hs_power *p, unsigned char *left_out)
 {
     double *u = calloc(2 * n + 1, sizeof *u), *v = u + n;
     unsigned char *out = calloc(n + 1, 1);
@@ -115,8 +127,7 @@ int hs_power_fit(const double *x, const double *y, size_t n, hs_power *p, unsign
     }
     for (size_t s = 0; u && out && p->kept == 0 && s + TAIL_MIN <= n; s++) {
         if (!fit_tail(u + s, v + s, n - s, out + s, &l, &bend)) continue;
-        double error = sqrt(l.sum_rr / (double)(l.n - 2) / l.sum_uu);
-        double half = hypot(hs_t_quantile(0.975, (double)(l.n - 2)) * error, 0.5 * bend);
+        double half = half_width(&(cloud){ u + s, v + s, out + s, n - s }, &l, error ? error + s : NULL, bend);
         *p = (hs_power){ .first = s, .kept = l.n, .slope = { l.slope, l.slope - half, l.slope + half, l.n },
                          .shift = l.middle - l.slope * l.mean_u, .deviation = sqrt(l.sum_rr / (double)(l.n - 2)) };
         memset(out, 0, s);              /* of tails that were tried before */

@@ -270,6 +270,8 @@ static void test_a_figure_is_checked(void **state)
         { "{\"kind\": \"pareto\", \"y\": \"loss\"}", "needs x, the metric of the cost" },
         { "{" LINE ", \"baseline\": \"Softmax\"}", "'baseline' belongs to figures of kind scaling" },
         { "{\"kind\": \"scaling\", \"y\": \"s\", \"bars\": \"quartiles\"}", "quantiles or interval, not 'quartiles'" },
+        { "{\"kind\": \"scaling\", \"y\": \"s\", \"reference\": [1, \"two\"]}", "a list of slopes" },
+        { "{" LINE ", \"fit\": true}", "'fit' belongs to figures of kind scaling" },
         { "{" LINE ", \"where\": \"phase\"}", "'where' of a figure should be a map" } };
     room *r = *state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -337,7 +339,7 @@ static void scale(room *r, int nseries)
         int series = i / (LENGTHS * PHASES), step = i / PHASES % LENGTHS;
         double s = seconds_of(series, 128 << step, i % PHASES);
         const hs_value value[] = { { "seconds", "s", 0, s }, { "seconds_p20", "s", 0, 0.9 * s }, { "seconds_p80", "s", 0, 1.2 * s },
-                                   { "seconds_lo", "s", 0, 0.98 * s }, { "seconds_hi", "s", 0, 1.02 * s }, { "error", "1", 0, 1 / s } };
+                                   { "seconds_low", "s", 0, 0.98 * s }, { "seconds_high", "s", 0, 1.02 * s }, { "error", "1", 0, 1 / s } };
         hs_result done = { HS_DONE, NULL, NULL, 1, value, sizeof value / sizeof *value };
         hs_result oom = { HS_OOM, "17.2 GB asked, 3.1 GB free", NULL, 1, NULL, 0 };
         hs_result refused = { HS_REFUSED, "lengths above 65536 need 64-bit offsets", NULL, 1, NULL, 0 };

@@ -82,13 +82,25 @@ static void test_a_line_by_hand(void **state)
         x[i] = exp(i);
         y[i] = exp(0.2 + 0.6 * i + 0.01 * scatter[i]);
     }
-    assert_true(hs_power_fit(x, y, 5, &p, NULL));
+    assert_true(hs_power_fit(x, y, NULL, 5, &p, NULL));
     assert_int_equal(p.first, 0);
     close_to(p.slope.mean, 0.6, 1e-9);
     close_to(p.slope.high - p.slope.mean, 3.182446305283708 * sqrt(0.1 / 3 / 10) * 0.1, 1e-6);
     close_to(p.shift, 0.2, 1e-6);
     close_to(p.deviation, sqrt(0.1 / 3) * 0.1, 1e-6);
     close_to(hs_power_at(&p, exp(3)), exp(2), 1e-9);
+}
+
+/* Three points that lie on a line by luck are as uncertain as their errors are. */
+static void test_errors_bound_the_interval(void **state)
+{
+    (void)state;
+    const double x[] = { 1, 2, 4 }, y[] = { 3, 6, 12 }, error[] = { 0.01, 0.02, 0.01 }, unknown[] = { NAN, NAN, NAN };
+    hs_power p;
+    assert_true(hs_power_fit(x, y, error, 3, &p, NULL));
+    close_to(p.slope.high - p.slope.mean, 1.959963984540054 * sqrt(2) * 0.01 / (2 * log(2)), 1e-9);
+    assert_true(hs_power_fit(x, y, unknown, 3, &p, NULL));
+    assert_true(p.slope.high - p.slope.mean < 1e-9);
 }
 
 /* A power law is found whole; under a constant cost its tail alone is, and the slope comes out right. */
@@ -100,7 +112,7 @@ static void test_the_plateau_is_left_out(void **state)
     lengths(x);
     for (double slope = 0.5; slope <= 3; slope += 0.5) {
         for (int i = 0; i < POINTS; i++) y[i] = 3e-9 * pow(x[i], slope);
-        assert_true(hs_power_fit(x, y, POINTS, &p, NULL));
+        assert_true(hs_power_fit(x, y, NULL, POINTS, &p, NULL));
         assert_int_equal(p.first, 0);
         close_to(p.slope.mean, slope, 1e-9);
         assert_true(p.slope.high - p.slope.low < 1e-9);
@@ -108,11 +120,11 @@ static void test_the_plateau_is_left_out(void **state)
     for (double slope = 1; slope <= 2; slope++)
         for (int knee = 2; knee < 9; knee++) {
             for (int i = 0; i < POINTS; i++) y[i] = fmax(1e-5, 1e-5 * pow(x[i] / x[knee], slope));
-            assert_true(hs_power_fit(x, y, POINTS, &p, NULL));
+            assert_true(hs_power_fit(x, y, NULL, POINTS, &p, NULL));
             assert_in_range(p.first, knee, knee);
             close_to(p.slope.mean, slope, 1e-9);
             for (int i = 0; i < POINTS; i++) y[i] = 1e-5 * (1 + pow(x[i] / x[knee], slope));      /* as a launch adds up */
-            assert_true(hs_power_fit(x, y, POINTS, &p, NULL));
+            assert_true(hs_power_fit(x, y, NULL, POINTS, &p, NULL));
             assert_in_range(p.first, knee, knee + 5);
             int near = p.kept > 3 ? fabs(p.slope.mean - slope) < 0.03 : p.slope.low < slope && slope < p.slope.high;
             if (!near) fail_msg("slope %g, knee %d: %g from %zu", slope, knee, p.slope.mean, p.first);
@@ -128,11 +140,11 @@ static void test_no_power_law_no_fit(void **state)
     hs_power p;
     lengths(x);
     for (int i = 0; i < POINTS; i++) y[i] = exp(0.2 * i * i);
-    assert_false(hs_power_fit(x, y, POINTS, &p, out));
+    assert_false(hs_power_fit(x, y, NULL, POINTS, &p, out));
     assert_int_equal(p.kept, 0);
     assert_int_equal(p.first, POINTS);
-    assert_false(hs_power_fit(x, y, 2, &p, NULL));
-    assert_false(hs_power_fit(x, y, 0, &p, NULL));
+    assert_false(hs_power_fit(x, y, NULL, 2, &p, NULL));
+    assert_false(hs_power_fit(x, y, NULL, 0, &p, NULL));
 }
 
 /* One wrong point among many is flagged and does not move the slope. */
@@ -146,7 +158,7 @@ static void test_an_outlier_is_flagged(void **state)
     for (int wrong = 1; wrong < POINTS - 1; wrong++) {
         for (int i = 0; i < POINTS; i++) y[i] = 1e-8 * x[i] * exp(0.01 * normal((uint32_t)wrong, (uint32_t)i));
         y[wrong] *= 1.5;
-        assert_true(hs_power_fit(x, y, POINTS, &p, out));
+        assert_true(hs_power_fit(x, y, NULL, POINTS, &p, out));
         for (int i = 0; i < POINTS; i++) assert_int_equal(out[i], i == wrong);
         assert_int_equal(p.first, 0);
         assert_int_equal(p.kept, POINTS - 1);
@@ -168,7 +180,7 @@ static void test_coverage_of_the_slope(void **state)
                 hs_power p;
                 for (int i = 0; i < POINTS; i++)
                     y[i] = fmax(1, pow(x[i] / x[knee], 1.5)) * exp(scatter * normal(k + 10000 * (uint32_t)knee, (uint32_t)i));
-                if (!hs_power_fit(x, y, POINTS, &p, NULL)) continue;
+                if (!hs_power_fit(x, y, NULL, POINTS, &p, NULL)) continue;
                 fitted++;
                 held += p.slope.low <= 1.5 && 1.5 <= p.slope.high;
             }
@@ -192,7 +204,7 @@ static void test_a_constant_cost_biases_little(void **state)
         for (uint32_t k = 0; k < TRIALS; k++) {
             hs_power p;
             for (int i = 0; i < POINTS; i++) y[i] = (1 + x[i] / x[knee]) * exp(0.01 * normal(k, (uint32_t)(POINTS * knee + i)));
-            assert_true(hs_power_fit(x, y, POINTS, &p, NULL));
+            assert_true(hs_power_fit(x, y, NULL, POINTS, &p, NULL));
             sum += p.slope.mean - 1;
             held += p.slope.low <= 1 && 1 <= p.slope.high;
         }
@@ -380,7 +392,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_t_quantiles), cmocka_unit_test(test_interval), cmocka_unit_test(test_edges),
-        cmocka_unit_test(test_a_line_by_hand), cmocka_unit_test(test_the_plateau_is_left_out),
+        cmocka_unit_test(test_a_line_by_hand), cmocka_unit_test(test_errors_bound_the_interval), cmocka_unit_test(test_the_plateau_is_left_out),
         cmocka_unit_test(test_no_power_law_no_fit), cmocka_unit_test(test_an_outlier_is_flagged),
         cmocka_unit_test(test_coverage_of_the_slope), cmocka_unit_test(test_a_constant_cost_biases_little),
         cmocka_unit_test(test_crossing_of_two_lines), cmocka_unit_test(test_crossing_on_bent_curves), cmocka_unit_test(test_crossing_at_the_edge), cmocka_unit_test(test_coverage_of_the_crossing),
