@@ -15,7 +15,7 @@ build() {                               # build OUT.so VARIANT FILE COPY
   local sources=("$4") c
   if [[ $3 == kernels/* ]]; then        # the whole family of kernels, lest libharness's call each other
     sources+=("variants/$2.c")
-    for c in kernels/cpu/{attention*,flash,mask,linear_*,features*,fast_weights*}.c; do
+    for c in kernels/cpu/{attention*,flash,mask,linear_*,features*,fast_weights*,recurrence*,lsh*,relative*}.c; do
       [ "$c" = "$3" ] || sources+=("$B/obj/${c%.c}.o")
     done
   fi
@@ -49,6 +49,7 @@ m() {                                   # m VARIANT FILE SED WHAT [OPTIONS of on
 T=variants/TEMPLATE.c S=variants/softmax.c I=variants/identity.c F=variants/fwp.c
 FLASH=kernels/cpu/flash.c HEADS=kernels/cpu/attention.c LOOPS=kernels/cpu/attention_ref.c MASK=kernels/cpu/mask.c SUMS=kernels/cpu/linear_attention_ref.c FAST=kernels/cpu/linear_attention.c
 MAPS=kernels/cpu/features_ref.c RULES=kernels/cpu/fast_weights_ref.c ROWS=kernels/cpu/fast_weights_rows.c C=variants/conv.c L=variants/lstm.c STEPS=kernels/cpu/lstm.c
+FADES=kernels/cpu/recurrence_ref.c SCORES=kernels/cpu/recurrence_scores.c HASH=kernels/cpu/lsh_ref.c TILES=kernels/cpu/lsh.c SKEW=kernels/cpu/relative_ref.c
 
 m TEMPLATE $T '' 'template'
 m softmax $S '' 'softmax'
@@ -148,6 +149,30 @@ m lstm $L 's/dc\[d\] = e \* f;/dc[d] = e;/' 'nothing is forgotten on the way bac
 m lstm $L 's/y \* o \* (1 - tc \* tc)/y * o/' 'tanh of the cell without its slope'
 m lstm $STEPS 's/if (t == 0) load_state(u, p->h0/if (t == 0) load_state(u, NULL/' 'float: the initial h forgotten in backward'
 m lstm $STEPS 's/for (int t0 = 0; t0 < p->T; t0 += CHUNK)/for (int t0 = 0; t0 < p->T; t0 += CHUNK + 1)/' 'float: a token between two chunks lost'
+
+m retention $FADES '' 'retention with its memory'
+m gla $SCORES '' 'gla with its scores'
+m gated_deltanet $FADES '' 'gated_deltanet with its memory'
+m mamba2 $FADES '' 'mamba2 with its memory'
+m lsh $HASH '' 'lsh with its pairs'
+m lsh $TILES '' 'lsh with its tiles'
+m relative $SKEW '' 'relative with its vectors'
+m retention $FADES 's/w.l\[t\] = rc_fixed(a);/w.l[t] = rc_fixed(a) * (t + 1);/' 'decay by the place in the call'
+m retention $FADES 's/r->position, r->D, -1/r->position, r->D, 1/' 'gradients turned the wrong way'
+m gla $FADES 's/w.dl\[d\] \* sigmoid_f64(-gate)/w.dl[d] * sigmoid_f64(gate)/' 'the slope of the gate at the wrong place'
+m gla $FADES 's/w.R\[d \* E + e\] \*= exp.*/;/' 'nothing fades on the way back'
+m gla $SCORES 's/j + 1 < hi ? l\[(j + 1) \* D + d\]/j + 1 < hi ? l[j * D + d]/' 'float: keys fade by their own decay'
+m gated_deltanet $FADES 's/w.R\[d \* E + e\] -= delta ? k\[d\] \* w.dx\[e\] : 0;/;/' 'what is recalled forgotten on the way back'
+m gated_deltanet $FADES 's/dfactor \* beta \* (1 - beta \/ r->beta_max)/dfactor * beta/' 'beta without its slope'
+m mamba2 $FADES 's/(r->write == K_WRITE_STEPPED ? dfactor : 0)/0/' 'the step as a factor of v without gradient'
+m mamba2 $FADES 's/\[a->h\] += w.dl\[0\]/[a->h] = w.dl[0]/' 'gradient of a_log overwritten'
+m mamba2 $FADES 's/o\[e\] += a->skip \* v\[e\];/;/' 'd_skip forgotten'
+m lsh $HASH 's/j == i ? 1e5/j == i ? 0/' 'a token attends to itself'
+m lsh $HASH 's/(dk\[d\] - k\[d\] \* along)/dk[d]/' 'no gradient through the norm of a key'
+m lsh $HASH 's/other < t && bucket/other > t \&\& bucket/' 'tokens of a bucket in reverse order'
+m lsh $TILES 's/keys->token\[j\] < me/keys->token[j] <= me/' 'float: a token attends to itself'
+m relative $SKEW 's/add(a->Dk, ds, E, dq);/;/' 'dq without the vectors of distances'
+m relative $SKEW 's/ + (F ? dot(a->Dv, g, F) : 0), ds/, ds/' 'vectors of values forgotten in backward' relative_values=true
 
 m lsh variants/lsh.c '' 'lsh'
 m relative variants/relative.c '' 'relative'
