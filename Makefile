@@ -33,6 +33,7 @@ VARIANTS := $(patsubst variants/%.c,$(B)/variants/%.so,$(filter-out variants/TEM
 TASKS    := $(patsubst tasks/%.c,$(B)/tasks/%.so,$(wildcard tasks/*.c))
 UNIT     := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/*.c))
 BAD      := $(patsubst tests/fault/%.c,$(B)/tests/fault/%.so,$(wildcard tests/fault/*.c))
+GPUBENCH := $(patsubst tests/gpu/bench/%.c,$(B)/tests/gpu/bench/%,$(wildcard tests/gpu/bench/*.c))
 GPU      := $(patsubst tests/gpu/%.c,$(B)/tests/gpu/%,$(wildcard tests/gpu/*.c))
 BENCHES  := $(patsubst tests/bench/%.c,$(B)/tests/bench/%,$(wildcard tests/bench/*.c))
 obj       = $(patsubst %.c,$(B)/obj/%.o,$(1))
@@ -77,13 +78,16 @@ test: deps                                   ## install, build and run every tes
 test-gpu: all $(GPU)                         ## run the tests that need a GPU, on a machine that has one
 	@B=$(B) tests/gpu/run.sh
 
-.PHONY: tests check test-gpu
+.PHONY: tests check test-gpu bench-gpu
 tests: $(UNIT) $(BAD)
 check: all                                   ## conformance of one variant: make check V=softmax
 	$(HARNESS) check $(if $(V),$(B)/variants/$(V).so,$(VARIANTS))
 
 bench: all $(BENCHES)                        ## benchmarks of speed and size
 	@B=$(B) tests/bench/run.sh
+
+bench-gpu: all $(GPUBENCH)                   ## benchmarks of the GPU's kernels, on a machine that has one
+	@for b in $(GPUBENCH) $(wildcard tests/gpu/bench/*.sh); do echo "== $${b##*/}"; case $$b in *.sh) B=$(B) bash $$b;; *) $$b;; esac; done
 
 lint:                                        ## cppcheck over the whole tree
 	cppcheck --quiet -j$$(nproc) --std=c11 --error-exitcode=1 --enable=warning,portability --inline-suppr \

@@ -11,7 +11,7 @@ passed=0 failed=0 skipped=0
 log=$(mktemp) && trap 'rm -f "$log"' EXIT
 
 for suite in "$B"/tests/gpu/* tests/gpu/*.sh; do
-  [[ $suite == tests/gpu/run.sh || $suite != *"${ONLY:-}"* ]] && continue
+  [[ $suite == tests/gpu/run.sh || -d $suite || $suite != *"${ONLY:-}"* ]] && continue
   command=("$suite"); [[ $suite == *.sh ]] && command=(bash "$suite")
   start=$SECONDS
   "${command[@]}" >"$log" 2>&1 </dev/null
