@@ -143,7 +143,7 @@ $(B)/tests/unit/%: $(B)/obj/tests/unit/%.o $(filter-out $(B)/obj/harness/main.o,
 	$(CC) $(CFLAGS) -rdynamic $(filter %.o,$^) -o $@ -L$(B) -lharness -Wl,-rpath,'$$ORIGIN/../..' $(LIBS) -lcmocka
 $(B)/tests/gpu/%: $(B)/obj/tests/gpu/%.o $(B)/libharness.so
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -rdynamic $(filter %.o,$^) -o $@ -L$(B) -lharness -Wl,-rpath,'$$ORIGIN/../..' -lm
+	$(CC) $(CFLAGS) -rdynamic $(filter %.o,$^) -o $@ -L$(B) -lharness -Wl,-rpath,'$$ORIGIN/../..:$$ORIGIN/../../..' -lm
 $(B)/tests/bench/%: $(B)/obj/tests/bench/%.o $(filter-out $(B)/obj/harness/main.o,$(call obj,$(PROG_SRC))) $(B)/libharness.so
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -rdynamic $(filter %.o,$^) -o $@ -L$(B) -lharness -Wl,-rpath,'$$ORIGIN/../..' $(LIBS)
