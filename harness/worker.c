@@ -291,7 +291,10 @@ static const char *run_task(job *j)
         fail(j, "%s", what);
         return "refused";
     }
+    snprintf(what, sizeof what, "%s on %s", j->mixer.variant->name, j->task->name);
+    k_range_push(j->dev, what);
     const char *status = status_of(j->task->run(&call));
+    k_range_pop(j->dev);
     if (k_sync(j->dev) < 0) {           /* then no number and no guard can be believed */
         fail(j, "%s", k_error(j->dev));
         return "crashed";

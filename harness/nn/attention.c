@@ -12,8 +12,10 @@ enum { GATES = 3, PARAMS = 3 + ATTN_MAX };
 
 static int attention_forward(nn_graph *g, node *n)
 {
-    (void)g;
-    return nn_mixer_forward(n->attention->mixer, &n->attention->io);
+    k_range_push(g->dev, n->attention->spec.variant->name);
+    int rc = nn_mixer_forward(n->attention->mixer, &n->attention->io);
+    k_range_pop(g->dev);
+    return rc;
 }
 
 /* Zeroes the gradients of parameters that are written for the first time: here all of them are added to. */
@@ -29,7 +31,9 @@ static int attention_backward(nn_graph *g, node *n)
 {
     attention *a = n->attention;
     settle_params(g, n);
+    k_range_push(g->dev, a->spec.variant->name);
     int rc = nn_mixer_backward(a->mixer, &a->io);
+    k_range_pop(g->dev);
     for (int i = 0; !rc && i < PARAMS; i++)
         if (a->extra[i])
             k_axpy(g->dev, g->params->dtype, g->tensors[n->in[i]].n, 1, a->extra[i], g->tensors[n->in[i]].grad);

@@ -221,8 +221,10 @@ static int step(loop *l, int *stop)
     k_set_phase(l->dev, K_PHASE_STEP);
     int rc = l->t->batch(l->t->ctx, s);
     double before = now();
+    k_range_push(l->dev, "step");
     if (rc == TASK_DONE)
         rc = learn(l, s);
+    k_range_pop(l->dev);
     int due = s % l->opts->eval_every == 0 || s == l->opts->max_steps;
     if (due && k_sync(l->dev) < 0)      /* here, so that the queue's work is counted as training, not as evaluation */
         rc = because(l, TASK_FAILED, k_error(l->dev));
