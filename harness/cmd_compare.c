@@ -128,7 +128,8 @@ static hs_table *table_of(const hs_comparison *c, const hs_side *a)
 /* A value of a coordinate for the eye. */
 static void print_value(FILE *out, const json_t *v)
 {
-    char *text = json_is_string(v) ? strdup(json_string_value(v)) : json_is_null(v) ? strdup("none") : json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+    char *text = json_is_string(v) ? strdup(json_string_value(v)) : json_is_null(v) ? strdup("none")
+               : json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
     fputs(text ? text : "", out);
     free(text);
 }

@@ -103,8 +103,8 @@ static samples samples_of(const hs_side *s, const json_t *seeds, const char *met
     samples r = { 0 };
     const char *seed;
     json_t *index;
-    sqlite3_stmt *row = hs_sql_ask(hs_store_sql(s->store), "SELECT value FROM v_metrics WHERE cell_key=? AND metric=? AND value IS NOT NULL "
-                                   "ORDER BY step DESC LIMIT ?", "");
+    sqlite3_stmt *row = hs_sql_ask(hs_store_sql(s->store), "SELECT value FROM v_metrics WHERE cell_key=? AND metric=? "
+                                   "AND value IS NOT NULL ORDER BY step DESC LIMIT ?", "");
     json_object_foreach((json_t *)seeds, seed, index) {
         const hs_side_cell *c = &s->cell[json_integer_value(index)];
         if (!row || c->status != HS_DONE) continue;

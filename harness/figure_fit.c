@@ -10,12 +10,20 @@
 #include "table.h"
 
 /* ---- slopes ------------------------------------------------------------------------------------------------------ */
+/* Room for n numbers. */
+static double *room_for(size_t n)
+{
+    double *x = calloc(n + 1, sizeof *x);
+    if (!x) abort();
+    return x;
+}
+
 /* The power law of one series, and what each of its points is to it. */
 static void fit_series(fig_series *s)
 {
-    double *x = calloc(3 * s->npoints + 1, sizeof *x), *y = x + s->npoints, *error = y + s->npoints;
+    double *x = room_for(3 * s->npoints), *y = x + s->npoints, *error = y + s->npoints;
     unsigned char *out = calloc(s->npoints + 1, 1);
-    if (!x || !out) abort();
+    if (!out) abort();
     for (size_t i = 0; i < s->npoints; i++) {
         x[i] = s->point[i].x;
         y[i] = s->point[i].y;
@@ -40,8 +48,7 @@ static double error_of(const fig *f, const fig_series *s, const fig_point *p)
 static void compare_series(const fig *f, fig_series *s, const fig_series *base)
 {
     size_t most = s->npoints < base->npoints ? s->npoints : base->npoints, n = 0;
-    double *x = calloc(4 * most + 1, sizeof *x), *a = x + most, *b = a + most, *sd = b + most;
-    if (!x) abort();
+    double *x = room_for(4 * most), *a = x + most, *b = a + most, *sd = b + most;
     s->interval = 1;
     for (size_t i = 0, k = 0; i < s->npoints && k < base->npoints;) {
         const fig_point *p = &s->point[i], *q = &base->point[k];
@@ -168,7 +175,8 @@ static char *endings_text(const fig *f, size_t series)
 /* The crossing in words and numbers. */
 static void set_crossing(hs_table *t, size_t row, const fig *f, size_t i)
 {
-    static const char *const words[] = { [HS_CROSS_NEVER] = "not in range", [HS_CROSS_ALWAYS] = "at all lengths", [HS_CROSS_AT] = "crosses" };
+    static const char *const words[] = { [HS_CROSS_NEVER] = "not in range", [HS_CROSS_ALWAYS] = "at all lengths",
+                                         [HS_CROSS_AT] = "crosses" };
     const fig_series *s = &f->series[i];
     const hs_crossing *c = &s->crossing;
     int at = s->compared && c->kind == HS_CROSS_AT;

@@ -222,7 +222,8 @@ static char *crossing_text(const fig *f, size_t i)
     if (!s->compared) return strdup("–");
     if (c->kind == HS_CROSS_NEVER) return strdup("not in range");
     char *first = length_text(s->compared_from), *at = length_text(c->at), *whole;
-    char *low = c->low > 0 ? length_text(c->low) : fig_format("<%s", first), *high = isfinite(c->high) ? length_text(c->high) : strdup("∞");
+    char *low = c->low > 0 ? length_text(c->low) : fig_format("<%s", first);
+    char *high = isfinite(c->high) ? length_text(c->high) : strdup("∞");
     if (c->kind == HS_CROSS_ALWAYS) whole = fig_format("≤%s", first);
     else whole = !s->interval || strcmp(low, high) == 0 ? strdup(at) : fig_format("%s (%s–%s)", at, low, high);
     free(first);
@@ -365,7 +366,8 @@ static fig_layout column_page(const fig *f, legend *l)
 {
     put_legend(NULL, l, 0);
     double legend = row_height * (double)(l->n ? l->rows : 0) + 0.1, below = legend + row_height * (double)put_notes(NULL, f, 0) + 0.1;
-    fig_layout a = { .width = page_width, .left = usual_left + letter_width * wide_tics(f), .right = 0.955 * page_width, .bottom = below + axis_height };
+    fig_layout a = { .width = page_width, .left = usual_left + letter_width * wide_tics(f), .right = 0.955 * page_width,
+                     .bottom = below + axis_height };
     a.top = a.bottom + plot_height;
     a.height = a.top + (*f->title ? title_height : 0.15);
     return a;

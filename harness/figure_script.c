@@ -98,7 +98,8 @@ static void write_marks(FILE *out, const fig *f)
             const fig_mark *m = &f->mark[i];
             if ((int)m->status != status) continue;
             write_numbers(out, &m->x, 1);
-            fprintf(out, "%.4f\t%d\t%s\t", 0.965 - mark_step(f) * (double)m->row, fig_colour(&f->series[m->series]), hs_status_names[status]);
+            fprintf(out, "%.4f\t%d\t%s\t", 0.965 - mark_step(f) * (double)m->row, fig_colour(&f->series[m->series]),
+                    hs_status_names[status]);
             write_label(out, f->series[m->series].name);
         }
         if (fig_count_marks(f, status)) fputs("\n\n", out);

@@ -45,7 +45,8 @@ char *fig_value_text(const hs_cell *cell, const char *axis)
 static int has_value(const hs_cell *cell, const char *axis, const json_t *wanted)
 {
     if (strcmp(axis, "variant") == 0) {
-        const char *text = json_string_value(wanted), *name = json_string_value(json_object_get(json_object_get(cell->doc, "variant"), "name"));
+        const char *text = json_string_value(wanted);
+        const char *name = json_string_value(json_object_get(json_object_get(cell->doc, "variant"), "name"));
         return text && (strcmp(text, cell->label) == 0 || (name && strcmp(text, name) == 0));
     }
     const json_t *v = fig_value_in(cell, axis);

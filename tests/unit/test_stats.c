@@ -392,10 +392,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_t_quantiles), cmocka_unit_test(test_interval), cmocka_unit_test(test_edges),
-        cmocka_unit_test(test_a_line_by_hand), cmocka_unit_test(test_errors_bound_the_interval), cmocka_unit_test(test_the_plateau_is_left_out),
-        cmocka_unit_test(test_no_power_law_no_fit), cmocka_unit_test(test_an_outlier_is_flagged),
+        cmocka_unit_test(test_a_line_by_hand), cmocka_unit_test(test_errors_bound_the_interval),
+        cmocka_unit_test(test_the_plateau_is_left_out), cmocka_unit_test(test_no_power_law_no_fit), cmocka_unit_test(test_an_outlier_is_flagged),
         cmocka_unit_test(test_coverage_of_the_slope), cmocka_unit_test(test_a_constant_cost_biases_little),
-        cmocka_unit_test(test_crossing_of_two_lines), cmocka_unit_test(test_crossing_on_bent_curves), cmocka_unit_test(test_crossing_at_the_edge), cmocka_unit_test(test_coverage_of_the_crossing),
+        cmocka_unit_test(test_crossing_of_two_lines), cmocka_unit_test(test_crossing_on_bent_curves),
+        cmocka_unit_test(test_crossing_at_the_edge), cmocka_unit_test(test_coverage_of_the_crossing),
         cmocka_unit_test(test_medians), cmocka_unit_test(test_mann_whitney_against_known_values),
         cmocka_unit_test(test_mann_whitney_counts_every_order), cmocka_unit_test(test_mann_whitney_forms_agree),
         cmocka_unit_test(test_ratio_of_medians),
