@@ -12,7 +12,7 @@ import time
 import numpy
 import torch
 
-H, D, THREADS, SECONDS = 8, 64, 2, 6.0
+H, D, THREADS, SECONDS = 8, 64, 2, 3.0
 
 
 class Ours:
@@ -68,14 +68,14 @@ class Theirs:
 
 
 def pairs(ours, theirs, both):
-    """Seconds of each pair of runs, after one that warms up; at least five."""
+    """Seconds of each pair of runs, after one that warms up; at least three."""
     times = []
     for i in range(41):
         order = (ours, theirs) if i % 2 else (theirs, ours)
         seconds = {who: who.seconds(both) for who in order}
         if i:
             times.append((seconds[ours], seconds[theirs]))
-        if i >= 5 and sum(map(sum, times)) > SECONDS:
+        if i >= 3 and sum(map(sum, times)) > SECONDS:
             break
     return times
 
