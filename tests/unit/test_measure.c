@@ -204,7 +204,7 @@ static void the_machine_has_bounds(void **state)
     nn_peaks f32 = nn_peaks_measure("cpu", 1, K_F32), f64 = nn_peaks_measure("cpu", 1, K_F64);
     nn_peaks bf16 = nn_peaks_measure("cpu", 1, K_BF16), none = nn_peaks_measure("abacus", 1, K_F32);
     assert_true(f32.bytes > 1e8 && f32.bytes < 1e13);
-    assert_true(f64.flops > 1e8 && f32.flops > 1.2 * f64.flops);
+    assert_true(f64.flops > 1e8 && f32.flops > f64.flops);
     assert_true(bf16.flops == 0 && bf16.bytes > 1e8);   /* there is no product of bf16 on the CPU */
     assert_true(none.flops == 0 && none.bytes == 0);
 }
