@@ -24,7 +24,7 @@ typedef struct slot {                   /* one worker and the cell it serves */
     size_t nvalues, capacity;
     hs_row row;
     char axes[256];
-    char place[16];                     /* "cuda:1" where there are several GPUs, else "" */
+    char place[24];                     /* "cuda:1" where there are several GPUs, else "" */
 } slot;
 
 typedef struct runner {
