@@ -2,7 +2,8 @@
 #ifndef KERNEL_ATTENTION_H
 #define KERNEL_ATTENTION_H
 #include "attn.h"
-#include "kernels/linear_attention.h"
+#include "kernels/cuda.h"
+#include <stdio.h>
 
 /* The rows of a tensor. */
 static inline k_rows rows(attn_tensor t) { return (k_rows){ t.p, t.sb, t.sh, t.st }; }
@@ -41,6 +42,7 @@ static inline int plan_sizes(const attn_shape *s, const k_linattn *p, attn_plan 
 {
     k_linattn_sizes z;
     int ref = s->dtype == ATTN_F64;
+    double size = (double)k_dtype_size((k_dtype)s->dtype);
     if (ref) k_dlinattn_sizes(p, &z);
     else k_slinattn_sizes(p, &z);
     plan->saved = s->training ? z.saved : 0;
@@ -54,15 +56,52 @@ static inline int plan_sizes(const attn_shape *s, const k_linattn *p, attn_plan 
     plan->flops_fwd = 2 * units * (map + sums);
     plan->flops_bwd = 4 * units * (map + sums);
     double q = N * s->Dk, kv = n * (s->Dk + s->Dv), o = N * s->Dv;
-    plan->bytes_fwd = units * (q + kv + o) * (ref ? 8 : 4);
-    plan->bytes_bwd = units * (2 * q + 2 * kv + 2 * o) * (ref ? 8 : 4);
+    plan->bytes_fwd = units * (q + kv + o) * size;
+    plan->bytes_bwd = units * (2 * q + 2 * kv + 2 * o) * size;
     return ATTN_OK;
 }
 
-/* ---- the implementations, over two functions of the variant ------------------------------------------------- */
+/* ---- the implementations, over three functions of the variant ------------------------------------------------ */
 static int plan(const attn_shape *, const void *opts, attn_plan *);
+static k_linattn problem_of(const attn_shape *, const void *opts);      /* the problem of a shape with its options */
 static k_linattn call(const attn_call *);       /* the problem of a call, everything bound */
 
+/* [cold] The GPU's sizes are its kernels' own. */
+static int cuda_plan(const attn_shape *s, const void *opts, attn_plan *p)
+{
+    const k_cuda_linattn *cuda = K_CUDA(linattn);
+    const char *why = "this build has no CUDA half";
+    k_cuda_sizes z = { 0 };
+    k_linattn x = problem_of(s, opts);
+    int code = plan(s, opts, p);
+    if (code) return code;
+    if (cuda) why = cuda->plan(&x, (k_dtype)s->dtype, s->training, &z);
+    if (why) {
+        snprintf(p->why, sizeof p->why, "%s", why);
+        return ATTN_EUNSUP;
+    }
+    p->saved = z.saved, p->state = z.state;
+    p->scratch_fwd = z.scratch_fwd, p->scratch_bwd = z.scratch_bwd, p->scratch_dec = z.scratch_dec;
+    return ATTN_OK;
+}
+
+/* The GPU's passes are queued, and fail together. */
+static int cuda_result(int code) { return code ? ATTN_EDEVICE : ATTN_OK; }
+static int cuda_forward(const attn_call *c)
+{
+    k_linattn p = call(c);
+    return cuda_result(K_CUDA(linattn)->forward(&p, (k_dtype)c->s->dtype, c->stream));
+}
+static int cuda_backward(const attn_call *c)
+{
+    k_linattn p = call(c);
+    return cuda_result(K_CUDA(linattn)->backward(&p, (k_dtype)c->s->dtype, c->stream));
+}
+static int cuda_decode(const attn_call *c)
+{
+    k_linattn p = call(c);
+    return cuda_result(K_CUDA(linattn)->decode(&p, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream));
+}
 static int ref_forward(const attn_call *c)  { k_linattn p = call(c); k_dlinattn_forward(&p);  return ATTN_OK; }
 static int ref_backward(const attn_call *c) { k_linattn p = call(c); k_dlinattn_backward(&p); return ATTN_OK; }
 static int ref_decode(const attn_call *c)   { k_linattn p = call(c); k_dlinattn_decode(&p);   return ATTN_OK; }
@@ -74,5 +113,6 @@ enum { KERNEL_MODES = ATTN_CAUSAL | ATTN_BIDIR | ATTN_CROSS };
 static const attn_impl KERNEL_IMPLS[] = {
     { "ref", ATTN_CPU, ATTN_F64, KERNEL_MODES, 0, plan, ref_forward, ref_backward, ref_decode },
     { "cpu", ATTN_CPU, ATTN_F32, KERNEL_MODES, 10, plan, cpu_forward, cpu_backward, cpu_decode },
+    { "cuda", ATTN_CUDA, ATTN_F32 | ATTN_BF16, KERNEL_MODES, 20, cuda_plan, cuda_forward, cuda_backward, cuda_decode },
     { .name = NULL } };
 #endif

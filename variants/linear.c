@@ -15,8 +15,9 @@ static const attn_opt OPTS[] = {
     { .name = NULL } };
 
 /* The problem of a shape with these options. */
-static k_linattn linear(const attn_shape *s, const opts *o)
+static k_linattn problem_of(const attn_shape *s, const void *opt)
 {
+    const opts *o = opt;
     static const k_map MAPS[] = { K_MAP_ELU1, K_MAP_RELU, K_MAP_DPFP };
     k_linattn p = problem(s);
     p.f = (k_features){ .map = MAPS[o->feature_map], .D = s->Dk, .nu = o->nu };
@@ -29,7 +30,7 @@ static k_linattn linear(const attn_shape *s, const opts *o)
 static int plan(const attn_shape *s, const void *opt, attn_plan *plan)
 {
     const opts *o = opt;
-    k_linattn p = linear(s, o);
+    k_linattn p = problem_of(s, opt);
     if (p.f.map == K_MAP_DPFP && o->nu > 2 * s->Dk - 1) {
         snprintf(plan->why, sizeof plan->why, "nu %d is more than 2D-1 = %d at a head width of %d", o->nu, 2 * s->Dk - 1, s->Dk);
         return ATTN_EUNSUP;
@@ -40,7 +41,7 @@ static int plan(const attn_shape *s, const void *opt, attn_plan *plan)
 /* A call with these options. */
 static k_linattn call(const attn_call *c)
 {
-    k_linattn p = linear(c->s, c->opts);
+    k_linattn p = problem_of(c->s, c->opts);
     bind_call(&p, c);
     return p;
 }
@@ -48,7 +49,7 @@ static k_linattn call(const attn_call *c)
 /* Do rows of the map sum to one? */
 static int sums(const attn_shape *s, const void *opt)
 {
-    k_linattn p = linear(s, opt);
+    k_linattn p = problem_of(s, opt);
     return p.normalise && p.denom_eps == 0;
 }
 ATTN_MAP_EXT(plan, ref_forward, sums)

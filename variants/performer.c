@@ -39,8 +39,9 @@ static int features(const attn_shape *s, const opts *o)
 }
 
 /* The problem of a shape with these options. */
-static k_linattn performer(const attn_shape *s, const opts *o)
+static k_linattn problem_of(const attn_shape *s, const void *opt)
 {
+    const opts *o = opt;
     static const k_favor TYPES[] = { K_FAVOR_POSITIVE, K_FAVOR_HYPERBOLIC, K_FAVOR_TRIG };
     k_linattn p = problem(s);
     p.f = (k_features){ .map = K_MAP_FAVOR, .D = s->Dk, .favor = TYPES[o->feature_type], .m = features(s, o),
@@ -54,7 +55,7 @@ static k_linattn performer(const attn_shape *s, const opts *o)
 static int plan(const attn_shape *s, const void *opt, attn_plan *plan)
 {
     const opts *o = opt;
-    k_linattn p = performer(s, o);
+    k_linattn p = problem_of(s, opt);
     plan->param_dims[0] = (attn_dims){ 3, { s->Hk, p.f.m, s->Dk } };
     plan->param_init[0] = o->projection == IID ? (attn_init){ ATTN_INIT_NORMAL, 0, 1 }
                                                : (attn_init){ o->ortho_scaling ? ATTN_INIT_ORTHO_SQRT : ATTN_INIT_ORTHO_CHI, 0, 0 };
@@ -64,7 +65,7 @@ static int plan(const attn_shape *s, const void *opt, attn_plan *plan)
 /* A call with these options. */
 static k_linattn call(const attn_call *c)
 {
-    k_linattn p = performer(c->s, c->opts);
+    k_linattn p = problem_of(c->s, c->opts);
     bind_call(&p, c);
     p.f.W = c->param[0];
     return p;
@@ -73,7 +74,7 @@ static k_linattn call(const attn_call *c)
 /* Do rows of the map sum to one? */
 static int sums(const attn_shape *s, const void *opt)
 {
-    k_linattn p = performer(s, opt);
+    k_linattn p = problem_of(s, opt);
     return p.normalise && p.denom_eps == 0;
 }
 ATTN_MAP_EXT(plan, ref_forward, sums)

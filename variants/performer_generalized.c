@@ -33,8 +33,9 @@ static int features(const attn_shape *s, const opts *o)
 }
 
 /* The problem of a shape with these options. */
-static k_linattn generalized(const attn_shape *s, const opts *o)
+static k_linattn problem_of(const attn_shape *s, const void *opt)
 {
+    const opts *o = opt;
     static const k_function FNS[] = { K_FN_RELU, K_FN_ABS, K_FN_EXP, K_FN_SIGMOID, K_FN_SOFTPLUS };
     k_linattn p = problem(s);
     p.f = (k_features){ .map = K_MAP_GENERAL, .D = s->Dk, .fn = FNS[o->kernel_fn], .m = features(s, o), .eps = o->kernel_eps };
@@ -47,7 +48,7 @@ static k_linattn generalized(const attn_shape *s, const opts *o)
 static int plan(const attn_shape *s, const void *opt, attn_plan *plan)
 {
     const opts *o = opt;
-    k_linattn p = generalized(s, o);
+    k_linattn p = problem_of(s, opt);
     if (p.f.m) plan->param_dims[0] = (attn_dims){ 3, { s->Hk, p.f.m, s->Dk } };
     plan->param_init[0] = o->projection == IID ? (attn_init){ ATTN_INIT_NORMAL, 0, 1 }
                                                : (attn_init){ o->ortho_scaling ? ATTN_INIT_ORTHO_SQRT : ATTN_INIT_ORTHO_CHI, 0, 0 };
@@ -57,7 +58,7 @@ static int plan(const attn_shape *s, const void *opt, attn_plan *plan)
 /* A call with these options. */
 static k_linattn call(const attn_call *c)
 {
-    k_linattn p = generalized(c->s, c->opts);
+    k_linattn p = problem_of(c->s, c->opts);
     bind_call(&p, c);
     p.f.W = p.f.m ? c->param[0] : NULL;
     return p;
@@ -66,7 +67,7 @@ static k_linattn call(const attn_call *c)
 /* Do rows of the map sum to one? */
 static int sums(const attn_shape *s, const void *opt)
 {
-    k_linattn p = generalized(s, opt);
+    k_linattn p = problem_of(s, opt);
     return p.normalise && p.denom_eps == 0;
 }
 ATTN_MAP_EXT(plan, ref_forward, sums)
