@@ -256,7 +256,7 @@ void hs_check_klen(const hs_case *c, attn_shape s)
     r->klen[0] = s.Tk, r->klen[1] = 0, r->klen[2] = s.Tk / 2 + (s.Tk > 1);
     if (!hs_rig_run(r)) {
         truncated(c, &d, r, 0);
-        if (r->klen[2] < s.Tk) truncated(c, &d, r, 2);
+        if (r->klen[2] > 0 && r->klen[2] < s.Tk) truncated(c, &d, r, 2);
         for (int64_t n = r->out[HS_O].n / 3, i = n; i < 2 * n && d.ok; i++)
             if (r->out[HS_O].val[i] != 0) d.ok = 0, snprintf(d.note, sizeof d.note, "the output is %g where there is no key", r->out[HS_O].val[i]);
         other = hs_rig_like(r);
