@@ -6,9 +6,10 @@
  * lo of the next. */
 #include "../relative.h"
 #include "../cpu.h"
+#include "tile.h"
 #include <math.h>
 
-enum { TILE = 64, BLOCK = TILE * TILE };
+enum { TILE = K_TILE, BLOCK = TILE * TILE };
 
 typedef struct unit {                   /* one batch row and query head */
     const k_relative *a;
@@ -66,7 +67,7 @@ static void block_products(const unit *u, float scale, const float *x, int64_t l
 {
     const float *rows = rows_at(u, table, D, r);
     if (rows)
-        k_sgemm(0, 1, u->nq, TILE, D, scale, x, (int)ldx, rows, D, 0, block, TILE);
+        k_tile_dots(u->nq, TILE, D, scale, x, ldx, rows, D, block, TILE);
     else
         memset(block, 0, BLOCK * sizeof *block);
 }
@@ -76,7 +77,7 @@ static void block_combine(const unit *u, const float *block, const float *table,
 {
     const float *rows = rows_at(u, table, D, r);
     if (rows)
-        k_sgemm(0, 0, u->nq, D, TILE, 1, block, TILE, rows, D, 1, y, (int)ldy);
+        k_tile_sums(0, u->nq, D, TILE, block, TILE, rows, D, 1, y, ldy);
 }
 
 /* Rows of dtable += block' x. */
@@ -86,7 +87,7 @@ static void block_scatter(const unit *u, const float *block, const float *x, int
     int inside = r >= 0 && r + TILE <= a->rows;
     if (!dtable || (!a->clamp && (r + TILE <= 0 || r >= a->rows)))
         return;
-    k_sgemm(1, 0, TILE, D, u->nq, 1, block, TILE, x, (int)ldx, inside, inside ? dtable + r * D : u->rows, D);
+    k_tile_sums(1, TILE, D, u->nq, block, TILE, x, ldx, inside, inside ? dtable + r * D : u->rows, D);
     for (int c = 0; !inside && c < TILE; c++) {
         int row = k_relative_row(a, r + c);
         if (row >= 0)
@@ -159,7 +160,7 @@ static void scores(const unit *u, int j0, int nk, const float *lo, float *hi, fl
     const k_relative *a = u->a;
     const float *q = row(u, a->q, u->i0);
     block_products(u, (float)a->scale, q, a->q.st, u->E, a->Dk, row_of(u, j0 + TILE), hi);
-    k_sgemm(0, 1, u->nq, nk, a->Dk, (float)a->scale, q, (int)a->q.st, k_row(a->k, u->b, u->hk, j0), (int)a->k.st, 0, S, TILE);
+    k_tile_dots(u->nq, nk, a->Dk, (float)a->scale, q, a->q.st, k_row(a->k, u->b, u->hk, j0), a->k.st, S, TILE);
     read_diagonals(u, nk, lo, hi, S);
 }
 
@@ -199,7 +200,7 @@ static void forward_tile(unit *u)
         int nk = least(u->end - j0, TILE);
         scores(u, j0, nk, lo, hi, S);
         online(u, j0, nk, S);
-        k_sgemm(0, 0, u->nq, a->Dv, nk, 1, S, TILE, k_row(a->v, u->b, u->hk, j0), (int)a->v.st, 1, o, (int)a->o.st);
+        k_tile_sums(0, u->nq, a->Dv, nk, S, TILE, k_row(a->v, u->b, u->hk, j0), a->v.st, 1, o, a->o.st);
         if (u->F) {
             write_diagonals(u, nk, S, 0, spread[0], spread[1]);
             for (int n = 0; n < 2; n++)
@@ -267,11 +268,11 @@ static void add_products(const unit *u, int j0, int nk, const float *P, const fl
 {
     const k_relative *a = u->a;
     if (a->dq.p)
-        k_sgemm(0, 0, u->nq, a->Dk, nk, 1, dS, TILE, k_row(a->k, u->b, u->hk, j0), (int)a->k.st, 1, k_row(a->dq, u->b, u->h, u->i0), (int)a->dq.st);
+        k_tile_sums(0, u->nq, a->Dk, nk, dS, TILE, k_row(a->k, u->b, u->hk, j0), a->k.st, 1, k_row(a->dq, u->b, u->h, u->i0), a->dq.st);
     if (a->dk.p)
-        k_sgemm(1, 0, nk, a->Dk, u->nq, 1, dS, TILE, row(u, a->q, u->i0), (int)a->q.st, 1, k_row(a->dk, u->b, u->hk, j0), (int)a->dk.st);
+        k_tile_sums(1, nk, a->Dk, u->nq, dS, TILE, row(u, a->q, u->i0), a->q.st, 1, k_row(a->dk, u->b, u->hk, j0), a->dk.st);
     if (a->dv.p)
-        k_sgemm(1, 0, nk, a->Dv, u->nq, 1, P, TILE, row(u, a->d_o, u->i0), (int)a->d_o.st, 1, k_row(a->dv, u->b, u->hk, j0), (int)a->dv.st);
+        k_tile_sums(1, nk, a->Dv, u->nq, P, TILE, row(u, a->d_o, u->i0), a->d_o.st, 1, k_row(a->dv, u->b, u->hk, j0), a->dv.st);
 }
 
 /* What the finished blocks of dS and, with F, of P add: the one to dq and dE, the other to dF, at row r. */
@@ -290,7 +291,7 @@ static void value_products(const unit *u, int j0, int nk, const float *lo, float
 {
     const k_relative *a = u->a;
     const float *g = row(u, a->d_o, u->i0);
-    k_sgemm(0, 1, u->nq, nk, a->Dv, 1, g, (int)a->d_o.st, k_row(a->v, u->b, u->hk, j0), (int)a->v.st, 0, dS, TILE);
+    k_tile_dots(u->nq, nk, a->Dv, 1, g, a->d_o.st, k_row(a->v, u->b, u->hk, j0), a->v.st, dS, TILE);
     if (!u->F)
         return;
     block_products(u, 1, g, a->d_o.st, u->F, a->Dv, row_of(u, j0 + TILE), hi);

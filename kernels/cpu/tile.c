@@ -3,11 +3,12 @@
  * Six rows by two vectors are twelve sums in registers, enough to hide the latency of the multiply-adds, fed by two
  * loads and six broadcasts a step: sixteen registers of eight floats hold all of it. */
 #include "tile.h"
+#include "../cpu.h"
 #include "internal.h"
 #include <string.h>
 
 typedef float vec __attribute__((vector_size(32), aligned(4)));
-enum { LANES = 8 };
+enum { LANES = 8, WIDE = 128 };       /* WIDE: what is packed at a time of a long side */
 #define INLINE static inline __attribute__((always_inline))
 
 /* c [cols] = or += the first of the two vectors x and y. */
@@ -122,4 +123,32 @@ void k_tile_columns(int rows, int width, float scale, const float *x, int64_t ld
     if (rows % K_PANEL && rows % K_PANEL <= LANES)              /* the second half of the last panel */
         for (int e = 0; e < width; e++)
             memset(to + rows / K_PANEL * K_PANEL * width + e * K_PANEL + LANES, 0, LANES * sizeof *to);
+}
+
+void k_tile_dots(int m, int n, int k, float scale, const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc)
+{
+    float packed[K_TILE * WIDE];
+    if (m == 1) {                       /* not worth packing for */
+        k_sgemm(0, 1, m, n, k, scale, a, (int)lda, b, (int)ldb, 0, c, (int)ldc);
+        return;
+    }
+    for (int e = 0; e < k; e += WIDE) {
+        int width = k - e < WIDE ? k - e : WIDE;
+        k_tile_columns(n, width, scale, b + e, ldb, packed);
+        k_tile_product(m, n, width, a + e, lda, 1, packed, width * K_PANEL, e > 0, c, ldc);
+    }
+}
+
+void k_tile_sums(int turned, int m, int n, int k, const float *a, int64_t lda, const float *b, int64_t ldb, int keep, float *c, int64_t ldc)
+{
+    float packed[K_TILE * WIDE];
+    if (m == 1) {
+        k_sgemm(turned, 0, m, n, k, 1, a, (int)lda, b, (int)ldb, (float)keep, c, (int)ldc);
+        return;
+    }
+    for (int e = 0; e < n; e += WIDE) {
+        int width = n - e < WIDE ? n - e : WIDE;
+        k_tile_rows(k, width, b + e, ldb, k * K_PANEL, packed);
+        k_tile_product(m, width, k, a, turned ? 1 : lda, turned ? lda : 1, packed, k * K_PANEL, keep, c + e, ldc);
+    }
 }

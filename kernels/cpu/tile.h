@@ -18,4 +18,10 @@ void k_tile_product(int m, int n, int k, const float *a, int64_t rs, int64_t cs,
 void k_tile_rows(int rows, int width, const float *x, int64_t ld, int64_t bs, float *to);
 /* Panels of scale x', of bs = width * 16: element (r,e) becomes to[r / 16 * bs + e * 16 + r % 16]; the rows behind are zeros. */
 void k_tile_columns(int rows, int width, float scale, const float *x, int64_t ld, float *to);
+
+/* C [m,n] = scale A B' for A [m,k] and B [n,k], n <= K_TILE. */
+enum { K_TILE = 64 };
+void k_tile_dots(int m, int n, int k, float scale, const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc);
+/* C [m,n] = A B, or C += A B with keep, for A [m,k], or with turned A' [k,m], and B [k,n], k <= K_TILE. */
+void k_tile_sums(int turned, int m, int n, int k, const float *a, int64_t lda, const float *b, int64_t ldb, int keep, float *c, int64_t ldc);
 #endif
