@@ -12,8 +12,8 @@ clean() {                               # clean TOOL NAME COMMAND...
   if (( rc == 0 )); then echo "ok - $tool finds nothing in $name"; else
     grep -E '=========|not ok|FAIL' "$tmp/log" | head -20 | sed 's/^/# /'; echo "not ok - $tool in $name: exit status $rc"; fi
 }
+clean memcheck "training" "$B/tests/gpu/test_nn" 3
 for tool in memcheck racecheck; do
-  clean $tool "training" "$B/tests/gpu/test_nn" 3
+  clean $tool "the kernels of the seam" "$B/tests/gpu/test_ops" own
   for so in "$B"/variants/*.so; do clean $tool "$(basename "$so" .so)" "$HARNESS" check --device cuda --quick "$so"; done
 done
-clean memcheck "the kernels of the seam" "$B/tests/gpu/test_ops"
