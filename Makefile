@@ -99,7 +99,7 @@ install: all                                 ## install under PREFIX (DESTDIR re
 	install -m644 plots/*.gp.in $(DESTDIR)$(PREFIX)/share/harness/plots
 	install -m644 variants/TEMPLATE.c $(DESTDIR)$(PREFIX)/share/harness
 	install -m755 $(HARNESS) $(DESTDIR)$(PREFIX)/bin/harness
-	install -m755 $(B)/libharness.so $(DESTDIR)$(PREFIX)/lib/libharness.so
+	install -m755 $(B)/libharness.so $(CUDA_LIB) $(DESTDIR)$(PREFIX)/lib
 	install -m755 $(VARIANTS) $(TASKS) $(DESTDIR)$(PREFIX)/lib/harness/plugins
 	install -m644 harness/attn.h kernels/kernels.h $(DESTDIR)$(PREFIX)/include/harness
 	sed 's|"../kernels/kernels.h"|"kernels.h"|' harness/task.h >$(DESTDIR)$(PREFIX)/include/harness/task.h
