@@ -43,6 +43,12 @@ K_CUDA_PROBLEM(lsh, k_lsh);                         /* lsh.cu */
 K_CUDA_PROBLEM(relative, k_relative);               /* relative.cu */
 K_CUDA_PROBLEM(lstm, k_lstm);                       /* lstm.cu */
 
+typedef struct k_identity {                         /* o = v; query head h passes the value of head h Hk / Hq */
+    int B, Hq, Hk, T, Dk, Dv;
+    k_heads v, o, d_o, dq, dk, dv;
+} k_identity;
+K_CUDA_PROBLEM(identity, k_identity);               /* identity.cu */
+
 /* The table of a problem, "attention" ..., or NULL when this build or this machine has none.  Looked up once. */
 const void *k_cuda_table(const char *problem, size_t size);
 #define K_CUDA(problem) ((const k_cuda_##problem *)k_cuda_table(#problem, sizeof(k_cuda_##problem)))
