@@ -200,6 +200,7 @@ static int slots_init(runner *r, size_t todo)
     r->sweep.jobs = r->jobs;
     snprintf(threads, sizeof threads, "%d", r->threads);
     setenv("OMP_NUM_THREADS", threads, 1);
+    setenv("GOMP_SPINCOUNT", "10000", 0);       /* tens of microseconds: a thread that waits must not eat a core that others need */
     setenv("OPENBLAS_NUM_THREADS", "1", 1);     /* our threads are OpenMP's; its own pool would only cost start-up */
     r->slot = calloc((size_t)r->jobs, sizeof *r->slot);
     for (int i = 0; r->slot && i < r->jobs; i++) {
