@@ -32,6 +32,7 @@ typedef struct k_recurrence {
     double beta_max;                    /* beta = beta_max sigmoid(logit) */
     const k_position *position;         /* NULL: none */
     int64_t first;                      /* position of token 0 */
+    const void *offset;                 /* CUDA: a float on the device that is added to it, NULL: 0; the CPU's caller adds */
     k_heads q, k, v, gate, beta, o;     /* [B,Hq,T,D] [B,Hk,T,D] [B,Hv,T,E] [B,H,T,D or 1] [B,H,T,1] [B,Ho,T,E] */
     k_heads d_o, dq, dk, dv, dgate, dbeta;              /* backward; overwritten, NULL: not wanted */
     const void *a_log, *dt_bias, *d_skip;               /* [H]; d_skip NULL: no skip */

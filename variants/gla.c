@@ -16,8 +16,9 @@ static const attn_opt OPTS[] = {
 static const attn_gate GATES[] = { { "gk", "logit of the gate of every key channel" }, { .name = NULL } };
 
 /* The problem of a shape with these options. */
-static k_recurrence problem(const attn_shape *s, const options *o)
+static k_recurrence problem_of(const attn_shape *s, const void *opts)
 {
+    const options *o = opts;
     k_recurrence r = problem_with(s, s->Hk);
     r.decay = K_DECAY_CHANNEL;
     r.write = K_WRITE_SUM;
@@ -31,13 +32,13 @@ static k_recurrence problem(const attn_shape *s, const options *o)
 static int plan(const attn_shape *s, const void *opts, attn_plan *p)
 {
     p->gate_width[0] = s->Dk;
-    return plan_sizes(s, problem(s, opts), p);
+    return plan_sizes(s, problem_of(s, opts), p);
 }
 
 /* The problem of a call. */
 static k_recurrence bound(const attn_call *c)
 {
-    k_recurrence r = problem(c->s, c->opts);
+    k_recurrence r = problem_of(c->s, c->opts);
     bind_call(&r, c);
     r.gate = heads(c->gate[0]), r.dgate = heads(c->dgate[0]);
     return r;

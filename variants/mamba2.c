@@ -21,8 +21,9 @@ static const attn_param PARAMS[] = {
 };
 
 /* The problem of a shape with these options. */
-static k_recurrence problem(const attn_shape *s, const options *o)
+static k_recurrence problem_of(const attn_shape *s, const void *opts)
 {
+    const options *o = opts;
     k_recurrence r = problem_with(s, s->Hv);
     r.decay = K_DECAY_STEP;
     r.write = K_WRITE_STEPPED;
@@ -43,13 +44,13 @@ static int plan(const attn_shape *s, const void *opts, attn_plan *p)
     p->param_init[0] = (attn_init){ ATTN_INIT_LOG_UNIFORM, 1, 16 };
     p->param_init[1] = (attn_init){ ATTN_INIT_STEP, 1e-3, 1e-1 };
     p->param_init[2] = (attn_init){ ATTN_INIT_CONST, 1, 0 };
-    return plan_sizes(s, problem(s, o), p);
+    return plan_sizes(s, problem_of(s, opts), p);
 }
 
 /* The problem of a call. */
 static k_recurrence bound(const attn_call *c)
 {
-    k_recurrence r = problem(c->s, c->opts);
+    k_recurrence r = problem_of(c->s, c->opts);
     bind_call(&r, c);
     r.gate = heads(c->gate[0]), r.dgate = heads(c->dgate[0]);
     r.a_log = c->param[0], r.dt_bias = c->param[1], r.d_skip = c->param[2];

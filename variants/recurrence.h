@@ -1,13 +1,14 @@
 /* recurrence.h - what retention, gla, gated_deltanet and mamba2 share: an attn_call as a k_recurrence, and their plan.
- * The variant defines plan() and bound(). */
+ * The variant defines plan(), problem_of() and bound(). */
 #ifndef RECURRENCE_H
 #define RECURRENCE_H
 #include "attn.h"
-#include "../kernels/recurrence.h"
+#include "../kernels/cuda.h"
 #include <math.h>
 #include <stdio.h>
 
-static int plan(const attn_shape *, const void *opts, attn_plan *);     /* [cold], of both impls */
+static int plan(const attn_shape *, const void *opts, attn_plan *);     /* [cold], of all impls */
+static k_recurrence problem_of(const attn_shape *, const void *opts);   /* the problem of a shape with its options */
 static k_recurrence bound(const attn_call *);                           /* the problem of a call, tensors and all */
 
 /* Any state of these variants is the memory. */
@@ -54,7 +55,7 @@ static inline int refuse(attn_plan *p, const char *why)
  * once each way. */
 static inline int plan_sizes(const attn_shape *s, k_recurrence r, attn_plan *p)
 {
-    size_t memory = (size_t)s->Dk * (size_t)s->Dv * (size_t)s->B * (size_t)r.H;
+    size_t memory = (size_t)s->Dk * (size_t)s->Dv * (size_t)s->B * (size_t)r.H, size = k_dtype_size((k_dtype)s->dtype);
     int ref = s->dtype == ATTN_F64;
     if (s->klen)
         return refuse(p, "key lengths are not defined for a recurrence (pad on the right)");
@@ -72,15 +73,45 @@ static inline int plan_sizes(const attn_shape *s, k_recurrence r, attn_plan *p)
         gates += p->gate_width[i];
     p->flops_fwd = tokens * D * E * ((r.write == K_WRITE_DELTA ? 5 : 3) * r.H + 2 * r.Ho);
     p->flops_bwd = 2 * p->flops_fwd;
-    p->bytes_fwd = tokens * (r.Hq * D + r.Hk * D + r.Hv * E + r.H * gates + r.Ho * E) * (ref ? 8 : 4);
+    p->bytes_fwd = tokens * (r.Hq * D + r.Hk * D + r.Hv * E + r.H * gates + r.Ho * E) * (double)size;
     p->bytes_bwd = 2 * p->bytes_fwd;
     return ATTN_OK;
 }
 
-/* Decoding is a forward pass over the new tokens, from the memory to itself. */
-static inline k_recurrence decoding(const attn_call *c)
+/* [cold] The GPU's sizes are its kernels' own. */
+static int cuda_plan(const attn_shape *s, const void *opts, attn_plan *p)
+{
+    const k_cuda_recurrence *cuda = K_CUDA(recurrence);
+    const char *why = "this build has no CUDA half";
+    k_cuda_sizes z = { 0 }, decode = { 0 };
+    int code = plan(s, opts, p);
+    if (code)
+        return code;
+    k_recurrence r = problem_of(s, opts);
+    if (cuda)
+        why = cuda->plan(&r, (k_dtype)s->dtype, s->training, &z);
+    r.T = s->Tq;
+    if (!why)
+        why = cuda->plan(&r, (k_dtype)s->dtype, 0, &decode);
+    if (why)
+        return refuse(p, why);
+    p->saved = z.saved, p->state = z.state;
+    p->scratch_fwd = z.scratch_fwd, p->scratch_bwd = z.scratch_bwd, p->scratch_dec = decode.scratch_dec;
+    return ATTN_OK;
+}
+
+/* The problem of a call whose tensors and params the host can read. */
+static inline k_recurrence on_host(const attn_call *c)
 {
     k_recurrence r = bound(c);
+    if (r.offset)
+        r.first += llround(number_of(c, r.offset, 0));
+    return r;
+}
+
+/* Decoding is a forward pass over the new tokens, from the memory to itself. */
+static inline k_recurrence decoding(k_recurrence r, const attn_call *c)
+{
     r.T = c->s->Tq;
     r.first += c->pos;
     r.saved = NULL;
@@ -89,16 +120,36 @@ static inline k_recurrence decoding(const attn_call *c)
 }
 
 /* All of the work is in kernels/recurrence.h. */
-static int ref_forward(const attn_call *c)  { k_recurrence r = bound(c);    k_drecurrence_forward(&r);  return ATTN_OK; }
-static int ref_backward(const attn_call *c) { k_recurrence r = bound(c);    k_drecurrence_backward(&r); return ATTN_OK; }
-static int ref_decode(const attn_call *c)   { k_recurrence r = decoding(c); k_drecurrence_forward(&r);  return ATTN_OK; }
-static int cpu_forward(const attn_call *c)  { k_recurrence r = bound(c);    k_srecurrence_forward(&r);  return ATTN_OK; }
-static int cpu_backward(const attn_call *c) { k_recurrence r = bound(c);    k_srecurrence_backward(&r); return ATTN_OK; }
-static int cpu_decode(const attn_call *c)   { k_recurrence r = decoding(c); k_srecurrence_forward(&r);  return ATTN_OK; }
+static int ref_forward(const attn_call *c)  { k_recurrence r = on_host(c); k_drecurrence_forward(&r);  return ATTN_OK; }
+static int ref_backward(const attn_call *c) { k_recurrence r = on_host(c); k_drecurrence_backward(&r); return ATTN_OK; }
+static int ref_decode(const attn_call *c)   { k_recurrence r = decoding(on_host(c), c); k_drecurrence_forward(&r); return ATTN_OK; }
+static int cpu_forward(const attn_call *c)  { k_recurrence r = on_host(c); k_srecurrence_forward(&r);  return ATTN_OK; }
+static int cpu_backward(const attn_call *c) { k_recurrence r = on_host(c); k_srecurrence_backward(&r); return ATTN_OK; }
+static int cpu_decode(const attn_call *c)   { k_recurrence r = decoding(on_host(c), c); k_srecurrence_forward(&r); return ATTN_OK; }
+
+/* The GPU's are queued, and fail together. */
+static int cuda_result(int code) { return code ? ATTN_EDEVICE : ATTN_OK; }
+static int cuda_forward(const attn_call *c)
+{
+    k_recurrence r = bound(c);
+    return cuda_result(K_CUDA(recurrence)->forward(&r, (k_dtype)c->s->dtype, c->stream));
+}
+static int cuda_backward(const attn_call *c)
+{
+    k_recurrence r = bound(c);
+    return cuda_result(K_CUDA(recurrence)->backward(&r, (k_dtype)c->s->dtype, c->stream));
+}
+static int cuda_decode(const attn_call *c)
+{
+    k_recurrence r = bound(c);
+    r.T = c->s->Tq;
+    return cuda_result(K_CUDA(recurrence)->decode(&r, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream));
+}
 
 static const attn_impl IMPLS[] = {
     { "ref", ATTN_CPU, ATTN_F64, ATTN_CAUSAL, 0, plan, ref_forward, ref_backward, ref_decode },
     { "cpu", ATTN_CPU, ATTN_F32, ATTN_CAUSAL, 10, plan, cpu_forward, cpu_backward, cpu_decode },
+    { "cuda", ATTN_CUDA, ATTN_F32 | ATTN_BF16, ATTN_CAUSAL, 20, cuda_plan, cuda_forward, cuda_backward, cuda_decode },
     { .name = NULL }
 };
 #endif

@@ -18,8 +18,9 @@ static const attn_opt OPTS[] = {
 static const attn_param PARAMS[] = { { "offset", "rope: position of token 0", ATTN_FROZEN | ATTN_OPTIONAL }, { .name = NULL } };
 
 /* The problem of a shape with these options. */
-static k_recurrence problem(const attn_shape *s, const options *o)
+static k_recurrence problem_of(const attn_shape *s, const void *opts)
 {
+    const options *o = opts;
     k_recurrence r = problem_with(s, s->Hq);
     r.decay = K_DECAY_FIXED;
     r.write = K_WRITE_SUM;
@@ -38,15 +39,15 @@ static int plan(const attn_shape *s, const void *opts, attn_plan *p)
         return refuse(p, why);
     if (o->position.position == K_POSITION_ROPE)
         p->param_dims[0] = (attn_dims){ 1, { 1 } };
-    return plan_sizes(s, problem(s, o), p);
+    return plan_sizes(s, problem_of(s, opts), p);
 }
 
 /* The problem of a call. */
 static k_recurrence bound(const attn_call *c)
 {
-    k_recurrence r = problem(c->s, c->opts);
+    k_recurrence r = problem_of(c->s, c->opts);
     bind_call(&r, c);
-    r.first = c->param[0] ? llround(number_of(c, c->param[0], 0)) : 0;
+    r.offset = c->param[0];
     return r;
 }
 

@@ -201,24 +201,34 @@ static __device__ __forceinline__ void store_acc(bf16 *tile, int row, int col, c
  * width on read as 0.  vector: every row is aligned to 16 bytes and width is a multiple of 16 bytes. */
 template <typename T> struct rows_at { const T *p; int64_t st; int lo, hi, width, vector; };
 
+/* Starts to copy 16 bytes, of which only the first `bytes` are read and the others become 0. */
+static __device__ __forceinline__ void copy16(uint32_t to, const void *from, int bytes)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(to), "l"(from), "r"(bytes) : "memory");
+}
+
 /* Starts to copy rows row0 .. row0+63, columns col0 .. col0+63. */
 template <typename T> static __device__ __forceinline__ void load_tile(T *tile, const rows_at<T> &s, int row0, int col0)
 {
-    enum { PIECE = 16 / sizeof(T), PIECES = TILE / PIECE };
-    if (!s.vector) {
-        for (int n = threadIdx.x; n < TILE * TILE; n += blockDim.x) {
-            int r = n / TILE, c = n % TILE, row = row0 + r, col = col0 + c;
-            tile[r * LD + c] = row >= s.lo && row < s.hi && col < s.width ? s.p[(int64_t)row * s.st + col] : from_float<T>(0);
+    enum { PIECE = 16 / sizeof(T), PIECES = TILE / PIECE, ROWS = THREADS / PIECES };
+    int r = threadIdx.x / PIECES, c = threadIdx.x % PIECES * PIECE;
+    if (s.vector && row0 >= s.lo && row0 + TILE <= s.hi && col0 + TILE <= s.width) {
+        const T *from = s.p + (int64_t)(row0 + r) * s.st + col0 + c;
+        uint32_t to = shared_address(tile + r * LD + c);
+        #pragma unroll
+        for (int n = 0; n < TILE / ROWS; n++) copy16(to + n * ROWS * LD * (int)sizeof(T), from + n * ROWS * s.st, 16);
+    } else if (s.vector) {
+        #pragma unroll 1
+        for (; r < TILE; r += ROWS) {
+            int there = row0 + r >= s.lo && row0 + r < s.hi && col0 + c < s.width;
+            copy16(shared_address(tile + r * LD + c), there ? s.p + (int64_t)(row0 + r) * s.st + col0 + c : s.p, there ? 16 : 0);
         }
-        return;
-    }
-    #pragma unroll 4
-    for (int n = threadIdx.x; n < TILE * PIECES; n += blockDim.x) {
-        int r = n / PIECES, c = n % PIECES * PIECE, row = row0 + r, col = col0 + c;
-        int there = row >= s.lo && row < s.hi && col < s.width;
-        const T *from = there ? s.p + (int64_t)row * s.st + col : s.p;
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-                     :: "r"(shared_address(tile + r * LD + c)), "l"(from), "r"(there ? 16 : 0) : "memory");
+    } else {
+        #pragma unroll 1
+        for (int n = threadIdx.x; n < TILE * TILE; n += THREADS) {
+            int i = n / TILE, j = n % TILE, there = row0 + i >= s.lo && row0 + i < s.hi && col0 + j < s.width;
+            tile[i * LD + j] = there ? s.p[(int64_t)(row0 + i) * s.st + col0 + j] : from_float<T>(0);
+        }
     }
 }
 static __device__ __forceinline__ void loads_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }

@@ -334,27 +334,40 @@ template <typename T, int W, int reverse> static __device__ __forceinline__ void
     }
 }
 
+/* Eight numbers of a row, of which `left` exist. */
+template <typename T> static __device__ __forceinline__ void read_left(const T *p, int left, float *x)
+{
+    #pragma unroll
+    for (int i = 0; i < 8; i++) x[i] = i < left ? to_float(p[i]) : 0;
+}
+template <typename T> static __device__ __forceinline__ void write_left(T *p, int left, const float *x)
+{
+    #pragma unroll
+    for (int i = 0; i < 8; i++) if (i < left) p[i] = from_float<T>(x[i]);
+}
+
 /* m->O to memory, times the slope of raw; rows that do not exist become 0. */
 template <typename T, int W> static __device__ __forceinline__ void store_out(const walk &w, const walker<T, W> &k, int p)
 {
-    int c = (threadIdx.x & 7) * 8, col = k.strip * TILE + c, width = w.z.width, slope = w.raw.map.map != K_MAP_IDENTITY;
-    if (col >= width) return;
-    T *out = (T *)w.out.p + k.b * w.out.sb + k.hx * w.out.sh + col;
-    const T *raw = (const T *)w.raw.p + k.b * w.raw.sb + k.hx * w.raw.sh + col;
+    int r = threadIdx.x >> 3, c = (threadIdx.x & 7) * 8, col = k.strip * TILE + c, left = w.z.width - col, row = p + r - w.x.off;
+    if (left <= 0) return;
+    T *out = (T *)w.out.p + k.b * w.out.sb + k.hx * w.out.sh + col + row * w.out.st;
+    const T *raw = (const T *)w.raw.p + k.b * w.raw.sb + k.hx * w.raw.sh + col + row * w.raw.st;
+    int64_t out_step = SUMMERS * w.out.st, raw_step = SUMMERS * w.raw.st;
     #pragma unroll 1
-    for (int r = threadIdx.x >> 3; r < TILE; r += SUMMERS) {
-        int row = p + r - w.x.off;
-        float x[8], y[8];
+    for (; r < TILE; r += SUMMERS, row += SUMMERS, out += out_step, raw += raw_step) {
+        float x[8] = { 0 }, y[8];
         if (row < 0 || row >= w.x.rows) continue;
-        read8(k.m->O + r * LD + c, x);
-        if (slope && row < k.x_end) {
-            if (w.out_vector) read8(raw + row * w.raw.st, y);
-            else for (int i = 0; i < 8; i++) y[i] = col + i < width ? to_float(raw[row * w.raw.st + i]) : 0;
-            multiply_slope<T, 8>(w.raw.map, y, x);
+        if (row < k.x_end) {
+            read8(k.m->O + r * LD + c, x);
+            if (w.raw.map.map != K_MAP_IDENTITY) {
+                if (w.out_vector) read8(raw, y);
+                else read_left(raw, left, y);
+                multiply_slope<T, 8>(w.raw.map, y, x);
+            }
         }
-        if (row >= k.x_end) for (int i = 0; i < 8; i++) x[i] = 0;
-        if (w.out_vector) write8(out + row * w.out.st, x);
-        else for (int i = 0; i < 8 && col + i < width; i++) out[row * w.out.st + i] = from_float<T>(x[i]);
+        if (w.out_vector) write8(out, x);
+        else write_left(out, left, x);
     }
 }
 
