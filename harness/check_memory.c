@@ -1,9 +1,10 @@
 /* check_memory.c - does memory grow as the variant says, and is the decode state as large as it says?
  *
- * plan() is asked at T = 256 ... 8192, and a line is fitted to the logarithms of its bytes over those of T.  What a
- * variant claims is attn_variant.cost, "T m Dv" or "T (stride + T / stride) (Dk + Dv)": a sum of products, of which
- * the highest power of T counts; everything else is a constant.  A pass that takes T steps of work cannot fill T^2
- * bytes, so saved and scratch must not grow faster than the cost.  A decode state holds at most its tokens: T. */
+ * plan() is asked at T = 256 ... 8192, and a line is fitted to the logarithms of its bytes over those of T; the slope
+ * from there to T = 32768 counts where it is less.  What a variant claims is attn_variant.cost, "T m Dv" or
+ * "T (stride + T / stride) (Dk + Dv)": a sum of products, of which the highest power of T counts; everything else is a
+ * constant.  A pass that takes T steps of work cannot fill T^2 bytes, so saved and scratch must not grow faster than the
+ * cost.  A decode state holds at most its tokens: T. */
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
@@ -11,7 +12,7 @@
 #include <string.h>
 #include "check_case.h"
 
-enum { FIRST = 256, RUNGS = 6 };        /* T = FIRST << rung */
+enum { FIRST = 256, RUNGS = 6, BEYOND = 2 };    /* T = FIRST << rung; the rungs beyond tell a step from a slope */
 static const double SLACK = 0.1;        /* of a slope: constants and whole blocks bend the line */
 static const double LOGARITHM = 0.2;    /* what log T adds to the slope on this ladder, at most */
 
@@ -77,15 +78,17 @@ int hs_cost_degree(const char *text, double *degree)
 }
 
 /* ---- the fact: a ladder of plans ------------------------------------------------------------------------------- */
-/* The line through log y over log T; nothing counts as one byte. */
-static hs_ladder fit(const double y[RUNGS])
+/* The line through log y over log T; nothing counts as one byte.  Memory that a plan takes only from some length on, a
+ * part for each piece of the sequence, makes a step in the line; it shows no more behind it. */
+static hs_ladder fit(const double y[RUNGS + BEYOND])
 {
     double sx = 0, sy = 0, sxx = 0, sxy = 0;
     for (int i = 0; i < RUNGS; i++) {
         double x = i * log(2), v = log(fmax(1, y[i]));
         sx += x, sy += v, sxx += x * x, sxy += x * v;
     }
-    return (hs_ladder){ y[2], y[RUNGS - 1], (RUNGS * sxy - sx * sy) / (RUNGS * sxx - sx * sx) };
+    double behind = log2(fmax(1, y[RUNGS + BEYOND - 1]) / fmax(1, y[RUNGS - 1])) / BEYOND;
+    return (hs_ladder){ y[2], y[RUNGS - 1], fmin((RUNGS * sxy - sx * sy) / (RUNGS * sxx - sx * sx), behind) };
 }
 
 /* Eight heads of 64, or those of the case where plan() does not take them. */
@@ -100,8 +103,8 @@ static attn_shape shape_of(const hs_case *c, int32_t T)
 
 int hs_growth_measure(const hs_case *c, hs_growth *g, char *why, size_t nwhy)
 {
-    double saved[RUNGS], scratch[RUNGS], state[RUNGS];
-    for (int i = 0; i < RUNGS; i++) {
+    double saved[RUNGS + BEYOND], scratch[RUNGS + BEYOND], state[RUNGS + BEYOND];
+    for (int i = 0; i < RUNGS + BEYOND; i++) {
         attn_plan p = { 0 }, q = { 0 };
         attn_shape s = shape_of(c, FIRST << i), one = s;
         one.training = 0, one.Tq = 1, one.decode = 1;

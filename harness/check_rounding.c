@@ -10,8 +10,8 @@
  *   - the output is rounded before backward reads it, and the gradients of inputs are rounded in the end.
  * Buckets of a variant that sorts by hash are no matter of rounding: there q, k and the params stay as they are.
  * Errors are of a whole tensor: the largest one, and the root of the mean square, which sees a small error made
- * everywhere.  Of several draws the worst counts; the floor is half an ulp of the tensor's largest number (of its
- * root mean square). */
+ * everywhere.  Of several draws the worst counts.  The floor is what a number known to half an ulp may be off: half an
+ * ulp of the tensor's largest number, and for the mean a third of its square. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,7 +19,7 @@
 #include "kernels/philox.h"
 
 enum { DRAWS = 3 };
-static const double HALF_ULP = 0x1p-9;  /* relative to the number */
+static const double HALF_ULP = 0x1p-8;  /* of 1: a bfloat16 has 8 bits */
 static const double SMALL = 1e-2;       /* numbers below count as this, as in hs_diff_part */
 
 /* ---- the plain computation ------------------------------------------------------------------------------- */
@@ -31,6 +31,9 @@ static int is_rounded(const hs_rig *r, int slot)
     return !(hashed && slot <= HS_K);
 }
 
+/* Half an ulp of x. */
+static double half_ulp(double x) { return x == 0 ? 0 : ldexp(HALF_ULP, ilogb(x)); }
+
 /* The inputs of r become those of exact, moved by up to half an ulp. */
 static void move_inputs(hs_rig *r, const hs_rig *exact, uint32_t draw)
 {
@@ -39,7 +42,7 @@ static void move_inputs(hs_rig *r, const hs_rig *exact, uint32_t draw)
         const hs_slot *from = i < HS_INPUTS ? &exact->in[i] : &exact->d_o;
         if (i < HS_INPUTS && !is_rounded(r, i)) continue;
         for (int64_t e = 0; e < x->n; e++)
-            x->val[e] = from->val[e] * (1 + HALF_ULP * (2 * philox_uniform(philox_u32(77, (uint32_t)i, draw, (uint64_t)e)) - 1));
+            x->val[e] = from->val[e] + half_ulp(from->val[e]) * (2 * philox_uniform(philox_u32(77, (uint32_t)i, draw, (uint64_t)e)) - 1);
     }
 }
 
@@ -108,7 +111,7 @@ void hs_rounding_measure(hs_case *c, const hs_rig *base)
 
 /* ---- bounds -------------------------------------------------------------------------------------------------- */
 static double bound_of_worst(const hs_spread *s) { return 2 * s->worst + HALF_ULP * s->largest; }
-static double bound_of_mean(const hs_spread *s) { return 2 * s->mean + HALF_ULP * s->size; }
+static double bound_of_mean(const hs_spread *s) { return 2 * s->mean + HALF_ULP / sqrt(3) * s->size; }
 
 /* Two results that are each within the bound are within twice the bound of each other. */
 static void allow(hs_slot *slot, const hs_spread *s)
