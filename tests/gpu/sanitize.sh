@@ -7,7 +7,7 @@ tmp=$(mktemp -d) && trap 'rm -rf "$tmp"' EXIT
 
 clean() {                               # clean TOOL NAME COMMAND...: in the background, its result in a file
   local tool=$1 name=$2 log=$tmp/$1.${2// /_}; shift 2
-  { timeout 900 compute-sanitizer --tool "$tool" --error-exitcode 99 "$@" >"$log.log" 2>&1
+  { timeout 900 compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 99 "$@" >"$log.log" 2>&1
     local rc=$?
     if (( rc == 0 )); then echo "ok - $tool finds nothing in $name"; else
       grep -E '=========|not ok|FAIL' "$log.log" | head -20 | sed 's/^/# /'; echo "not ok - $tool in $name: exit status $rc"; fi
