@@ -239,6 +239,25 @@ static void work_is_timed(void **state)
     k_dev_close(dev);
 }
 
+/* Counts its calls. */
+static int count_call(void *arg) { ++*(int *)arg; return 0; }
+
+static void the_cpu_keeps_no_recordings(void **state)
+{
+    (void)state;
+    int calls = 0;
+    char text[64];
+    k_dev *dev = open_cpu();
+    assert_null(k_record(dev, count_call, &calls));
+    assert_int_equal(calls, 0);
+    k_forget(dev, NULL);
+    k_set_tf32(dev, 1);                         /* means nothing here, and neither do names for a profiler */
+    k_range_push(dev, "a range");
+    k_range_pop(dev);
+    assert_string_equal(k_dev_describe(dev, text, sizeof text), k_cpu_describe());
+    k_dev_close(dev);
+}
+
 /* Pages that were touched show, and stay when they are gone. */
 static void the_system_sees_memory(void **state)
 {
@@ -260,6 +279,7 @@ int main(void)
         cmocka_unit_test(a_limit_is_kept_and_told), cmocka_unit_test(absurd_sizes_fail_cleanly),
         cmocka_unit_test(writes_outside_are_found_and_named), cmocka_unit_test(an_arena_fills_from_the_front),
         cmocka_unit_test(work_is_timed), cmocka_unit_test(the_system_sees_memory),
+        cmocka_unit_test(the_cpu_keeps_no_recordings),
 #ifdef K_DEBUG
         cmocka_unit_test(debug_memory_is_poisoned),
 #endif
