@@ -72,8 +72,8 @@ template <class T> struct wide_of { typedef float type; };
 template <> struct wide_of<double> { typedef double type; };
 template <class T> using wide = typename wide_of<T>::type;
 
-/* 16 bytes of T, read and written at once. */
-template <class T> struct alignas(16) pack { enum { N = 16 / sizeof(T) }; T v[N]; };
+/* COUNT numbers, read and written at once; usually 16 bytes. */
+template <class T, int COUNT = 16 / sizeof(T)> struct alignas(COUNT * sizeof(T)) pack { enum { N = COUNT }; T v[N]; };
 template <class T> static inline __host__ __device__ bool aligned16(const T *p) { return ((uintptr_t)p & 15) == 0; }
 
 /* Blocks of `each` items that cover n, but no more than keep the whole device busy: kernels stride over the rest. */

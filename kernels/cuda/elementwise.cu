@@ -73,31 +73,39 @@ void cuda_add_bias(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *x, cons
     CUDA_TYPED(t, add_bias(dev, rows, d, (T *)x, (const T *)bias));
 }
 
-/* The sums of columns in two steps.  A block sums 32 columns of a span of rows: 8 rows at a time, each thread one column of
- * every 8th row; then the spans are added in order.  Sums over a span are wide, sums of spans double. */
-enum { SPAN_COLUMNS = 32, SPAN_LANES = 8, MAX_SPANS = 128, ROWS_PER_SPAN = 64 };
+/* The sums of columns in two steps.  A block sums the columns of 32 packs over a span of rows: 8 rows at a time, each thread
+ * one pack of every 8th row; then the spans are added in order.  Sums over a span are wide, sums of spans double. */
+enum { SPAN_PACKS = 32, SPAN_LANES = 8, MAX_SPANS = 128, ROWS_PER_SPAN = 64 };
 
-template <class T> __global__ static void __launch_bounds__(SPAN_COLUMNS * SPAN_LANES)
+/* Packs of N; d is a multiple of it. */
+template <class T, int N> __global__ static void __launch_bounds__(SPAN_PACKS * SPAN_LANES)
 sum_spans(int64_t rows, int64_t d, int64_t per_span, const T *x, double *part)
 {
-    __shared__ double sum[SPAN_LANES][SPAN_COLUMNS];
-    const int lane = (int)threadIdx.y, column = (int)threadIdx.x;
-    const int64_t j = (int64_t)blockIdx.x * SPAN_COLUMNS + column, first = (int64_t)blockIdx.y * per_span;
+    __shared__ double sum[SPAN_LANES][SPAN_PACKS * N];
+    const int lane = (int)threadIdx.y, column = (int)threadIdx.x * N;
+    const int64_t j = (int64_t)blockIdx.x * SPAN_PACKS * N + column, first = (int64_t)blockIdx.y * per_span;
     const int64_t end = first + per_span < rows ? first + per_span : rows;
-    wide<T> s = 0;
+    wide<T> s[N] = { 0 };
     if (j < d) {
 #pragma unroll 4
-        for (int64_t r = first + lane; r < end; r += SPAN_LANES)
-            s += (wide<T>)x[r * d + j];
+        for (int64_t r = first + lane; r < end; r += SPAN_LANES) {
+            const pack<T, N> v = *(const pack<T, N> *)(x + r * d + j);
+#pragma unroll
+            for (int e = 0; e < N; e++)
+                s[e] += (wide<T>)v.v[e];
+        }
     }
-    sum[lane][column] = (double)s;
+#pragma unroll
+    for (int e = 0; e < N; e++)
+        sum[lane][column + e] = (double)s[e];
     __syncthreads();
-    if (lane > 0 || j >= d)
-        return;
-    double total = 0;
-    for (int i = 0; i < SPAN_LANES; i++)
-        total += sum[i][column];
-    part[blockIdx.y * d + j] = total;
+    const int thread = lane * SPAN_PACKS + (int)threadIdx.x;
+    for (int c = thread; c < SPAN_PACKS * N && (int64_t)blockIdx.x * SPAN_PACKS * N + c < d; c += SPAN_PACKS * SPAN_LANES) {
+        double total = 0;
+        for (int i = 0; i < SPAN_LANES; i++)
+            total += sum[i][c];
+        part[blockIdx.y * d + (int64_t)blockIdx.x * SPAN_PACKS * N + c] = total;
+    }
 }
 
 /* part [spans,d] -> out [d] += */
@@ -111,7 +119,7 @@ template <class W> __global__ static void add_spans(int64_t spans, int64_t d, co
     }
 }
 
-template <class T> static void sum_rows(k_dev *dev, int64_t rows, int64_t d, const T *x, wide<T> *out)
+template <class T, int N> static void sum_rows(k_dev *dev, int64_t rows, int64_t d, const T *x, wide<T> *out)
 {
     double *part = (double *)cuda_of(dev)->scratch;
     const int64_t most = CUDA_SCRATCH / (int64_t)sizeof *part / d;
@@ -119,8 +127,8 @@ template <class T> static void sum_rows(k_dev *dev, int64_t rows, int64_t d, con
     spans = spans < MAX_SPANS ? spans : (int64_t)MAX_SPANS;
     spans = spans < most ? spans : most;
     const int64_t per_span = (rows + spans - 1) / spans;
-    const dim3 blocks((unsigned)((d + SPAN_COLUMNS - 1) / SPAN_COLUMNS), (unsigned)((rows + per_span - 1) / per_span));
-    sum_spans<T><<<blocks, dim3(SPAN_COLUMNS, SPAN_LANES), 0, cuda_stream(dev)>>>(rows, d, per_span, x, part);
+    const dim3 blocks((unsigned)((d + SPAN_PACKS * N - 1) / (SPAN_PACKS * N)), (unsigned)((rows + per_span - 1) / per_span));
+    sum_spans<T, N><<<blocks, dim3(SPAN_PACKS, SPAN_LANES), 0, cuda_stream(dev)>>>(rows, d, per_span, x, part);
     cuda_failed(dev, cudaPeekAtLastError(), "sum_spans");
     CUDA_RUN(dev, add_spans<wide<T>>, cuda_blocks(dev, d, 256), 256, blocks.y, d, part, out);
 }
@@ -128,7 +136,8 @@ template <class T> static void sum_rows(k_dev *dev, int64_t rows, int64_t d, con
 void cuda_sum_rows(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const void *x, void *out)
 {
     if (rows > 0 && d > 0)
-        CUDA_TYPED(t, sum_rows(dev, rows, d, (const T *)x, (wide<T> *)out));
+        CUDA_TYPED(t, if (d % pack<T>::N == 0 && aligned16((const T *)x)) sum_rows<T, pack<T>::N>(dev, rows, d, (const T *)x, (wide<T> *)out);
+                      else sum_rows<T, 1>(dev, rows, d, (const T *)x, (wide<T> *)out));
 }
 
 /* ---- activations -------------------------------------------------------------------------------------------------------- */

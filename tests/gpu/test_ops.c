@@ -309,6 +309,35 @@ static void same_every_time(void)
     free(again);
 }
 
+/* Products in TF32 are off until they are asked for, and then wrong by its roundings and no more. */
+static void tf32_is_a_choice(void)
+{
+    enum { SIZE = 512 };
+    const size_t bytes = (size_t)SIZE * SIZE * 4;
+    char detail[80];
+    float *plain = malloc(bytes), *rounded = malloc(bytes), *again = malloc(bytes), *const out[] = { plain, rounded, again };
+    void *x = take(gpu, bytes), *y = take(gpu, bytes), *z = take(gpu, bytes);
+    double worst = 0;
+    k_random_normal(gpu, K_F32, SIZE * SIZE, x, stream, 0, 1);
+    k_random_normal(gpu, K_F32, SIZE * SIZE, y, (k_rng){ 1, 2, 3 }, 0, 1);
+    for (int turn = 0; turn < 3; turn++) {
+        k_set_tf32(gpu, turn == 1);
+        k_gemm(gpu, K_F32, 0, 0, SIZE, SIZE, SIZE, 1, x, SIZE, y, SIZE, 0, z, SIZE);
+        k_download(gpu, out[turn], z, bytes);
+    }
+    for (int i = 0; i < SIZE * SIZE; i++)
+        worst = fmax(worst, fabs((double)(plain[i] - rounded[i])));
+    worst /= sqrt(SIZE);                /* the size of an element */
+    snprintf(detail, sizeof detail, "off by %.1e", worst);
+    report(worst > 0x1p-16 && worst < 0x1p-8 && memcmp(plain, again, bytes) == 0, "TF32 is a choice", detail);
+    k_free(gpu, x);
+    k_free(gpu, y);
+    k_free(gpu, z);
+    free(plain);
+    free(rounded);
+    free(again);
+}
+
 /* ---- memory, uploads and the clock ---------------------------------------------------------------------------------------------- */
 
 static void memory_is_watched(void)
@@ -421,6 +450,7 @@ int main(int argc, char **argv)
     conversions();
     if (!own) {
         same_every_time();
+        tf32_is_a_choice();
         memory_is_watched();
         uploads_arrive();
         time_is_told();
