@@ -26,7 +26,7 @@ typedef struct k_lsh {
     int rounds, chunk;                  /* both >= 1; chunk: tokens, the last chunk of a round may be short */
     int across;                         /* tokens of other buckets are seen, too */
     int dedup, wrap;                    /* wrap: before the first chunk of a round comes the last of the one before */
-    int factor[2];                      /* a bucket is a + factor[0] b; both even, factor[1] 0 when there is one */
+    int factor[2];                      /* a bucket is a + factor[0] b; both even, factor[1] 0 when there is one, both 0: no buckets */
     double scale, key_eps;
     k_heads q, k, v, o;                 /* [B,H,T - first,Dk] [B,H,T,Dk] [B,H,T,Dv] [B,H,T - first,Dv]; k: raw */
     k_heads d_o, dq, dv;                /* backward, with first == 0: both roles of q are in dq */
@@ -34,6 +34,8 @@ typedef struct k_lsh {
     int64_t capacity;
     float *lse;                         /* [B,H,T], -inf: the token saw itself alone; NULL: not wanted */
     void *scratch;                      /* k_slsh_scratch() or k_dlsh_scratch() */
+    /* CUDA, which hashes as part of forward and decoding: the rotations, or buckets as numbers [B,H,rounds,capacity]. */
+    const float *rotations, *given;
 } k_lsh;
 
 /* k_d...: the definition, tensors and rotations in double, lse not used; k_s...: float.  Bytes of scratch: */

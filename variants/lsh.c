@@ -13,11 +13,11 @@
  * dk_j = scale sum_i ds_ij q_i,  dq_j = scale sum_i ds_ji k_i + (dk_j - k_j (k_j.dk_j)) / rho_j.  Buckets are constants.
  *
  * Which tokens share a chunk depends on later tokens, so this looks ahead; decoding sorts the tokens so far anew.
- * Both impls are kernels/lsh.h: "ref" in double is the definition; "cpu" in float never holds more than a tile, and
- * leaves the token itself out where it meets another, since exp(2 scale |q| - 1e5) is 0 for what scale and q may be. */
+ * All impls are kernels/lsh.h: "ref" in double is the definition; "cpu" and "cuda" never hold more than a tile, and
+ * leave the token itself out where it meets another, since exp(2 scale |q| - 1e5) is 0 for what scale and q may be. */
 #include "attn.h"
 #include "attn_map.h"
-#include "../kernels/lsh.h"
+#include "../kernels/cuda.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -75,7 +75,7 @@ static const char *refusal(const attn_shape *s, const options *o)
     return o->lookback_wrap && o->n_rounds && s->Tk % o->chunk_len ? "lookback_wrap needs T to be a multiple of chunk_len" : NULL;
 }
 
-/* What both impls plan; number: bytes of one number. */
+/* What all impls plan; number: bytes of one number. */
 static int plan_common(const attn_shape *s, const options *o, size_t number, attn_plan *p)
 {
     const char *why = refusal(s, o);
@@ -121,38 +121,45 @@ static k_lsh problem_of(const attn_shape *s, const options *o, int T)
                 .wrap = o->lookback_wrap, .scale = o->scale > 0 ? o->scale : 1 / sqrt(s->Dk), .key_eps = o->key_eps, .capacity = s->Tk };
     factors_of(o, s->Tk, p.factor);
     if (!o->n_rounds)
-        p.rounds = p.across = 1, p.dedup = p.wrap = 0, p.chunk = T;
+        p.rounds = p.across = 1, p.dedup = p.wrap = p.factor[0] = p.factor[1] = 0, p.chunk = T;
     return p;
 }
 
-/* [cold] Forward keeps the buckets [B,H,n_rounds,T], which else are in scratch, and the log-sum-exp [B,H,T]. */
+/* Bytes of the buckets [B,H,n_rounds,T] of a call, with which saved, or else scratch, begins. */
+static size_t buckets_size(const k_lsh *p)
+{
+    size_t bytes = p->factor[0] ? (size_t)p->B * (size_t)p->H * (size_t)p->rounds * (size_t)p->T * sizeof(int32_t) : 0;
+    return (bytes + 255) / 256 * 256;
+}
+
+/* [cold] Forward keeps the buckets and the log-sum-exp [B,H,T]. */
 static int plan(const attn_shape *s, const options *o, const engine *e, attn_plan *p)
 {
     int rc = plan_common(s, o, e->number, p);
     if (rc)
         return rc;
     k_lsh l = problem_of(s, o, s->Tk);
-    size_t tokens = (size_t)s->B * s->Hk * s->Tk, buckets = tokens * (size_t)o->n_rounds * sizeof(int32_t);
-    p->saved = s->training ? buckets + tokens * sizeof(float) : 0;
-    p->state = tokens * (size_t)(s->Dk + s->Dv) * e->number + buckets;
-    p->scratch_fwd = e->scratch(&l, 0) + (s->training ? 0 : buckets);
+    size_t tokens = (size_t)s->B * s->Hk * s->Tk;
+    p->saved = s->training ? buckets_size(&l) + tokens * sizeof(float) : 0;
+    p->state = tokens * ((size_t)(s->Dk + s->Dv) * e->number + (size_t)o->n_rounds * sizeof(int32_t));
+    p->scratch_fwd = e->scratch(&l, 0) + (s->training ? 0 : buckets_size(&l));
     p->scratch_bwd = e->scratch(&l, 1);
     p->scratch_dec = e->scratch(&l, 0);
     return ATTN_OK;
 }
 
 /* The problem of a call without decoding. */
-static k_lsh problem_from(const attn_call *c, const engine *e)
+static k_lsh problem_from(const attn_call *c)
 {
     const options *o = c->opts;
     k_lsh p = problem_of(c->s, o, c->s->Tk);
-    int32_t *buckets = c->saved ? c->saved : (void *)((char *)c->scratch + e->scratch(&p, 0));
+    char *first = c->saved ? c->saved : c->scratch, *rest = first + buckets_size(&p);
     p.threads = c->nthreads;
     p.q = p.k = heads(c->q), p.v = heads(c->v), p.o = heads(c->o);
     p.d_o = heads(c->d_o), p.dq = heads(c->dq), p.dv = heads(c->dv);
-    p.bucket = o->n_rounds ? buckets : NULL;
-    p.lse = c->saved ? (void *)(buckets + (size_t)p.B * (size_t)p.H * (size_t)o->n_rounds * (size_t)p.T) : NULL;
-    p.scratch = c->scratch;
+    p.bucket = o->n_rounds ? (void *)first : NULL;
+    p.lse = c->saved ? (void *)rest : NULL;
+    p.scratch = c->saved ? c->scratch : rest;
     return p;
 }
 
@@ -170,14 +177,14 @@ static void fill_buckets(const attn_call *c, const engine *e, const k_lsh *p, in
 /* Buckets, then chunks. */
 static int forward(const attn_call *c, const engine *e)
 {
-    k_lsh p = problem_from(c, e);
+    k_lsh p = problem_from(c);
     fill_buckets(c, e, &p, 0);
     e->forward(&p);
     return ATTN_OK;
 }
 
 /* By the buckets of forward. */
-static int backward(const attn_call *c, const engine *e) { k_lsh p = problem_from(c, e); return e->backward(&p), ATTN_OK; }
+static int backward(const attn_call *c, const engine *e) { k_lsh p = problem_from(c); return e->backward(&p), ATTN_OK; }
 
 /* Rows 0 .. n - 1 of from [B,H,n,D] to the rows pos .. of to, of numbers of so many bytes. */
 static void copy_rows(const attn_shape *s, size_t number, k_heads from, k_heads to, int64_t pos, int D)
@@ -207,6 +214,50 @@ static int decode(const attn_call *c, const engine *e)
     return ATTN_OK;
 }
 
+/* ---- the GPU ----------------------------------------------------------------------------------------------- */
+
+/* [cold] */
+static int cuda_plan(const attn_shape *s, const void *o, attn_plan *p)
+{
+    const k_cuda_lsh *cuda = K_CUDA(lsh);
+    k_lsh l = problem_of(s, o, s->Tk);
+    k_cuda_sizes z = { 0 };
+    int rc = plan_common(s, o, k_dtype_size((k_dtype)s->dtype), p);
+    const char *why = rc ? NULL : cuda ? cuda->plan(&l, (k_dtype)s->dtype, s->training, &z) : "this build has no CUDA half";
+    if (why)
+        snprintf(p->why, sizeof p->why, "%s", why);
+    p->saved = z.saved, p->state = z.state, p->scratch_bwd = z.scratch_bwd, p->scratch_dec = z.scratch_dec;
+    p->scratch_fwd = z.scratch_fwd + (s->training ? 0 : buckets_size(&l));
+    return why ? ATTN_EUNSUP : rc;
+}
+
+/* The problem of a call; it hashes as it goes. */
+static k_lsh cuda_problem(const attn_call *c)
+{
+    k_lsh p = problem_from(c);
+    p.rotations = c->param[ROTATIONS], p.given = c->param[BUCKETS];
+    return p;
+}
+
+/* What is queued fails together. */
+static int cuda_result(int code) { return code ? ATTN_EDEVICE : ATTN_OK; }
+static int cuda_forward(const attn_call *c)
+{
+    k_lsh p = cuda_problem(c);
+    return cuda_result(K_CUDA(lsh)->forward(&p, (k_dtype)c->s->dtype, c->stream));
+}
+static int cuda_backward(const attn_call *c)
+{
+    k_lsh p = cuda_problem(c);
+    return cuda_result(K_CUDA(lsh)->backward(&p, (k_dtype)c->s->dtype, c->stream));
+}
+static int cuda_decode(const attn_call *c)
+{
+    k_lsh p = cuda_problem(c);
+    p.scratch = c->scratch;
+    return cuda_result(K_CUDA(lsh)->decode(&p, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream));
+}
+
 static int ref_plan(const attn_shape *s, const void *o, attn_plan *p) { return plan(s, o, &REF, p); }
 static int cpu_plan(const attn_shape *s, const void *o, attn_plan *p) { return plan(s, o, &CPU, p); }
 static int ref_forward(const attn_call *c)  { return forward(c, &REF); }
@@ -220,6 +271,7 @@ enum { MODES = ATTN_CAUSAL | ATTN_BIDIR };
 static const attn_impl IMPLS[] = {
     { "ref", ATTN_CPU, ATTN_F64, MODES, 0, ref_plan, ref_forward, ref_backward, ref_decode },
     { "cpu", ATTN_CPU, ATTN_F32, MODES, 10, cpu_plan, cpu_forward, cpu_backward, cpu_decode },
+    { "cuda", ATTN_CUDA, ATTN_F32 | ATTN_BF16, MODES, 20, cuda_plan, cuda_forward, cuda_backward, cuda_decode },
     { .name = NULL }
 };
 /* Rows of the map always sum to one. */
