@@ -11,10 +11,10 @@
  * dq_i = sum_j ds_ij (k_j + E_r),  dk_j = sum_i ds_ij q_i,  dE_r = sum of ds_ij q_i over the pairs of row r,
  * dv_j = sum_i p_ij g_i,  dF_r = sum of p_ij g_i over the same.
  *
- * Both impls are kernels/relative.h: "ref" in double is the definition, "cpu" in float skews tiles of products q E'. */
+ * All impls are kernels/relative.h: "ref" in double is the definition, "cpu" and "cuda" skew tiles of products q E'. */
 #include "attn.h"
 #include "attn_map.h"
-#include "../kernels/relative.h"
+#include "../kernels/cuda.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -74,7 +74,7 @@ static const char *refusal(const attn_shape *s)
     return s->Tq != s->Tk && !s->decode ? "relative attention needs Tq == Tk" : NULL;
 }
 
-/* What both impls plan; number: bytes of one number. */
+/* What all impls plan; number: bytes of one number. */
 static int plan(const attn_shape *s, const options *o, size_t number, attn_plan *p)
 {
     const char *why = refusal(s);
@@ -119,6 +119,21 @@ static int cpu_plan(const attn_shape *s, const void *opts, attn_plan *p)
     p->scratch_fwd = p->scratch_dec = k_srelative_scratch(&a, 0);
     p->scratch_bwd = k_srelative_scratch(&a, 1);
     return plan(s, opts, sizeof(float), p);
+}
+
+/* [cold] */
+static int cuda_plan(const attn_shape *s, const void *opts, attn_plan *p)
+{
+    const k_cuda_relative *cuda = K_CUDA(relative);
+    k_relative a = problem_of(s, opts, s->Tk);
+    k_cuda_sizes z = { 0 };
+    int rc = plan(s, opts, k_dtype_size((k_dtype)s->dtype), p);
+    const char *why = rc ? NULL : cuda ? cuda->plan(&a, (k_dtype)s->dtype, s->training, &z) : "this build has no CUDA half";
+    if (why)
+        snprintf(p->why, sizeof p->why, "%s", why);
+    p->saved = z.saved, p->state = z.state;
+    p->scratch_fwd = z.scratch_fwd, p->scratch_bwd = z.scratch_bwd, p->scratch_dec = z.scratch_dec;
+    return why ? ATTN_EUNSUP : rc;
 }
 
 /* ---- calls ------------------------------------------------------------------------------------------------- */
@@ -171,10 +186,29 @@ static k_relative append(const attn_call *c, size_t number)
 static int ref_decode(const attn_call *c) { k_relative a = append(c, sizeof(double)); return k_drelative_forward(&a), ATTN_OK; }
 static int cpu_decode(const attn_call *c) { k_relative a = append(c, sizeof(float)); return k_srelative_forward(&a), ATTN_OK; }
 
+/* The GPU's are queued, and fail together. */
+static int cuda_result(int code) { return code ? ATTN_EDEVICE : ATTN_OK; }
+static int cuda_forward(const attn_call *c)
+{
+    k_relative a = problem_from(c, c->s->Tk);
+    return cuda_result(K_CUDA(relative)->forward(&a, (k_dtype)c->s->dtype, c->stream));
+}
+static int cuda_backward(const attn_call *c)
+{
+    k_relative a = problem_from(c, c->s->Tk);
+    return cuda_result(K_CUDA(relative)->backward(&a, (k_dtype)c->s->dtype, c->stream));
+}
+static int cuda_decode(const attn_call *c)
+{
+    k_relative a = problem_from(c, c->s->Tk);
+    return cuda_result(K_CUDA(relative)->decode(&a, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream));
+}
+
 enum { MODES = ATTN_CAUSAL | ATTN_BIDIR };
 static const attn_impl IMPLS[] = {
     { "ref", ATTN_CPU, ATTN_F64, MODES, 0, ref_plan, ref_forward, ref_backward, ref_decode },
     { "cpu", ATTN_CPU, ATTN_F32, MODES, 10, cpu_plan, cpu_forward, cpu_backward, cpu_decode },
+    { "cuda", ATTN_CUDA, ATTN_F32 | ATTN_BF16, MODES, 20, cuda_plan, cuda_forward, cuda_backward, cuda_decode },
     { .name = NULL }
 };
 /* The map, when the output is nothing but a sum of rows of v. */
