@@ -86,9 +86,8 @@ static int plan_common(const attn_shape *s, const void *opts, size_t number, siz
 static int ref_plan(const attn_shape *s, const void *opts, attn_plan *p) { return plan_common(s, opts, sizeof(double), k_dattention_scratch, p); }
 static int cpu_plan(const attn_shape *s, const void *opts, attn_plan *p) { return plan_common(s, opts, sizeof(float), k_attention_scratch, p); }
 /* [cold] The GPU's sizes are its kernels' own. */
-static int cuda_plan(const attn_shape *s, const void *opts, attn_plan *p)
+static int plan_on(const k_cuda_attention *cuda, const attn_shape *s, const void *opts, attn_plan *p)
 {
-    const k_cuda_attention *cuda = K_CUDA(attention);
     const char *why = "this build has no CUDA half";
     k_cuda_sizes sizes = { 0 };
     if (plan_refused(s, opts, p))
@@ -138,27 +137,32 @@ static int cpu_decode(const attn_call *c)
     k_attention_decode(&a, c->state, c->pos, c->s->Tk);
     return ATTN_OK;
 }
-/* The GPU's are queued, and fail together. */
-static int cuda_result(int code) { return code ? ATTN_EDEVICE : ATTN_OK; }
-static int cuda_forward(const attn_call *c)
-{
-    k_attention a = problem_from(c);
-    return cuda_result(K_CUDA(attention)->forward(&a, (k_dtype)c->s->dtype, c->stream));
-}
-static int cuda_backward(const attn_call *c)
-{
-    k_attention a = problem_from(c);
-    return cuda_result(K_CUDA(attention)->backward(&a, (k_dtype)c->s->dtype, c->stream));
-}
-static int cuda_decode(const attn_call *c)
-{
-    k_attention a = problem_from(c);
-    return cuda_result(K_CUDA(attention)->decode(&a, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream));
-}
+/* The rungs of the GPU: with the kernels of sm_90a where they fit, and only those that run on every chip. */
+#define CUDA_RUNG(rung, table)                                                                                    \
+    static const k_cuda_attention *rung##_table(void) { return k_cuda_table(table, sizeof(k_cuda_attention)); }   \
+    static int rung##_plan(const attn_shape *s, const void *opts, attn_plan *p) { return plan_on(rung##_table(), s, opts, p); } \
+    static int rung##_forward(const attn_call *c)                                                                 \
+    {                                                                                                             \
+        k_attention a = problem_from(c);                                                                          \
+        return rung##_table()->forward(&a, (k_dtype)c->s->dtype, c->stream) ? ATTN_EDEVICE : ATTN_OK;             \
+    }                                                                                                             \
+    static int rung##_backward(const attn_call *c)                                                                \
+    {                                                                                                             \
+        k_attention a = problem_from(c);                                                                          \
+        return rung##_table()->backward(&a, (k_dtype)c->s->dtype, c->stream) ? ATTN_EDEVICE : ATTN_OK;            \
+    }                                                                                                             \
+    static int rung##_decode(const attn_call *c)                                                                  \
+    {                                                                                                             \
+        k_attention a = problem_from(c);                                                                          \
+        return rung##_table()->decode(&a, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream) ? ATTN_EDEVICE : ATTN_OK; \
+    }
+CUDA_RUNG(tiles, "attention_tiles")
+CUDA_RUNG(cuda, "attention")
 
 #define SOFTMAX_IMPLS(modes)                                                                                      \
     { { "ref", ATTN_CPU, ATTN_F64, modes, 0, ref_plan, ref_forward, ref_backward, ref_decode },                   \
       { "cpu", ATTN_CPU, ATTN_F32, modes, 10, cpu_plan, cpu_forward, cpu_backward, cpu_decode },                  \
+      { "cuda_tiles", ATTN_CUDA, ATTN_BF16, modes, 15, tiles_plan, tiles_forward, tiles_backward, tiles_decode },  \
       { "cuda", ATTN_CUDA, ATTN_F32 | ATTN_BF16, modes, 20, cuda_plan, cuda_forward, cuda_backward, cuda_decode }, \
       { .name = NULL } }
 

@@ -3,7 +3,16 @@
  * The steps: q and k are turned by their positions; tiles (attention_tiles.cu); the slots of several stages or splits
  * are put together.  A set whose rows lie in two ways (strided: in sequence, and in transposed columns) has two
  * stages.  Few queries split the keys between blocks.  Backward: delta, gradients of queries and of keys, which gather
- * in float first when there are two stages or something to turn back. */
+ * in float first when there are two stages or something to turn back.
+ *
+ * The ladder: attention_tiles takes everything, on any chip from sm_80 on; attention takes the kernels of sm_90a
+ * (attention_hopper.cu, attention_hopper_gradient.cu) for bfloat16 rows up to 128 wide where the set is an interval, an
+ * interval and summaries, or a strided set's local half.
+ *
+ * Floors, for P pairs of a query and a key it sees, width D and heads H: 4 P D H operations forward, 10 P D H backward,
+ * at the 780 TFLOP/s that large products reach on an H200; 14 P D H are done, since two sweeps compute scores and their
+ * gradients twice.  4 x 4096 tokens, H = 16, D = 128, every key: floors 0.70 ms and 1.76 ms (2.47 ms of two sweeps);
+ * measured 0.83 and 3.1 ms, tiles 6 and 12 ms. */
 #include "attention.cuh"
 #include <cstring>
 
@@ -26,7 +35,7 @@ static k_mask fitting(const k_attention *p)
 {
     k_mask m = p->mask;
     if (m.kind == K_MASK_IMAGE) {
-        const int high = ceil_div(most(p->Tk, p->Tq), m.width);
+        const int high = ceil_div(most(most(p->Tk, p->Tq), 1), m.width);
         m.query_h = least(m.query_h, high), m.flange_h = least(m.flange_h, high);
         m.query_w = least(m.query_w, m.width), m.flange_w = least(m.flange_w, m.width);
     }
@@ -132,13 +141,6 @@ static const char *plan(const k_attention *p, k_dtype dtype, int training, k_cud
     return NULL;
 }
 
-/* Tiles, then slots. */
-static int attend(const attention &a, k_dtype dtype, cudaStream_t stream)
-{
-    const int code = attention_forward(a, dtype, stream);
-    return code || a.slots == 1 ? code : attention_merge(a, dtype, stream);
-}
-
 /* Whether the code in this object is for sm_90a, and this the kind of chip it runs on. */
 static bool on_hopper(void)
 {
@@ -146,12 +148,26 @@ static bool on_hopper(void)
     return is;
 }
 
-/* Whether the kernels of sm_90a take the problem. */
-static bool fits_hopper(const attention &a, k_dtype dtype)
+/* How many of the stages the kernels of sm_90a take: none, the first, or all. */
+static int fast_stages(const attention &a, k_dtype dtype)
 {
-    const int kind = a.mask.kind;
-    return dtype == K_BF16 && on_hopper() && a.vec && even(a.o, a.Dv, sizeof(short)) && a.Dk <= 128 && a.Dv <= 128 && !a.alibi && !a.klen &&
-           !a.state && a.slots == 1 && (kind == K_MASK_ALL || kind == K_MASK_WINDOW || kind == K_MASK_BLOCK);
+    const k_mask &m = a.mask;
+    const bool shape = a.vec && even(a.o, a.Dv, sizeof(short)) && a.Dk <= 128 && a.Dv <= 128 && a.Tq > 0 && a.Tk > 0 && a.splits == 1;
+    const bool blocks = m.kind == K_MASK_FIXED && m.summary_slots == 1 && 64 % m.summary_len == 0 && a.Tk % m.length == 0;
+    if (dtype != K_BF16 || !on_hopper() || !shape || a.alibi || a.klen || a.state)
+        return 0;
+    if (m.kind == K_MASK_STRIDED)
+        return m.patterns != K_PATTERNS_SECOND;
+    return blocks || m.kind == K_MASK_ALL || m.kind == K_MASK_WINDOW || m.kind == K_MASK_BLOCK ? 2 : 0;
+}
+
+/* All stages, the first `fast` of them on sm_90a; then slots. */
+static int attend(const attention &a, k_dtype dtype, int fast, cudaStream_t stream)
+{
+    int code = fast ? attention_forward_hopper(a, stream) : K_OK;
+    if (!code)
+        code = attention_forward(a, dtype, fast, stream);
+    return code || a.slots == 1 ? code : attention_merge(a, even(a.o, a.Dv, k_dtype_size(dtype)), dtype, stream);
 }
 
 /* On the highest rung, or not above the tiles that run everywhere. */
@@ -162,9 +178,7 @@ static int forward_on(bool fast, const k_attention *p, k_dtype dtype, void *queu
     attention a = problem_of(p, dtype, &l);
     a.d_o.p = NULL;
     const int code = turn_inputs(&a, p, l, dtype, a.Tk, 0, stream);
-    if (code)
-        return code;
-    return fast && fits_hopper(a, dtype) ? attention_forward_hopper(a, stream) : attend(a, dtype, stream);
+    return code ? code : attend(a, dtype, fast ? fast_stages(a, dtype) : 0, stream);
 }
 static int forward(const k_attention *p, k_dtype dtype, void *stream) { return forward_on(true, p, dtype, stream); }
 static int forward_tiles(const k_attention *p, k_dtype dtype, void *stream) { return forward_on(false, p, dtype, stream); }
@@ -185,10 +199,13 @@ static int backward_on(bool fast, const k_attention *p, k_dtype dtype, void *que
     const bool even_results = (!a.dq.p || a.sum_q || even(a.dq, a.Dk, 2)) && (!a.dk.p || a.sum_k || even(a.dk, a.Dk, 2)) &&
                              (!a.dv.p || even(a.dv, a.Dv, 2));
     int code = turn_inputs(&a, p, l, dtype, a.Tk, 0, stream);
+    const int done = fast && even_results ? fast_stages(a, dtype) : 0;
     if (!code)
         code = attention_delta(a, even(a.o, a.Dv, k_dtype_size(dtype)) && even(a.d_o, a.Dv, k_dtype_size(dtype)), dtype, stream);
     if (!code)
-        code = fast && even_results && fits_hopper(a, dtype) ? attention_gradient_hopper(a, stream) : attention_gradient(a, dtype, stream);
+        code = done ? attention_gradient_hopper(a, stream) : K_OK;
+    if (!code)
+        code = attention_gradient(a, dtype, done, stream);
     return code ? code : attention_finish(a, p->position, dtype, stream);
 }
 static int backward(const k_attention *p, k_dtype dtype, void *stream) { return backward_on(true, p, dtype, stream); }
@@ -214,7 +231,7 @@ static int decode(const k_attention *p, k_dtype dtype, void *state, int64_t pos,
     int code = turn_inputs(&a, p, l, dtype, a.Tq, a.first, stream);
     a.vec = a.vec && (a.Dk + a.Dv) * number % 16 == 0;
     if (!code)
-        code = attend(a, dtype, stream);
+        code = attend(a, dtype, 0, stream);
     return code ? code : attention_append(a, dtype, stream);
 }
 

@@ -38,18 +38,17 @@ __device__ inline int keys_there(const attention &a, int b)
     return a.klen ? least(a.klen[b], a.Tk) : a.Tk;
 }
 
-/* A general step runs all stages; gradients of queries, then of keys. */
-int attention_forward(const attention &, k_dtype, cudaStream_t);
-int attention_gradient(const attention &, k_dtype, cudaStream_t);
+/* Any problem, on any chip from sm_80 on: what the first `done` stages leave to do.  Gradients: of queries, then of keys. */
+int attention_forward(const attention &, k_dtype, int done, cudaStream_t);
+int attention_gradient(const attention &, k_dtype, int done, cudaStream_t);
 /* Whether this object has code for sm_90a and the device runs it. */
 int attention_hopper_built(void);
-/* The same on sm_90a, in bfloat16: one pass, in sequence, without alibi, klen, slots or state, rows up to 128 wide
- * and at multiples of 16 bytes. */
+/* There, in bfloat16, the sets and shapes of attention_hopper.cu: all stages, or the first of a strided set. */
 int attention_forward_hopper(const attention &, cudaStream_t);
 int attention_gradient_hopper(const attention &, cudaStream_t);
-/* o and lse from the slots, in their order. */
-int attention_merge(const attention &, k_dtype, cudaStream_t);
-/* level from lse, delta from d_o and o; even: their rows begin at multiples of 16 bytes. */
+/* o and lse from the slots, in their order; even: rows of o begin at multiples of 16 bytes and are as long. */
+int attention_merge(const attention &, bool even, k_dtype, cudaStream_t);
+/* level from lse, delta from d_o and o; even: so do theirs. */
 int attention_delta(const attention &, bool even, k_dtype, cudaStream_t);
 /* dq, dk and dv from their sums, turned back. */
 int attention_finish(const attention &, const k_position *, k_dtype, cudaStream_t);

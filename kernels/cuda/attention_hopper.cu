@@ -1,4 +1,5 @@
-/* attention_hopper.cu - forward in bfloat16 on sm_90a: the fast rung, for sets of one interval.
+/* attention_hopper.cu - forward in bfloat16 on sm_90a: the fast rung, for sets of one interval in sequence, and for
+ * blocks with summaries.
  *
  * A block stays on its processor and takes tile after tile of queries.  One warpgroup only drives the copy engine,
  * two stages of keys and values ahead; the others have 64 queries each.  A warpgroup starts the scores of tile j and,
@@ -14,16 +15,16 @@ template <int D, int GROUPS> struct forward_room {
     bf16 q[GROUPS * 64 * D], k[STAGES][KEYS * D], v[STAGES][KEYS * D], o[GROUPS][64 * D];
     uint64_t q_full, q_empty, k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES];
 };
-struct forward_maps { CUtensorMap q, k, v, o; };
+struct forward_maps { CUtensorMap q, k[2], v[2], o; };      /* keys in sequence, and those of summaries */
 
 /* Registers of a thread that multiplies, and of one that copies. */
-template <int GROUPS> constexpr int MANY = GROUPS == 2 ? 240 : 160;
-template <int GROUPS> constexpr int FEW = GROUPS == 2 ? 24 : 32;
+template <int GROUPS> constexpr int PRODUCT_REGISTERS = GROUPS == 2 ? 240 : 160;
+template <int GROUPS> constexpr int COPY_REGISTERS = GROUPS == 2 ? 24 : 32;
 
 /* ---- the warpgroup that copies --------------------------------------------------------------------------------------- */
 
 /* All tiles of the block's jobs, as stages come free. */
-template <int D, int GROUPS> __device__ static void produce(const attention &a, const forward_maps &m, const order &o, forward_room<D, GROUPS> &s)
+template <int D, int GROUPS, bool MANY> __device__ static void produce(const attention &a, const forward_maps &m, const order &o, forward_room<D, GROUPS> &s)
 {
     constexpr int QUERIES = GROUPS * 64;
     place k = { 0, 1 };
@@ -33,21 +34,26 @@ template <int D, int GROUPS> __device__ static void produce(const attention &a, 
             continue;
         const job j = job_of(o, n, a.Hq, true);
         const int hk = j.h / (a.Hq / a.Hk), i = j.tile * QUERIES;
-        const interval v = keys_seen(a, j.h, i, QUERIES);
         barrier_wait(&s.q_empty, parity);
         parity ^= 1;
         barrier_expect(&s.q_full, sizeof s.q);
         for (int d = 0; d < D; d += 64)
-            panel_load(s.q + d * QUERIES, &m.q, &s.q_full, d, i, j.h, j.b);
-        for (int t = v.from; t < v.to; t += KEYS, k.next()) {
-            barrier_wait(&s.k_empty[k.stage], k.parity);
-            barrier_expect(&s.k_full[k.stage], sizeof s.k[0]);
-            for (int d = 0; d < D; d += 64)
-                panel_load(s.k[k.stage] + d * KEYS, &m.k, &s.k_full[k.stage], d, t, hk, j.b);
-            barrier_wait(&s.v_empty[k.stage], k.parity);
-            barrier_expect(&s.v_full[k.stage], sizeof s.v[0]);
-            for (int d = 0; d < D; d += 64)
-                panel_load(s.v[k.stage] + d * KEYS, &m.v, &s.v_full[k.stage], d, t, hk, j.b);
+            panel_load(s.q + d * QUERIES, &m.q, &s.q_full, d, line{ i, 0 }, j.h, j.b);
+        for (int pass = 0, passes = MANY ? pass_count(a.mask) : 1; pass < passes; pass++) {
+            const interval v = keys_seen(a, pass, j.h, i, QUERIES);
+            const int each = pass ? a.mask.summary_len : 0;
+            if (!has_pass(a.mask, pass, j.h))
+                continue;
+            for (int t = v.from; t < v.to; t += KEYS, k.next()) {
+                barrier_wait(&s.k_empty[k.stage], k.parity);
+                barrier_expect(&s.k_full[k.stage], sizeof s.k[0]);
+                for (int d = 0; d < D; d += 64)
+                    panel_load(s.k[k.stage] + d * KEYS, &m.k[pass > 0], &s.k_full[k.stage], d, line_of(t, each), hk, j.b);
+                barrier_wait(&s.v_empty[k.stage], k.parity);
+                barrier_expect(&s.v_full[k.stage], sizeof s.v[0]);
+                for (int d = 0; d < D; d += 64)
+                    panel_load(s.v[k.stage] + d * KEYS, &m.v[pass > 0], &s.v_full[k.stage], d, line_of(t, each), hk, j.b);
+            }
         }
     }
 }
@@ -83,7 +89,7 @@ __device__ static void online(float scale, float (&s)[KEYS / 2], float (&top)[2]
 /* What a warpgroup holds of its 64 queries. */
 template <int D> struct output { float o[D / 2], top[2], sum[2]; };
 
-/* o and lse of a warpgroup's queries, i on. */
+/* o and lse of a warpgroup's queries, i on; with slots, as the first of them. */
 template <int D> __device__ static void put_output(const attention &a, const forward_maps &m, const job &j, int i, int group, bf16 *room, output<D> &x)
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x % GROUP / 32;
@@ -93,26 +99,57 @@ template <int D> __device__ static void put_output(const attention &a, const for
         all += __shfl_xor_sync(~0u, all, 2);
         const float inverse = all > 0 ? 1 / all : 0;
         const int t = i + warp * 16 + lane / 4 + 8 * e;
-        if (a.lse && lane % 4 == 0 && t < a.Tq)
-            a.lse[((int64_t)j.b * a.Hq + j.h) * a.Tq + t] = all > 0 ? x.top[e] * a.scale + LN2 * log2f(all) : -INFINITY;
+        float *lse = a.slots == 1 ? a.lse : a.part_lse;
+        if (lse && lane % 4 == 0 && t < a.Tq)
+            lse[((int64_t)j.b * a.Hq + j.h) * a.Tq + t] = all > 0 ? x.top[e] * a.scale + LN2 * log2f(all) : -INFINITY;
         #pragma unroll
         for (int n = 0; n < D / 8; n++)
             x.o[4 * n + 2 * e] *= inverse, x.o[4 * n + 2 * e + 1] *= inverse;
     }
-    put_panels<D>(&m.o, room, 4 + group, x.o, i, j.h, j.b);
+    if (a.slots == 1)
+        put_panels<D>(&m.o, room, group, x.o, i, j.h, j.b);
+    else
+        put_rows<D>(a.part, x.o, false, view{ 0, K_FAR, K_FAR, 0, a.Tq }, j, i, a.Hq, a.Tq, a.Dv);
 }
 
-/* Waits for this warpgroup's turn to multiply, and gives it to the next. */
-template <int GROUPS> __device__ static void my_turn(int group) { named_sync(1 + group, 2 * GROUP); }
-template <int GROUPS> __device__ static void your_turn(int group) { named_arrive(1 + (group + 1) % GROUPS, 2 * GROUP); }
+/* A tile of keys of a job: rows t on of a pass, whose rows end at `to`; sure_from and sure_to: what every query of
+ * the warpgroup sees, own: what the thread's two do. */
+template <int GROUPS, bool MANY> struct tile {
+    int pass, t, to, sure_from, sure_to;
+    rows own;
+    /* The first tile of pass n or one after it; passes there are no more: pass_count. */
+    __device__ void enter(const attention &a, const job &j, int group, int n)
+    {
+        const int i = j.tile * GROUPS * 64, mine = i + group * 64;
+        for (pass = n; pass < (MANY ? pass_count(a.mask) : 1); pass++) {
+            const interval all = keys_seen(a, pass, j.h, i, GROUPS * 64);
+            t = all.from, to = all.to;
+            if (t < to && has_pass(a.mask, pass, j.h))
+                break;
+        }
+        const interval group_sees = keys_seen(a, pass, j.h, mine, 64);
+        sure_from = group_sees.sure_from, sure_to = group_sees.sure_to;
+        for (int e = 0; e < 2; e++) {
+            const interval x = keys_seen(a, pass, j.h, mine + threadIdx.x % GROUP / 32 * 16 + threadIdx.x % 32 / 4 + 8 * e, 1);
+            own.from[e] = x.from, own.to[e] = x.to;
+        }
+    }
+    __device__ void next(const attention &a, const job &j, int group)
+    {
+        t += KEYS;
+        if (t >= to)
+            MANY ? enter(a, j, group, pass + 1) : (void)(pass = 1);
+    }
+    __device__ bool there(const attention &a) const { return pass < (MANY ? pass_count(a.mask) : 1); }
+};
 
-/* The keys from .. to - 1 of a job, in tiles; see: what the thread's own queries see, sure: what all of the warpgroup's
- * do; k and v: where the ring stands. */
-template <int D, int GROUPS> __device__ static void over_keys(const interval &all, const interval &sure, const rows &see, float scale,
-                                                              forward_room<D, GROUPS> &s, int group, place &k, place &v, output<D> &x)
+/* The tiles of keys of a job from c on; k and v: where the ring stands. */
+template <int D, int GROUPS, bool MANY> __device__ static void over_keys(const attention &a, const job &j, tile<GROUPS, MANY> c, forward_room<D, GROUPS> &s,
+                                                                         int group, place &k, place &v, output<D> &x)
 {
     constexpr int QUERIES = GROUPS * 64;
     const uint32_t q = shared_address(s.q) + group * 64 * 128;
+    const float scale = a.scale * LOG2E;
     float w[KEYS / 2], keep[2];
     uint32_t p[KEYS / 4];
     barrier_wait(&s.k_full[k.stage], k.parity);
@@ -125,11 +162,11 @@ template <int D, int GROUPS> __device__ static void over_keys(const interval &al
     hold_still(w);
     release(&s.k_empty[k.stage]);
     k.next();
-    if (all.from < sure.sure_from || all.from + KEYS > sure.sure_to)
-        cover<KEYS>(see, all.from, w);
+    if (c.t < c.sure_from || c.t + KEYS > c.sure_to)
+        cover<KEYS>(c.own, c.t, w);
     online(scale, w, x.top, x.sum, keep);
     as_factor<KEYS>(p, w);
-    for (int t = all.from + KEYS; t < all.to; t += KEYS, k.next(), v.next()) {
+    for (c.next(a, j, group); c.there(a); c.next(a, j, group), k.next(), v.next()) {
         barrier_wait(&s.k_full[k.stage], k.parity);
         my_turn<GROUPS>(group);
         wgmma_fence();
@@ -143,8 +180,8 @@ template <int D, int GROUPS> __device__ static void over_keys(const interval &al
         wgmma_wait<1>();
         hold_still(w);
         release(&s.k_empty[k.stage]);
-        if (t < sure.sure_from || t + KEYS > sure.sure_to)
-            cover<KEYS>(see, t, w);
+        if (c.t < c.sure_from || c.t + KEYS > c.sure_to)
+            cover<KEYS>(c.own, c.t, w);
         online(scale, w, x.top, x.sum, keep);
         wgmma_wait<0>();
         hold_still(x.o);
@@ -165,9 +202,9 @@ template <int D, int GROUPS> __device__ static void over_keys(const interval &al
 }
 
 /* 64 queries of every job. */
-template <int D, int GROUPS> __device__ static void consume(const attention &a, const forward_maps &m, const order &o, forward_room<D, GROUPS> &s, int group)
+template <int D, int GROUPS, bool MANY> __device__ static void consume(const attention &a, const forward_maps &m, const order &o,
+                                                                       forward_room<D, GROUPS> &s, int group)
 {
-    constexpr int QUERIES = GROUPS * 64;
     place k = { 0, 0 }, v = { 0, 0 };
     int parity = 0;
     if (group == GROUPS - 1)
@@ -176,26 +213,21 @@ template <int D, int GROUPS> __device__ static void consume(const attention &a, 
         if ((n = job_number(o, r)) < 0)
             continue;
         const job j = job_of(o, n, a.Hq, true);
-        const int i = j.tile * QUERIES, mine = i + group * 64;
-        const interval all = keys_seen(a, j.h, i, QUERIES), sure = keys_seen(a, j.h, mine, 64);
         output<D> x = { {}, { -INFINITY, -INFINITY }, { 0, 0 } };
-        rows see;
-        for (int e = 0; e < 2; e++) {
-            const seen own = sees(a.mask, 0, j.h, a.first + mine + threadIdx.x % GROUP / 32 * 16 + threadIdx.x % 32 / 4 + 8 * e);
-            see.from[e] = own.from, see.to[e] = least(own.to, a.Tk);
-        }
+        tile<GROUPS, MANY> c;
+        c.enter(a, j, group, 0);
         barrier_wait(&s.q_full, parity);
         parity ^= 1;
-        if (all.from < all.to)
-            over_keys<D, GROUPS>(all, sure, see, a.scale * LOG2E, s, group, k, v, x);
+        if (c.there(a))
+            over_keys<D, GROUPS, MANY>(a, j, c, s, group, k, v, x);
         release(&s.q_empty);
-        put_output<D>(a, m, j, mine, group, s.o[group], x);
+        put_output<D>(a, m, j, (j.tile * GROUPS + group) * 64, group, s.o[group], x);
     }
     if (threadIdx.x % GROUP == 0)
         store_wait();
 }
 
-template <int D, int GROUPS> __global__ void __launch_bounds__((GROUPS + 1) * GROUP, 1)
+template <int D, int GROUPS, bool MANY> __global__ void __launch_bounds__((GROUPS + 1) * GROUP, 1)
 forward_hopper(const __grid_constant__ attention a, const __grid_constant__ forward_maps m, const __grid_constant__ order o)
 {
     extern __shared__ unsigned char raw[];
@@ -214,44 +246,43 @@ forward_hopper(const __grid_constant__ attention a, const __grid_constant__ forw
     __syncthreads();
     const int group = __shfl_sync(~0u, threadIdx.x / GROUP, 0);
     if (group == 0) {
-        registers_give<FEW<GROUPS>>();
+        registers_give<COPY_REGISTERS<GROUPS>>();
         if (threadIdx.x == 0)
-            produce<D, GROUPS>(a, m, o, s);
+            produce<D, GROUPS, MANY>(a, m, o, s);
     } else {
-        registers_take<MANY<GROUPS>>();
-        consume<D, GROUPS>(a, m, o, s, group - 1);
+        registers_take<PRODUCT_REGISTERS<GROUPS>>();
+        consume<D, GROUPS, MANY>(a, m, o, s, group - 1);
     }
 }
 
 /* ---- launching ------------------------------------------------------------------------------------------------------------ */
 
 /* Of one width. */
-template <int D, int GROUPS> static int run(const attention &a, cudaStream_t stream)
+template <int D, int GROUPS, bool MANY> static int run(const attention &a, cudaStream_t stream)
 {
     const size_t bytes = sizeof(forward_room<D, GROUPS>) + 1024;
     const order o = order_of(a.B, a.Hq, a.Tq, GROUPS * 64, 4.0 * a.Tk * D, !a.mask.causal);
     forward_maps m;
-    int code = tensor_map(&m.q, a.q, a.B, a.Hq, a.Tq, a.Dk, GROUPS * 64);
-    if (!code)
-        code = tensor_map(&m.k, a.k, a.B, a.Hk, a.Tk, a.Dk, KEYS);
-    if (!code)
-        code = tensor_map(&m.v, a.v, a.B, a.Hk, a.Tk, a.Dv, KEYS);
-    if (!code)
-        code = tensor_map(&m.o, a.o, a.B, a.Hq, a.Tq, a.Dv, 64);
+    int code = tensor_map(&m.q, a.q, a.B, a.Hq, a.Tq, a.Dk, GROUPS * 64) || tensor_map(&m.o, a.o, a.B, a.Hq, a.Tq, a.Dv, 64);
+    for (int i = 0; i < 1 + MANY && !code; i++)
+        code = tensor_map(&m.k[i], a.k, a.B, a.Hk, a.Tk, a.Dk, KEYS, i ? &a.mask : NULL) ||
+               tensor_map(&m.v[i], a.v, a.B, a.Hk, a.Tk, a.Dv, KEYS, i ? &a.mask : NULL);
     if (code)
-        return code;
-    cudaFuncSetAttribute(forward_hopper<D, GROUPS>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
-    forward_hopper<D, GROUPS><<<least(processors(), o.tiles * o.heads), (GROUPS + 1) * GROUP, bytes, stream>>>(a, m, o);
+        return K_EDEVICE;
+    cudaFuncSetAttribute(forward_hopper<D, GROUPS, MANY>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    forward_hopper<D, GROUPS, MANY><<<least(processors(), o.tiles * o.heads), (GROUPS + 1) * GROUP, bytes, stream>>>(a, m, o);
     return attention_launched();
 }
 
 int attention_hopper_built(void)
 {
     cudaFuncAttributes found;
-    return cudaFuncGetAttributes(&found, forward_hopper<64, 3>) == cudaSuccess && found.binaryVersion == 90;
+    return cudaFuncGetAttributes(&found, forward_hopper<64, 3, false>) == cudaSuccess && found.binaryVersion == 90;
 }
 
 int attention_forward_hopper(const attention &a, cudaStream_t stream)
 {
-    return a.Dk <= 64 && a.Dv <= 64 ? run<64, 3>(a, stream) : run<128, 2>(a, stream);
+    if (a.mask.kind != K_MASK_FIXED)
+        return a.Dk <= 64 && a.Dv <= 64 ? run<64, 3, false>(a, stream) : run<128, 2, false>(a, stream);
+    return a.Dk <= 64 && a.Dv <= 64 ? run<64, 3, true>(a, stream) : run<128, 2, true>(a, stream);
 }

@@ -8,8 +8,9 @@
 
 static constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
 
-/* Tensors [B,H,T,D] for the copy engine, in panels of 64 columns. */
-static inline int tensor_map(CUtensorMap *map, const k_heads &x, int B, int H, int T, int D, int rows)
+/* Tensors [B,H,T,D] for the copy engine, in panels of 64 columns; summaries: only the rows of these, which are the last
+ * of every block. */
+static inline int tensor_map(CUtensorMap *map, const k_heads &x, int B, int H, int T, int D, int rows, const k_mask *summaries = NULL)
 {
     static PFN_cuTensorMapEncodeTiled_v12000 encode = [] {
         void *f = NULL;
@@ -17,15 +18,20 @@ static inline int tensor_map(CUtensorMap *map, const k_heads &x, int B, int H, i
         cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000, cudaEnableDefault, &found);
         return (PFN_cuTensorMapEncodeTiled_v12000)f;
     }();
-    const cuuint64_t size[4] = { (cuuint64_t)D, (cuuint64_t)T, (cuuint64_t)H, (cuuint64_t)B };
-    const cuuint64_t step[3] = { (cuuint64_t)x.st * 2, (cuuint64_t)x.sh * 2, (cuuint64_t)x.sb * 2 };
-    const cuuint32_t box[4] = { 64, (cuuint32_t)rows, 1, 1 }, one[4] = { 1, 1, 1, 1 };
+    const int block = summaries ? summaries->length : T, each = summaries ? summaries->summary_len : T;
+    const cuuint64_t size[5] = { (cuuint64_t)D, (cuuint64_t)each, (cuuint64_t)(T / block), (cuuint64_t)H, (cuuint64_t)B };
+    const cuuint64_t step[4] = { (cuuint64_t)x.st * 2, (cuuint64_t)x.st * 2 * (cuuint64_t)block, (cuuint64_t)x.sh * 2, (cuuint64_t)x.sb * 2 };
+    const cuuint32_t wide = (cuuint32_t)(summaries ? each : rows), box[5] = { 64, wide, (cuuint32_t)rows / wide, 1, 1 }, one[5] = { 1, 1, 1, 1, 1 };
     if (!encode)
         return K_EDEVICE;
-    const CUresult r = encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, x.p, size, step, box, one, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                              CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const CUresult r = encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 5, (bf16 *)x.p + (block - each) * x.st, size, step, box, one,
+                              CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                              CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return r == CUDA_SUCCESS ? K_OK : K_EDEVICE;
 }
+
+/* Row r of such a map; each: rows of a block, 0 when they are in sequence. */
+__device__ inline line line_of(int r, int each) { return each ? line{ 0, r / each } : line{ r, 0 }; }
 
 /* ---- order -------------------------------------------------------------------------------------------------------------- */
 
@@ -64,18 +70,21 @@ __device__ inline bool job_left(const order &o, int r) { return (int64_t)r * gri
 /* Columns from .. to - 1 that some of a tile's rows see, and those that every one of them sees. */
 struct interval { int from, to, sure_from, sure_to; };
 
-/* Keys that queries i .. i + n - 1 see. */
-__device__ inline interval keys_seen(const attention &a, int h, int i, int n)
+/* Rows of keys that queries i .. i + n - 1 see in a pass. */
+__device__ inline interval keys_seen(const attention &a, int pass, int h, int i, int n)
 {
-    const seen first = sees(a.mask, 0, h, a.first + i), last = sees(a.mask, 0, h, a.first + least(i + n, a.Tq) - 1);
-    return { most(first.from, 0), least(last.to, a.Tk), last.from, least(first.to, a.Tk) };
+    const seen first = sees(a.mask, pass, h, a.first + i), last = sees(a.mask, pass, h, a.first + least(i + n, a.Tq) - 1);
+    if (pass == 0)
+        return { most(first.from, 0), least(last.to, a.Tk), last.from, least(first.to, a.Tk) };
+    const view v = keys_of(a.mask, pass, first, a.Tk);
+    return { rows_before(v, first.from), rows_before(v, last.to), rows_before(v, last.from), rows_before(v, first.to) };
 }
 
-/* Queries that see keys j .. j + n - 1. */
-__device__ inline interval queries_seen(const attention &a, int j, int n)
+/* Queries that see the keys in rows j .. j + n - 1 of a view. */
+__device__ inline interval queries_seen(const attention &a, int pass, const view &v, int j, int n)
 {
-    const int end = least(j + n, a.Tk) - 1;
-    const stage first = seers(a.mask, 0, j, j), last = seers(a.mask, 0, end, end);
+    const int from = position(v, j), to = position(v, least(j + n, v.n) - 1);
+    const stage first = seers(a.mask, pass, from, from), last = seers(a.mask, pass, to, to);
     return { most(first.from - a.first, 0), least(last.to - a.first, a.Tq), last.from - a.first, first.to - a.first };
 }
 
@@ -112,15 +121,19 @@ __device__ inline void release(uint64_t *empty)
         barrier_arrive(empty);
 }
 
-/* x [64,D] of a warpgroup through its room, panels [64][64], to row i on of head h; id: of a named barrier of its own. */
-template <int D> __device__ inline void put_panels(const CUtensorMap *map, bf16 *room, int id, const float (&x)[D / 2], int i, int h, int b)
+/* Waits for this warpgroup's turn to start products, and gives it to the next: while one multiplies, others exponentiate. */
+template <int GROUPS> __device__ inline void my_turn(int group) { named_sync(1 + group, 2 * GROUP); }
+template <int GROUPS> __device__ inline void your_turn(int group) { named_arrive(1 + (group + 1) % GROUPS, 2 * GROUP); }
+
+/* x [64,D] of a warpgroup through its room, panels [64][64], to row i on of head h. */
+template <int D> __device__ inline void put_panels(const CUtensorMap *map, bf16 *room, int group, const float (&x)[D / 2], int i, int h, int b)
 {
     const int lane = threadIdx.x % 32, row = threadIdx.x % GROUP / 32 * 16 + lane % 16;
     uint32_t y[D / 4];
     as_factor<D>(y, x);
     if (threadIdx.x % GROUP == 0)
         store_wait();                                       /* the tile before has left this room */
-    named_sync(id, GROUP);
+    named_sync(4 + group, GROUP);
     #pragma unroll
     for (int n = 0; n < D / 16; n++) {
         const int block = 2 * n + lane / 16;                /* of 8 columns */
@@ -129,11 +142,29 @@ template <int D> __device__ inline void put_panels(const CUtensorMap *map, bf16 
                      ::"r"(to), "r"(y[4 * n]), "r"(y[4 * n + 1]), "r"(y[4 * n + 2]), "r"(y[4 * n + 3]) : "memory");
     }
     fence_shared();
-    named_sync(id, GROUP);
+    named_sync(4 + group, GROUP);
     if (threadIdx.x % GROUP == 0) {
         for (int d = 0; d < D; d += 64)
-            panel_store(map, room + d * 64, d, i, h, b);
+            panel_store(map, room + d * 64, d, line{ i, 0 }, h, b);
         store_commit();
+    }
+}
+
+/* The same rows of a view in float, written or added to [B,H,T,width]. */
+template <int D> __device__ inline void put_rows(float *to, const float (&x)[D / 2], bool add, const view &v, const job &j, int i, int H, int T, int width)
+{
+    #pragma unroll
+    for (int e = 0; e < 2; e++) {
+        const int r = i + threadIdx.x % GROUP / 32 * 16 + threadIdx.x % 32 / 4 + 8 * e;
+        float *row = to + (((int64_t)j.b * H + j.h) * T + position(v, r)) * width;
+        #pragma unroll
+        for (int n = 0; n < D / 8; n++) {
+            const int d = n * 8 + threadIdx.x % 4 * 2;
+            if (r < v.n && d < width) {                     /* widths are multiples of 8 */
+                float2 &two = *(float2 *)(row + d), now = add ? two : float2{ 0, 0 };
+                two = { now.x + x[4 * n + 2 * e], now.y + x[4 * n + 2 * e + 1] };
+            }
+        }
     }
 }
 

@@ -123,7 +123,7 @@ BOTH seen sees(const k_mask &m, int n, int head, int p)
     return s;
 }
 
-/* Positions from .. to - 1 outside which no query sees any of the keys a .. b in pass n. */
+/* Positions from .. to - 1 of the queries that see some of the keys a .. b in pass n, if their columns allow. */
 BOTH stage seers(const k_mask &m, int n, int a, int b)
 {
     int l = m.length;
@@ -134,8 +134,10 @@ BOTH stage seers(const k_mask &m, int n, int a, int b)
         s = { floor_div(a - m.right, l) * l, (floor_div(b + m.left, l) + 1) * l };
     if (m.kind == K_MASK_FIXED && n == 0)
         s = { floor_div(a, l) * l, (floor_div(b, l) + 1) * l };
-    if (two_patterns(m) && m.patterns == K_PATTERNS_MERGED && n > 0)
-        s = n == 1 ? stage{ a, K_FAR } : stage{ -K_FAR, b + 1 };
+    if (two_patterns(m) && m.patterns == K_PATTERNS_MERGED && n > 0) {
+        const int after = m.kind == K_MASK_FIXED ? (floor_div(a, l) + 1) * l : a + 1, before = m.kind == K_MASK_FIXED ? floor_div(b, l) * l : b;
+        s = n == 1 ? stage{ after, K_FAR } : stage{ -K_FAR, before };
+    }
     if (m.causal && !(m.kind == K_MASK_IMAGE && m.order == K_ORDER_BLOCK))
         s.from = most(s.from, a);
     return s;

@@ -4,7 +4,13 @@
 #include "attention_tile.cuh"
 #include <cmath>
 
-enum { WARP = 32, ROWS_EACH = 8 };                          /* rows of one block, a warp each */
+enum { THREADS_EACH = 256 };                                /* of a block; some of them share a row */
+
+/* Row (b,h,t). */
+template <class T> __device__ static T *row_at(const k_heads &x, int b, int h, int t)
+{
+    return (T *)x.p + b * x.sb + h * x.sh + t * x.st;
+}
 
 /* ---- turning -------------------------------------------------------------------------------------------------------- */
 
@@ -43,8 +49,8 @@ template <class In, class Out> __global__ void turn(const __grid_constant__ turn
     const float c = (float)cosine, s = (float)sine;
     for (int bh = blockIdx.y; bh < w.B * w.H; bh += gridDim.y) {
         const int b = bh / w.H, h = bh % w.H;
-        const In *from = (const In *)w.from.p + b * w.from.sb + h * w.from.sh + t * w.from.st;
-        Out *to = (Out *)w.to.p + b * w.to.sb + h * w.to.sh + t * w.to.st;
+        const In *from = row_at<In>(w.from, b, h, t);
+        Out *to = row_at<Out>(w.to, b, h, t);
         const float p = float(from[i]), q = j < 0 ? 0 : float(from[j]);
         to[i] = Out(p * c - q * s);
         if (j >= 0)
@@ -56,6 +62,8 @@ template <class In, class Out> __global__ void turn(const __grid_constant__ turn
 template <class In, class Out> static int run_turn(const turning &w, cudaStream_t stream)
 {
     const int64_t n = (int64_t)w.T * (w.D - w.r / 2);
+    if (n == 0)
+        return K_OK;
     turn<In, Out><<<dim3((unsigned)((n + 255) / 256), (unsigned)least(w.B * w.H, 32)), 256, 0, stream>>>(w);
     return attention_launched();
 }
@@ -90,87 +98,112 @@ int attention_finish(const attention &a, const k_position *how, k_dtype dtype, c
 
 /* ---- rows of o -------------------------------------------------------------------------------------------------------- */
 
-/* Which row of [B,Hq,Tq] a warp has, or -1. */
-__device__ static int64_t row_of_warp(const attention &a, int *b, int *h, int *t)
-{
-    const int64_t row = (int64_t)blockIdx.x * ROWS_EACH + threadIdx.x / WARP;
-    *t = (int)(row % a.Tq);
-    *h = (int)(row / a.Tq % a.Hq);
-    *b = (int)(row / a.Tq / a.Hq);
-    return row < (int64_t)a.B * a.Hq * a.Tq ? row : -1;
-}
-static unsigned blocks_of_rows(const attention &a) { return (unsigned)(((int64_t)a.B * a.Hq * a.Tq + ROWS_EACH - 1) / ROWS_EACH); }
+/* EACH numbers of a row at once; LANES threads that share a row. */
+template <class T, int EACH> struct alignas(sizeof(T) * EACH) some { T x[EACH]; };
 
-/* level and delta = d_o . o, a warp per row of the padded length; EACH numbers at once. */
-template <class T, int EACH> __global__ void delta(const __grid_constant__ attention a)
+/* Which row of [B,Hq,T] these lanes have, and whether there is one. */
+template <int LANES> struct row_of {
+    int64_t row;
+    int b, h, t, lane;
+    bool there;
+    __device__ row_of(const attention &a, int T)
+    {
+        row = (int64_t)blockIdx.x * (THREADS_EACH / LANES) + threadIdx.x / LANES;
+        t = (int)(row % T), h = (int)(row / T % a.Hq), b = (int)(row / T / a.Hq);
+        lane = threadIdx.x % LANES;
+        there = b < a.B;
+    }
+};
+
+/* level and delta = d_o . o, over rows of the padded length. */
+template <class T, int EACH, int LANES> __global__ void __launch_bounds__(THREADS_EACH) delta(const __grid_constant__ attention a)
 {
-    const int pitch = pitch_of(a.Tq);
-    const int64_t row = (int64_t)blockIdx.x * ROWS_EACH + threadIdx.x / WARP;
-    const int t = (int)(row % pitch), h = (int)(row / pitch % a.Hq), b = (int)(row / pitch / a.Hq);
-    if (b >= a.B)
-        return;
+    const row_of<LANES> r(a, pitch_of(a.Tq));
     float sum = 0, lse = -INFINITY;
-    if (t < a.Tq) {
-        const T *o = (const T *)a.o.p + b * a.o.sb + h * a.o.sh + t * a.o.st;
-        const T *g = (const T *)a.d_o.p + b * a.d_o.sb + h * a.d_o.sh + t * a.d_o.st;
-        struct alignas(sizeof(T) * EACH) some { T x[EACH]; };
-        for (int d = threadIdx.x % WARP * EACH; d < a.Dv; d += WARP * EACH) {
-            const some x = *(const some *)(o + d), y = *(const some *)(g + d);
+    if (r.there && r.t < a.Tq) {
+        const T *o = row_at<T>(a.o, r.b, r.h, r.t), *g = row_at<T>(a.d_o, r.b, r.h, r.t);
+        for (int d = r.lane * EACH; d < a.Dv; d += LANES * EACH) {
+            const some<T, EACH> x = *(const some<T, EACH> *)(o + d), y = *(const some<T, EACH> *)(g + d);
+            #pragma unroll
             for (int i = 0; i < EACH; i++)
                 sum += float(x.x[i]) * float(y.x[i]);
         }
-        lse = a.lse[((int64_t)b * a.Hq + h) * a.Tq + t];
+        lse = a.lse[((int64_t)r.b * a.Hq + r.h) * a.Tq + r.t];
     }
-    for (int n = WARP / 2; n; n /= 2)
+    #pragma unroll
+    for (int n = LANES / 2; n; n /= 2)
         sum += __shfl_xor_sync(~0u, sum, n);
-    if (threadIdx.x % WARP == 0) {
-        a.delta[row] = sum;
-        a.level[row] = lse == -INFINITY ? INFINITY : lse * 1.4426950408889634f;
+    if (r.there && r.lane == 0) {
+        a.delta[r.row] = sum;
+        a.level[r.row] = lse == -INFINITY ? INFINITY : lse * 1.4426950408889634f;
     }
 }
 
-int attention_delta(const attention &a, bool even, k_dtype dtype, cudaStream_t stream)
+/* o = mean of the slots, by the sums of weights that their log-sum-exps stand for. */
+template <class T, int EACH, int LANES> __global__ void __launch_bounds__(THREADS_EACH) merge(const __grid_constant__ attention a)
 {
-    const unsigned blocks = (unsigned)(((int64_t)a.B * a.Hq * pitch_of(a.Tq) + ROWS_EACH - 1) / ROWS_EACH);
-    if (dtype == K_BF16 && even)
-        delta<bf16, 4><<<blocks, ROWS_EACH * WARP, 0, stream>>>(a);
-    else if (dtype == K_BF16)
-        delta<bf16, 1><<<blocks, ROWS_EACH * WARP, 0, stream>>>(a);
-    else
-        delta<float, 1><<<blocks, ROWS_EACH * WARP, 0, stream>>>(a);
-    return attention_launched();
-}
-
-/* o = mean of the slots, by the sums of weights that their log-sum-exps stand for; a warp per row. */
-template <class T> __global__ void merge(const __grid_constant__ attention a)
-{
-    int b, h, t;
-    const int64_t row = row_of_warp(a, &b, &h, &t), plane = (int64_t)a.B * a.Hq * a.Tq;
-    if (row < 0)
+    const row_of<LANES> r(a, a.Tq);
+    const int64_t plane = (int64_t)a.B * a.Hq * a.Tq;
+    if (!r.there)
         return;
     float top = -INFINITY, sum = 0;
     for (int s = 0; s < a.slots; s++)
-        top = fmaxf(top, a.part_lse[s * plane + row]);
+        top = fmaxf(top, a.part_lse[s * plane + r.row]);
     const float base = top == -INFINITY ? 0 : top;
     for (int s = 0; s < a.slots; s++)
-        sum += expf(a.part_lse[s * plane + row] - base);
-    T *o = (T *)a.o.p + b * a.o.sb + h * a.o.sh + t * a.o.st;
-    for (int d = threadIdx.x % WARP; d < a.Dv; d += WARP) {
-        float x = 0;
-        for (int s = 0; s < a.slots; s++)
-            x += expf(a.part_lse[s * plane + row] - base) * a.part[(s * plane + row) * a.Dv + d];
-        o[d] = T(sum > 0 ? x / sum : 0);
+        sum += expf(a.part_lse[s * plane + r.row] - base);
+    const float inverse = sum > 0 ? 1 / sum : 0;
+    T *o = row_at<T>(a.o, r.b, r.h, r.t);
+    for (int d = r.lane * EACH; d < a.Dv; d += LANES * EACH) {
+        float x[EACH] = {};
+        for (int s = 0; s < a.slots; s++) {
+            const some<float, EACH> part = *(const some<float, EACH> *)(a.part + (s * plane + r.row) * a.Dv + d);
+            const float weight = expf(a.part_lse[s * plane + r.row] - base) * inverse;
+            #pragma unroll
+            for (int i = 0; i < EACH; i++)
+                x[i] += weight * part.x[i];
+        }
+        some<T, EACH> y;
+        #pragma unroll
+        for (int i = 0; i < EACH; i++)
+            y.x[i] = T(x[i]);
+        *(some<T, EACH> *)(o + d) = y;
     }
-    if (a.lse && threadIdx.x % WARP == 0)
-        a.lse[row] = sum > 0 ? top + logf(sum) : -INFINITY;
+    if (a.lse && r.lane == 0)
+        a.lse[r.row] = sum > 0 ? top + logf(sum) : -INFINITY;
 }
 
-int attention_merge(const attention &a, k_dtype dtype, cudaStream_t stream)
+/* A kernel over rows of length T. */
+#define OVER_ROWS(kernel, type, each, lanes, T)                                                                         \
+    kernel<type, each, lanes><<<(unsigned)(((int64_t)a.B * a.Hq * (T) * (lanes) + THREADS_EACH - 1) / THREADS_EACH), THREADS_EACH, 0, stream>>>(a)
+
+int attention_delta(const attention &a, bool even, k_dtype dtype, cudaStream_t stream)
 {
-    if (dtype == K_BF16)
-        merge<bf16><<<blocks_of_rows(a), ROWS_EACH * WARP, 0, stream>>>(a);
+    if (a.Tq == 0)
+        return K_OK;
+    if (dtype == K_F32)
+        OVER_ROWS(delta, float, 1, 32, pitch_of(a.Tq));
+    else if (!even)
+        OVER_ROWS(delta, bf16, 1, 32, pitch_of(a.Tq));
+    else if (a.Dv <= 64)
+        OVER_ROWS(delta, bf16, 8, 8, pitch_of(a.Tq));
     else
-        merge<float><<<blocks_of_rows(a), ROWS_EACH * WARP, 0, stream>>>(a);
+        OVER_ROWS(delta, bf16, 8, 16, pitch_of(a.Tq));
+    return attention_launched();
+}
+
+int attention_merge(const attention &a, bool even, k_dtype dtype, cudaStream_t stream)
+{
+    if (a.Tq == 0)
+        return K_OK;
+    if (dtype == K_F32)
+        OVER_ROWS(merge, float, 1, 32, a.Tq);
+    else if (!even)
+        OVER_ROWS(merge, bf16, 1, 32, a.Tq);
+    else if (a.Dv <= 64)
+        OVER_ROWS(merge, bf16, 4, 16, a.Tq);
+    else
+        OVER_ROWS(merge, bf16, 4, 32, a.Tq);
     return attention_launched();
 }
 
@@ -180,7 +213,7 @@ int attention_merge(const attention &a, k_dtype dtype, cudaStream_t stream)
 template <class T> __device__ static void hold(const attention &a, int i, int to)
 {
     const int b = blockIdx.y / a.Hk, h = blockIdx.y % a.Hk;
-    const T *k = (const T *)a.k.p + b * a.k.sb + h * a.k.sh + i * a.k.st, *v = (const T *)a.v.p + b * a.v.sb + h * a.v.sh + i * a.v.st;
+    const T *k = row_at<T>(a.k, b, h, i), *v = row_at<T>(a.v, b, h, i);
     T *row = (T *)a.state + ((int64_t)blockIdx.y * a.rows + to) * (a.Dk + a.Dv);
     for (int d = threadIdx.x; d < a.Dk + a.Dv; d += blockDim.x)
         row[d] = d < a.Dk ? k[d] : v[d - a.Dk];

@@ -251,6 +251,42 @@ template <class T, int D> __device__ static void put_output(const attention &a, 
     }
 }
 
+/* What a thread knows of its two queries, and gathers for them. */
+template <int D> struct answers { int at[2]; float o[D / 8][4], top[2], sum[2]; };
+
+/* The tiles of one pass that belong to the block's split.  Values come while scores are summed, the next keys while
+ * scores become weights. */
+template <class T, int D> __device__ static void over_keys(const attention &a, const place &p, int n, const sight &v, T *Q, T *K, T *V,
+                                                           int (&where)[ROWS], answers<D> &x)
+{
+    const int hk = p.h / (a.Hq / a.Hk);
+    const float slope = slope_of(a, p.h), scale = a.scale * LOG2E;
+    const int64_t tiles = ceil_div(v.to - v.from, ROWS);
+    const int from = v.from + tiles * p.split / a.splits * ROWS, to = least(v.to, v.from + tiles * (p.split + 1) / a.splits * ROWS);
+    const held_source<T> keys = keys_source<T>(a, a.k, p.b, hk, v.keys, to, n, 0), values = keys_source<T>(a, a.v, p.b, hk, v.keys, to, n, a.Dk);
+    if (from < to)
+        bring<T, D, ROWS>(K, keys, from, a.Dk, a.vec);
+    commit();
+    for (int j = from; j < to; j += ROWS) {
+        float w[ROWS / 8][4] = {};
+        wait<0>();
+        __syncthreads();
+        bring<T, D, ROWS>(V, values, j, a.Dv, a.vec);
+        commit();
+        if (slope != 0)
+            locate(v.keys, j, where);
+        product_nt<D, ROWS>(w, Q + threadIdx.x / 32 * 16 * PITCH<T, D>, K);
+        wait<0>();
+        __syncthreads();
+        if (j + ROWS < to)
+            bring<T, D, ROWS>(K, keys, j + ROWS, a.Dk, a.vec);
+        commit();
+        shape<ROWS>(v, j, scale, slope, x.at, where, w);
+        online<ROWS, D>(w, x.top, x.sum, x.o);
+        product_nn<D, ROWS, D>(x.o, w, V);
+    }
+}
+
 /* The passes of stage s; slot: that of its split 0. */
 template <class T, int D> __global__ void __launch_bounds__(THREADS) forward(const __grid_constant__ attention a, stage s, int slot)
 {
@@ -258,42 +294,14 @@ template <class T, int D> __global__ void __launch_bounds__(THREADS) forward(con
     __shared__ int where[ROWS];
     T *Q = (T *)room, *K = Q + ROWS * PITCH<T, D>, *V = K + ROWS * PITCH<T, D>;
     const place p = place_of(a, s, false, a.splits);
-    const int hk = p.h / (a.Hq / a.Hk), keys = keys_there(a, p.b);
-    const float slope = slope_of(a, p.h), scale = a.scale * LOG2E;
-    float o[D / 8][4] = {}, top[2] = { -INFINITY, -INFINITY }, sum[2] = { 0, 0 };
-    int at[2];
-    own_row(p, 0, &at[0]), own_row(p, 1, &at[1]);
+    const int keys = keys_there(a, p.b);
+    answers<D> x = { {}, {}, { -INFINITY, -INFINITY }, {} };
+    own_row(p, 0, &x.at[0]), own_row(p, 1, &x.at[1]);
     bring<T, D, ROWS>(Q, source_of<T>(a.q, p.b, p.h, a.first, p.rows, p.rows.n), p.r0, a.Dk, a.vec);
-    for (int n = s.from; n < s.to; n++) {
-        if (!has_pass(a.mask, n, p.h))
-            continue;
-        const sight v = look(a, p, n, keys);
-        const int64_t tiles = ceil_div(v.to - v.from, ROWS);
-        const int from = v.from + tiles * p.split / a.splits * ROWS, to = least(v.to, v.from + tiles * (p.split + 1) / a.splits * ROWS);
-        const held_source<T> k = keys_source<T>(a, a.k, p.b, hk, v.keys, to, n, 0), x = keys_source<T>(a, a.v, p.b, hk, v.keys, to, n, a.Dk);
-        if (from < to)
-            bring<T, D, ROWS>(K, k, from, a.Dk, a.vec);
-        commit();
-        for (int j = from; j < to; j += ROWS) {
-            float w[ROWS / 8][4] = {};
-            wait<0>();
-            __syncthreads();
-            bring<T, D, ROWS>(V, x, j, a.Dv, a.vec);
-            commit();
-            if (slope != 0)
-                locate(v.keys, j, where);
-            product_nt<D, ROWS>(w, Q + threadIdx.x / 32 * 16 * PITCH<T, D>, K);
-            wait<0>();
-            __syncthreads();
-            if (j + ROWS < to)
-                bring<T, D, ROWS>(K, k, j + ROWS, a.Dk, a.vec);
-            commit();
-            shape<ROWS>(v, j, scale, slope, at, where, w);
-            online<ROWS, D>(w, top, sum, o);
-            product_nn<D, ROWS, D>(o, w, V);
-        }
-    }
-    put_output<T, D>(a, p, slot + p.split, top, sum, o);
+    for (int n = s.from; n < s.to; n++)
+        if (has_pass(a.mask, n, p.h))
+            over_keys<T, D>(a, p, n, look(a, p, n, keys), Q, K, V, where, x);
+    put_output<T, D>(a, p, slot + p.split, x.top, x.sum, x.o);
 }
 
 /* ---- gradients: what both kinds of rows share ----------------------------------------------------------------------- */
@@ -326,14 +334,45 @@ template <class T, int E> __device__ static void put_gradient(const k_heads &x, 
         put_row<T, E>(row_at<T>(x, b, h, t) + c0, width - c0, i, factor, g);
 }
 
-/* ds = p (dp - delta), in the place of dp. */
-template <int N> __device__ static void slope_of_weights(const float (&p)[N / 8][4], float (&dp)[N / 8][4], const float (&delta)[2])
+/* What a thread knows of its two queries, and gathers for them. */
+template <int D> struct askers { int at[2]; float level[2], delta[2], dq[D / 8][4]; };
+
+/* Scores of query rows to weights, and d from d_o.v to the gradient of the scores. */
+template <int N, int D> __device__ static void differentiate(const askers<D> &x, float (&w)[N / 8][4], float (&d)[N / 8][4])
 {
     #pragma unroll
     for (int n = 0; n < N / 8; n++)
         #pragma unroll
-        for (int e = 0; e < 4; e++)
-            dp[n][e] = p[n][e] * (dp[n][e] - delta[e / 2]);
+        for (int e = 0; e < 4; e++) {
+            w[n][e] = power(w[n][e] - x.level[e / 2]);
+            d[n][e] = w[n][e] * (d[n][e] - x.delta[e / 2]);
+        }
+}
+
+/* The tiles of one pass; Q and G are there, K and V are rooms. */
+template <class T, int D> __device__ static void back_over_keys(const attention &a, const place &p, const sight &v, T *Q, T *G, T *K, T *V,
+                                                                int (&where)[COLUMNS<T, D>], askers<D> &x)
+{
+    constexpr int N = COLUMNS<T, D>, P = PITCH<T, D>;
+    const int hk = p.h / (a.Hq / a.Hk), warp = threadIdx.x / 32 * 16 * P;
+    const float slope = slope_of(a, p.h), scale = a.scale * LOG2E;
+    const source<T> keys = source_of<T>(a.k, p.b, hk, 0, v.keys, v.to), values = source_of<T>(a.v, p.b, hk, 0, v.keys, v.to);
+    for (int j = v.from; j < v.to; j += N) {
+        float w[N / 8][4] = {}, d[N / 8][4] = {};
+        __syncthreads();
+        bring<T, D, N>(K, keys, j, a.Dk, a.vec);
+        bring<T, D, N>(V, values, j, a.Dv, a.vec);
+        commit();
+        if (slope != 0)
+            locate(v.keys, j, where);
+        wait<0>();
+        __syncthreads();
+        product_nt<D, N>(w, Q + warp, K);
+        product_nt<D, N>(d, G + warp, V);
+        shape<N>(v, j, scale, slope, x.at, where, w);
+        differentiate<N, D>(x, w, d);
+        product_nn<D, N, D>(x.dq, d, K);
+    }
 }
 
 /* dq of a block of queries; add: to what the stage before left. */
@@ -344,60 +383,34 @@ template <class T, int D> __global__ void __launch_bounds__(THREADS) gradient_q(
     __shared__ int where[N];
     T *Q = (T *)room, *G = Q + ROWS * P, *K = G + ROWS * P, *V = K + N * P;
     const place p = place_of(a, s, false, 1);
-    const int hk = p.h / (a.Hq / a.Hk), keys = keys_there(a, p.b), warp = threadIdx.x / 32 * 16 * P;
-    const float slope = slope_of(a, p.h), scale = a.scale * LOG2E;
-    float g[D / 8][4] = {}, level[2], delta[2];
-    int at[2];
+    const int keys = keys_there(a, p.b);
+    askers<D> x = {};
     for (int i = 0; i < 2; i++) {
-        const bool there = own_row(p, i, &at[i]);
-        const int64_t row = ((int64_t)p.b * a.Hq + p.h) * pitch_of(a.Tq) + at[i] - a.first;
-        level[i] = there ? a.level[row] : INFINITY;
-        delta[i] = there ? a.delta[row] : 0;
+        const bool there = own_row(p, i, &x.at[i]);
+        const int64_t row = ((int64_t)p.b * a.Hq + p.h) * pitch_of(a.Tq) + x.at[i] - a.first;
+        x.level[i] = there ? a.level[row] : INFINITY;
+        x.delta[i] = there ? a.delta[row] : 0;
     }
     bring<T, D, ROWS>(Q, source_of<T>(a.q, p.b, p.h, a.first, p.rows, p.rows.n), p.r0, a.Dk, a.vec);
     bring<T, D, ROWS>(G, source_of<T>(a.d_o, p.b, p.h, a.first, p.rows, p.rows.n), p.r0, a.Dv, a.vec);
-    for (int n = s.from; n < s.to; n++) {
-        if (!has_pass(a.mask, n, p.h))
-            continue;
-        const sight v = look(a, p, n, keys);
-        const source<T> k = source_of<T>(a.k, p.b, hk, 0, v.keys, v.to), x = source_of<T>(a.v, p.b, hk, 0, v.keys, v.to);
-        for (int j = v.from; j < v.to; j += N) {
-            float w[N / 8][4] = {}, d[N / 8][4] = {};
-            __syncthreads();
-            bring<T, D, N>(K, k, j, a.Dk, a.vec);
-            bring<T, D, N>(V, x, j, a.Dv, a.vec);
-            commit();
-            if (slope != 0)
-                locate(v.keys, j, where);
-            wait<0>();
-            __syncthreads();
-            product_nt<D, N>(w, Q + warp, K);
-            product_nt<D, N>(d, G + warp, V);
-            shape<N>(v, j, scale, slope, at, where, w);
-            #pragma unroll
-            for (int c = 0; c < N / 8; c++)
-                #pragma unroll
-                for (int e = 0; e < 4; e++)
-                    w[c][e] = power(w[c][e] - level[e / 2]);
-            slope_of_weights<N>(w, d, delta);
-            product_nn<D, N, D>(g, d, K);
-        }
-    }
+    for (int n = s.from; n < s.to; n++)
+        if (has_pass(a.mask, n, p.h))
+            back_over_keys<T, D>(a, p, look(a, p, n, keys), Q, G, K, V, where, x);
     #pragma unroll
     for (int i = 0; i < 2; i++) {
         int t;
         if (own_row(p, i, &t))
-            put_gradient<T, D>(a.dq, a.sum_q, p.b, p.h, a.Hq, t - a.first, a.Tq, a.Dk, 0, add, i, a.scale, g);
+            put_gradient<T, D>(a.dq, a.sum_q, p.b, p.h, a.Hq, t - a.first, a.Tq, a.Dk, 0, add, i, a.scale, x.dq);
     }
 }
 
 /* ---- rows of keys over queries ---------------------------------------------------------------------------------------- */
 
 /* Queries as a block of keys knows them. */
-template <int N> struct askers { seen sees[N]; float level[N], delta[N]; int at[N]; };
+template <int N> struct crowd { seen sees[N]; float level[N], delta[N]; int at[N]; };
 
 /* The queries in rows r0 .. of a view, for keys up to `keys`; beyond its end they have no weight. */
-template <int N> __device__ static void meet(const attention &a, const view &v, int pass, int b, int h, int r0, int keys, askers<N> *ask)
+template <int N> __device__ static void meet(const attention &a, const view &v, int pass, int b, int h, int r0, int keys, crowd<N> *ask)
 {
     for (int i = threadIdx.x; i < N; i += THREADS) {
         const bool there = r0 + i < v.n;
@@ -423,7 +436,7 @@ template <int N> __device__ static int all_or_none(const attention &a, const vie
 }
 
 /* Scores [keys, queries] to weights; at, column: of the thread's two keys; sure: no query misses any key. */
-template <int N> __device__ static void weigh(const askers<N> *ask, bool sure, float scale, float slope, const int (&at)[2],
+template <int N> __device__ static void weigh(const crowd<N> *ask, bool sure, float scale, float slope, const int (&at)[2],
                                               const int (&column)[2], float (&s)[N / 8][4])
 {
     if (slope != 0)
@@ -449,66 +462,71 @@ template <int N> __device__ static void weigh(const askers<N> *ask, bool sure, f
         }
 }
 
+/* A block of keys: where they begin and end, how many there are in this batch row, the thread's two of them, and the
+ * columns from c0 on that it gathers. */
+template <int E> struct asked { int from, to, keys, at[2], c0; bool whole; float dk[E / 8][4], dv[E / 8][4]; };
+
+/* The queries of head h that see the block in pass n; K and V are there, Q and G are rooms. */
+template <class T, int D> __device__ static void over_queries(const attention &a, const place &p, int n, int h, T *K, T *V, T *Q, T *G,
+                                                              crowd<COLUMNS<T, D>> &ask, asked<PART<D>> &x)
+{
+    constexpr int N = COLUMNS<T, D>, P = PITCH<T, D>, E = PART<D>;
+    const int warp = threadIdx.x / 32 * 16 * P, width = pass_width(a.mask, n), column[2] = { x.at[0] % width, x.at[1] % width };
+    const float slope = slope_of(a, h);
+    const view v = queries_of(a.mask, n, a.first, a.Tq, x.from, x.to);
+    const source<T> queries = source_of<T>(a.q, p.b, h, a.first, v, v.n), grads = source_of<T>(a.d_o, p.b, h, a.first, v, v.n);
+    for (int r0 = v.begin; r0 < v.n; r0 += N) {
+        const int all = all_or_none<N>(a, v, n, h, r0, x.keys, x.from, x.whole ? x.to : K_FAR);
+        float w[N / 8][4] = {}, d[N / 8][4] = {};
+        if (all == 0)
+            continue;
+        __syncthreads();
+        bring<T, D, N>(Q, queries, r0, a.Dk, a.vec);
+        bring<T, D, N>(G, grads, r0, a.Dv, a.vec);
+        commit();
+        meet<N>(a, v, n, p.b, h, r0, x.keys, &ask);
+        wait<0>();
+        __syncthreads();
+        product_nt<D, N>(w, K + warp, Q);
+        weigh<N>(&ask, all == 1, a.scale * LOG2E, slope, x.at, column, w);
+        product_nn<D, N, E>(x.dv, w, G + x.c0);
+        product_nt<D, N>(d, V + warp, G);
+        #pragma unroll
+        for (int c = 0; c < N / 8; c++)
+            #pragma unroll
+            for (int e = 0; e < 4; e++)
+                d[c][e] = w[c][e] * (d[c][e] - ask.delta[8 * c + threadIdx.x % 4 * 2 + e % 2]);
+        product_nn<D, N, E>(x.dk, d, Q + x.c0);
+    }
+}
+
 /* dk and dv of a block of keys, columns blockIdx.y PART on; add as above. */
 template <class T, int D> __global__ void __launch_bounds__(THREADS) gradient_k(const __grid_constant__ attention a, stage s, bool add)
 {
     constexpr int N = COLUMNS<T, D>, P = PITCH<T, D>, E = PART<D>;
     extern __shared__ __align__(16) unsigned char room[];
-    __shared__ askers<N> ask;
+    __shared__ crowd<N> ask;
     T *K = (T *)room, *V = K + ROWS * P, *Q = V + ROWS * P, *G = Q + N * P;
     const place p = place_of(a, s, true, 1);
-    const int group = a.Hq / a.Hk, keys = keys_there(a, p.b), warp = threadIdx.x / 32 * 16 * P, c0 = blockIdx.y * E;
-    const int last = least(p.r0 + ROWS, p.rows.n) - 1, from = position(p.rows, p.r0), to = position(p.rows, last);
-    const float scale = a.scale * LOG2E;
-    float dk[E / 8][4] = {}, dv[E / 8][4] = {};
-    int at[2], column[2];
+    const int group = a.Hq / a.Hk, last = least(p.r0 + ROWS, p.rows.n) - 1;
+    asked<E> x = { position(p.rows, p.r0), position(p.rows, last), keys_there(a, p.b), {}, (int)blockIdx.y * E, last == p.r0 + ROWS - 1, {}, {} };
+    for (int e = 0; e < 2; e++)
+        if (!own_row(p, e, &x.at[e]))
+            x.at[e] = -1;
     bring<T, D, ROWS>(K, source_of<T>(a.k, p.b, p.h, 0, p.rows, p.rows.n), p.r0, a.Dk, a.vec);
     bring<T, D, ROWS>(V, source_of<T>(a.v, p.b, p.h, 0, p.rows, p.rows.n), p.r0, a.Dv, a.vec);
-    for (int i = p.r0 <= last ? 0 : group; i < group; i++) for (int n = s.from; n < s.to; n++) {
-        const int h = p.h * group + i, width = pass_width(a.mask, n);
-        const view v = queries_of(a.mask, n, a.first, a.Tq, from, to);
-        const float slope = slope_of(a, h);
-        if (!has_pass(a.mask, n, h))
-            continue;
-        for (int e = 0; e < 2; e++) {
-            const bool there = own_row(p, e, &at[e]);
-            at[e] = there ? at[e] : -1;
-            column[e] = at[e] % width;
-        }
-        const source<T> q = source_of<T>(a.q, p.b, h, a.first, v, v.n), g = source_of<T>(a.d_o, p.b, h, a.first, v, v.n);
-        for (int r0 = v.begin; r0 < v.n; r0 += N) {
-            const int all = all_or_none<N>(a, v, n, h, r0, keys, from, last == p.r0 + ROWS - 1 ? to : K_FAR);
-            float w[N / 8][4] = {}, d[N / 8][4] = {};
-            if (all == 0)
-                continue;
-            __syncthreads();
-            bring<T, D, N>(Q, q, r0, a.Dk, a.vec);
-            bring<T, D, N>(G, g, r0, a.Dv, a.vec);
-            commit();
-            meet<N>(a, v, n, p.b, h, r0, keys, &ask);
-            wait<0>();
-            __syncthreads();
-            product_nt<D, N>(w, K + warp, Q);
-            weigh<N>(&ask, all == 1, scale, slope, at, column, w);
-            product_nn<D, N, E>(dv, w, G + c0);
-            product_nt<D, N>(d, V + warp, G);
-            #pragma unroll
-            for (int c = 0; c < N / 8; c++)
-                #pragma unroll
-                for (int e = 0; e < 4; e++)
-                    d[c][e] = w[c][e] * (d[c][e] - ask.delta[8 * c + threadIdx.x % 4 * 2 + e % 2]);
-            product_nn<D, N, E>(dk, d, Q + c0);
-        }
-    }
+    for (int h = p.h * group; h < (p.h + 1) * group && p.r0 <= last; h++) for (int n = s.from; n < s.to; n++)
+        if (has_pass(a.mask, n, h))
+            over_queries<T, D>(a, p, n, h, K, V, Q, G, ask, x);
     #pragma unroll
     for (int i = 0; i < 2; i++) {
         int t;
         if (!own_row(p, i, &t))
             continue;
-        if (a.dk.p && c0 < a.Dk)
-            put_gradient<T, E>(a.dk, a.sum_k, p.b, p.h, a.Hk, t, a.Tk, a.Dk, c0, add, i, a.scale, dk);
-        if (a.dv.p && c0 < a.Dv)
-            put_gradient<T, E>(a.dv, a.sum_v, p.b, p.h, a.Hk, t, a.Tk, a.Dv, c0, add, i, 1, dv);
+        if (a.dk.p && x.c0 < a.Dk)
+            put_gradient<T, E>(a.dk, a.sum_k, p.b, p.h, a.Hk, t, a.Tk, a.Dk, x.c0, add, i, a.scale, x.dk);
+        if (a.dv.p && x.c0 < a.Dv)
+            put_gradient<T, E>(a.dv, a.sum_v, p.b, p.h, a.Hk, t, a.Tk, a.Dv, x.c0, add, i, 1, x.dv);
     }
 }
 
@@ -521,53 +539,55 @@ static unsigned blocks_of(const attention &a, stage s, bool keys)
     return (unsigned)((int64_t)c.views * ceil_div(c.rows, ROWS) * (keys ? a.Hk : a.Hq) * a.B);
 }
 
-/* Raises the limit of shared memory, then launches. */
+/* Raises the limit of shared memory, then launches what there is. */
 template <class K, class... A> static int launch(K *kernel, dim3 blocks, size_t room, cudaStream_t stream, const A &...args)
 {
+    if (blocks.x == 0)
+        return K_OK;
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)room);
     kernel<<<blocks, THREADS, room, stream>>>(args...);
     return attention_launched();
 }
 
-/* Of one type and width. */
-template <class T, int D> static int run_forward(const attention &a, cudaStream_t stream)
+/* Of one type and width, without the first `done` stages. */
+template <class T, int D> static int run_forward(const attention &a, int done, cudaStream_t stream)
 {
     stage s[2];
     int code = K_OK;
-    for (int i = 0, n = stages_of(a.mask, false, s); i < n && !code; i++)
+    for (int i = done, n = stages_of(a.mask, false, s); i < n && !code; i++)
         code = launch(forward<T, D>, dim3(blocks_of(a, s[i], false) * a.splits), 3 * ROWS * PITCH<T, D> * sizeof(T), stream, a, s[i], i * a.splits);
     return code;
 }
 
-/* Of one type and width. */
-template <class T, int D> static int run_gradient(const attention &a, cudaStream_t stream)
+/* Of one type and width, without the first `done` stages. */
+template <class T, int D> static int run_gradient(const attention &a, int done, cudaStream_t stream)
 {
     const size_t room = (2 * ROWS + 2 * COLUMNS<T, D>) * PITCH<T, D> * sizeof(T);
     const unsigned parts = (unsigned)ceil_div(most(a.Dk, a.Dv), PART<D>);
     stage s[2];
     int code = K_OK;
-    for (int i = 0, n = stages_of(a.mask, false, s); a.dq.p && i < n && !code; i++)
+    for (int i = done, n = stages_of(a.mask, false, s); a.dq.p && i < n && !code; i++)
         code = launch(gradient_q<T, D>, dim3(blocks_of(a, s[i], false)), room, stream, a, s[i], i > 0);
-    for (int i = 0, n = stages_of(a.mask, true, s); (a.dk.p || a.dv.p) && i < n && !code; i++)
+    for (int i = done, n = stages_of(a.mask, true, s); (a.dk.p || a.dv.p) && i < n && !code; i++)
         code = launch(gradient_k<T, D>, dim3(blocks_of(a, s[i], true), parts), room, stream, a, s[i], i > 0);
     return code;
 }
 
 /* By the wider of keys and values. */
-template <class T> static int by_width(const attention &a, bool gradient, cudaStream_t stream)
+template <class T> static int by_width(const attention &a, bool gradient, int done, cudaStream_t stream)
 {
     const int width = most(a.Dk, a.Dv);
     if (gradient)
-        return width <= 64 ? run_gradient<T, 64>(a, stream) : width <= 128 ? run_gradient<T, 128>(a, stream) : run_gradient<T, 256>(a, stream);
-    return width <= 64 ? run_forward<T, 64>(a, stream) : width <= 128 ? run_forward<T, 128>(a, stream) : run_forward<T, 256>(a, stream);
+        return width <= 64 ? run_gradient<T, 64>(a, done, stream) : width <= 128 ? run_gradient<T, 128>(a, done, stream) : run_gradient<T, 256>(a, done, stream);
+    return width <= 64 ? run_forward<T, 64>(a, done, stream) : width <= 128 ? run_forward<T, 128>(a, done, stream) : run_forward<T, 256>(a, done, stream);
 }
 
-int attention_forward(const attention &a, k_dtype dtype, cudaStream_t stream)
+int attention_forward(const attention &a, k_dtype dtype, int done, cudaStream_t stream)
 {
-    return dtype == K_BF16 ? by_width<bf16>(a, false, stream) : by_width<float>(a, false, stream);
+    return dtype == K_BF16 ? by_width<bf16>(a, false, done, stream) : by_width<float>(a, false, done, stream);
 }
 
-int attention_gradient(const attention &a, k_dtype dtype, cudaStream_t stream)
+int attention_gradient(const attention &a, k_dtype dtype, int done, cudaStream_t stream)
 {
-    return dtype == K_BF16 ? by_width<bf16>(a, true, stream) : by_width<float>(a, true, stream);
+    return dtype == K_BF16 ? by_width<bf16>(a, true, done, stream) : by_width<float>(a, true, done, stream);
 }

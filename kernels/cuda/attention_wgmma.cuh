@@ -41,17 +41,20 @@ __device__ inline void named_arrive(int id, int threads) { asm volatile("bar.arr
 
 /* ---- the copy engine ------------------------------------------------------------------------------------------------ */
 
-/* A panel from row t, column d of head h of batch row b on; what lies beyond the tensor is 0. */
-__device__ inline void panel_load(void *to, const CUtensorMap *map, uint64_t *bar, int d, int t, int h, int b)
+/* A row of a tensor map: number x of block y. */
+struct line { int x, y; };
+
+/* A panel from this row, column d of head h of batch row b on; what lies beyond the tensor is 0. */
+__device__ inline void panel_load(void *to, const CUtensorMap *map, uint64_t *bar, int d, line t, int h, int b)
 {
-    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];"
-                 ::"r"(shared_address(to)), "l"(map), "r"(shared_address(bar)), "r"(d), "r"(t), "r"(h), "r"(b) : "memory");
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6, %7}], [%2];"
+                 ::"r"(shared_address(to)), "l"(map), "r"(shared_address(bar)), "r"(d), "r"(t.x), "r"(t.y), "r"(h), "r"(b) : "memory");
 }
 /* The other way; what lies beyond the tensor is dropped. */
-__device__ inline void panel_store(const CUtensorMap *map, const void *from, int d, int t, int h, int b)
+__device__ inline void panel_store(const CUtensorMap *map, const void *from, int d, line t, int h, int b)
 {
-    asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4, %5}], [%1];"
-                 ::"l"(map), "r"(shared_address(from)), "r"(d), "r"(t), "r"(h), "r"(b) : "memory");
+    asm volatile("cp.async.bulk.tensor.5d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4, %5, %6}], [%1];"
+                 ::"l"(map), "r"(shared_address(from)), "r"(d), "r"(t.x), "r"(t.y), "r"(h), "r"(b) : "memory");
 }
 __device__ inline void store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 /* Until the copy engine has read what was to be stored. */
