@@ -9,6 +9,7 @@
  * stream, wait for nothing, allocate nothing, and give the same bits every time.  They return 0 or K_EDEVICE. */
 #ifndef KERNELS_CUDA_H
 #define KERNELS_CUDA_H
+#include "conv.h"
 #include "flash.h"
 #include "fast_weights.h"
 #include "kernels.h"
@@ -42,6 +43,7 @@ K_CUDA_PROBLEM(recurrence, k_recurrence);           /* recurrence.cu: retention,
 K_CUDA_PROBLEM(lsh, k_lsh);                         /* lsh.cu */
 K_CUDA_PROBLEM(relative, k_relative);               /* relative.cu */
 K_CUDA_PROBLEM(lstm, k_lstm);                       /* lstm.cu */
+K_CUDA_PROBLEM(conv, k_conv);                       /* conv.cu */
 
 typedef struct k_identity {                         /* o = v; query head h passes the value of head h Hk / Hq */
     int B, Hq, Hk, T, Dk, Dv;

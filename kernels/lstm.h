@@ -23,6 +23,8 @@ typedef struct k_lstm {
     float *dw_x, *dw_h, *dbias;         /* += */
     float *dh0, *dc0;                   /* overwritten */
     float *scratch;
+    int Dk;                             /* on CUDA backward zeroes dq and dk [B,H,T,Dk] as well */
+    k_heads dq, dk;
 } k_lstm;
 
 size_t k_lstm_scratch(const k_lstm *, int backward);    /* floats */

@@ -5,11 +5,10 @@
  * left = K-1 if causal, so that the last tap reads x_t; floor((K-1)/2) if bidirectional.  W_tau is a matrix (full) or a
  * diagonal (depthwise).  q and k are not inputs; heads are independent.  Nothing is saved.
  * Backward, with s = (tau - left) dilation:  dx_u = sum_tau W_tau' do_(u-s),  dW_tau = sum_t do_t x_(t+s)',  dbias = sum_t do_t.
- * Decode keeps the last (K-1) dilation tokens, row p of the sequence in row p mod (K-1) dilation. */
-#include "attn.h"
-#include "kernels/cpu.h"
+ * Decode keeps the last (K-1) dilation tokens, row p of the sequence in row p mod (K-1) dilation.
+ * The loops of "ref" are this file; the float form is kernels/conv.h. */
+#include "values_only.h"
 #include <math.h>
-#include <string.h>
 
 typedef struct { int32_t conv_type, kernel_size, dilation, bias; } opts;
 enum { FULL, DEPTHWISE };
@@ -46,13 +45,9 @@ static const char *refusal(const attn_shape *s)
 static int plan(const attn_shape *s, const void *opt, attn_plan *p)
 {
     const opts *o = opt;
-    const char *why = refusal(s);
-    if (why) {
-        strcpy(p->why, why);
-        return ATTN_EUNSUP;
-    }
+    if (refused(p, refusal(s))) return ATTN_EUNSUP;
     int full = o->conv_type == FULL, D = s->Dv, K = o->kernel_size;
-    double number = s->dtype == ATTN_F64 ? sizeof(double) : sizeof(float), bound = 1 / sqrt((double)K * (full ? D : 1));
+    double number = (double)k_dtype_size((k_dtype)s->dtype), bound = 1 / sqrt((double)K * (full ? D : 1));
     p->param_dims[WEIGHT] = full ? (attn_dims){ 4, { s->Hk, K, D, D } } : (attn_dims){ 3, { s->Hk, K, D } };
     p->param_init[WEIGHT] = (attn_init){ ATTN_INIT_UNIFORM, -bound, bound };
     if (o->bias) p->param_dims[BIAS] = (attn_dims){ 2, { s->Hk, D } };
@@ -82,21 +77,6 @@ static size_t matrix(const taps *k, int h, int tau) { return ((size_t)h * k->K +
 /* Element 0 of row (b,h,t). */
 static int64_t at(const attn_tensor *x, int b, int h, int64_t t) { return b * x->sb + h * x->sh + t * x->st; }
 #define ROW(type, x, b, h, t) ((type *)(x).p + at(&(x), b, h, t))
-
-/* x [B,H,T,D] becomes 0, if wanted: nothing depends on q and k. */
-static void zero(attn_tensor x, size_t number, int B, int H, int T, int D)
-{
-    for (int b = 0; x.p && b < B; b++) for (int h = 0; h < H; h++) for (int t = 0; t < T; t++)
-        memset((char *)x.p + at(&x, b, h, t) * (int64_t)number, 0, (size_t)D * number);
-}
-
-/* dq and dk. */
-static void zero_unused(const attn_call *c, size_t number)
-{
-    const attn_shape *s = c->s;
-    zero(c->dq, number, s->B, s->Hq, s->Tq, s->Dk);
-    zero(c->dk, number, s->B, s->Hk, s->Tk, s->Dk);
-}
 
 /* ---- the definition ------------------------------------------------------------------------------------------ */
 
@@ -162,95 +142,24 @@ static int ref_backward(const attn_call *c)
     return ATTN_OK;
 }
 
-/* ---- fast: one product per tap over a block of tokens ----------------------------------------------------------- */
+/* ---- fast --------------------------------------------------------------------------------------------------------- */
 
-enum { BLOCK = 256 };                   /* tokens that one thread takes at a time */
-
-/* y[n,D] += x[n,D] W_tau' (or W_tau if back). */
-static void product(const taps *k, int h, int tau, int back, int n, const float *x, int64_t ldx, float *y, int64_t ldy)
+/* The problem of a call; every pointer is NULL where the call has none. */
+static k_conv problem(const attn_call *c)
 {
-    const float *W = (const float *)k->c->param[WEIGHT] + matrix(k, h, tau);
-    if (k->full) k_sgemm(0, !back, n, k->D, k->D, 1, x, (int)ldx, W, k->D, 1, y, (int)ldy);
-    else for (int t = 0; t < n; t++, x += ldx, y += ldy) {
-        #pragma omp simd
-        for (int d = 0; d < k->D; d++) y[d] += W[d] * x[d];
-    }
-}
-
-/* y[t] += sum_tau W_tau x[t + s] (back: W_tau' x[t - s]) for the tokens t0..t1-1 of (b,h). */
-static void convolve(const taps *k, int b, int h, int t0, int t1, attn_tensor x, attn_tensor y, int back)
-{
-    for (int tau = 0; tau < k->K; tau++) {
-        int64_t s = back ? -shift(k, tau) : shift(k, tau), lo = t0 > -s ? t0 : -s, hi = t1 < k->T - s ? t1 : k->T - s;
-        if (lo < hi) product(k, h, tau, back, (int)(hi - lo), ROW(float, x, b, h, lo + s), x.st, ROW(float, y, b, h, lo), y.st);
-    }
-}
-
-/* y[D] = bias of head h. */
-static void cpu_bias(const taps *k, int h, void *y)
-{
-    const float *bias = k->c->param[BIAS];
-    if (bias) memcpy(y, bias + (size_t)h * k->D, (size_t)k->D * sizeof(float));
-    else memset(y, 0, (size_t)k->D * sizeof(float));
-}
-
-/* y = bias + convolution, or the transposed one of gradients, over blocks of all heads. */
-static void cpu_blocks(const taps *k, attn_tensor x, attn_tensor y, int back)
-{
-    int H = k->c->s->Hk, blocks = (k->T + BLOCK - 1) / BLOCK;
-    int64_t units = (int64_t)k->c->s->B * H * blocks;
-    #pragma omp parallel for schedule(static) num_threads(k->c->nthreads)
-    for (int64_t u = 0; u < units; u++) {
-        int b = (int)(u / blocks / H), h = (int)(u / blocks % H), t0 = (int)(u % blocks) * BLOCK, t1 = t0 + BLOCK < k->T ? t0 + BLOCK : k->T;
-        for (int t = t0; t < t1; t++)
-            if (back) memset(ROW(float, y, b, h, t), 0, (size_t)k->D * sizeof(float));
-            else cpu_bias(k, h, ROW(float, y, b, h, t));
-        convolve(k, b, h, t0, t1, x, y, back);
-    }
-}
-
-/* o [B,H,T,Dv], block by block. */
-static int cpu_forward(const attn_call *c)
-{
+    const attn_shape *s = c->s;
     taps k = taps_of(c);
-    cpu_blocks(&k, c->v, c->o, 0);
-    return ATTN_OK;
+    return (k_conv){ .B = s->B, .H = s->Hk, .T = k.T, .D = k.D, .K = k.K, .left = k.left, .full = k.full, .threads = c->nthreads,
+                     .dilation = k.dilation, .x = heads(c->v), .o = heads(c->o), .d_o = heads(c->d_o), .dx = heads(c->dv),
+                     .weight = c->param[WEIGHT], .bias = c->param[BIAS], .dweight = c->dparam[WEIGHT], .dbias = c->dparam[BIAS],
+                     .Dk = s->Dk, .dq = heads(c->dq), .dk = heads(c->dk) };
 }
 
-/* dW_tau of head h += sum over the batch of do' x. */
-static void weight_gradient(const taps *k, int h, int tau)
-{
-    const attn_call *c = k->c;
-    float *dW = (float *)c->dparam[WEIGHT] + matrix(k, h, tau);
-    int64_t s = shift(k, tau), lo = s < 0 ? -s : 0, hi = s > 0 ? k->T - s : k->T;
-    for (int b = 0; b < c->s->B && lo < hi; b++) {
-        const float *g = ROW(float, c->d_o, b, h, lo), *x = ROW(float, c->v, b, h, lo + s);
-        if (k->full) k_sgemm(1, 0, k->D, k->D, (int)(hi - lo), 1, g, (int)c->d_o.st, x, (int)c->v.st, 1, dW, k->D);
-        else for (int64_t t = lo; t < hi; t++, g += c->d_o.st, x += c->v.st) {
-            #pragma omp simd
-            for (int d = 0; d < k->D; d++) dW[d] += g[d] * x[d];
-        }
-    }
-}
-
-/* dv by blocks, dweight by taps, dbias by heads. */
-static int cpu_backward(const attn_call *c)
-{
-    taps k = taps_of(c);
-    int H = c->s->Hk, units = H * k.K;
-    zero_unused(c, sizeof(float));
-    if (c->dv.p) cpu_blocks(&k, c->d_o, c->dv, 1);
-    if (c->dparam[WEIGHT]) {
-        #pragma omp parallel for schedule(static) num_threads(c->nthreads)
-        for (int u = 0; u < units; u++) weight_gradient(&k, u / k.K, u % k.K);
-    }
-    for (int h = 0; c->dparam[BIAS] && h < H; h++) for (int b = 0; b < c->s->B; b++) for (int t = 0; t < k.T; t++)
-        k_saxpy(k.D, 1, ROW(float, c->d_o, b, h, t), (float *)c->dparam[BIAS] + (size_t)h * k.D);
-    return ATTN_OK;
-}
-
-/* o[D] += W_tau x[D]. */
-static void cpu_tap(const taps *k, int h, int tau, const void *x, void *o) { product(k, h, tau, 0, 1, x, k->D, o, k->D); }
+/* The fast form, and a token of it. */
+static int cpu_forward(const attn_call *c) { k_conv p = problem(c); return k_conv_forward(&p), ATTN_OK; }
+static int cpu_backward(const attn_call *c) { k_conv p = problem(c); return zero_unused(c, sizeof(float)), k_conv_backward(&p), ATTN_OK; }
+static void cpu_bias(const taps *k, int h, void *o) { k_conv p = problem(k->c); k_conv_bias(&p, h, o); }
+static void cpu_tap(const taps *k, int h, int tau, const void *x, void *o) { k_conv p = problem(k->c); k_conv_tap(&p, h, tau, x, o); }
 
 /* ---- decode --------------------------------------------------------------------------------------------------------- */
 
@@ -289,10 +198,31 @@ static int decode(const attn_call *c, size_t number, bias_fn *bias, tap_fn *tap)
 static int ref_decode(const attn_call *c) { return decode(c, sizeof(double), ref_bias, ref_tap); }
 static int cpu_decode(const attn_call *c) { return decode(c, sizeof(float), cpu_bias, cpu_tap); }
 
+/* ---- on the GPU ----------------------------------------------------------------------------------------------------- */
+
+/* [cold] */
+static int cuda_plan(const attn_shape *s, const void *opts, attn_plan *p)
+{
+    const k_cuda_conv *cuda = K_CUDA(conv);
+    k_cuda_sizes sizes;
+    if (plan(s, opts, p)) return ATTN_EUNSUP;
+    return refused(p, cuda ? cuda->plan(&(k_conv){ 0 }, (k_dtype)s->dtype, s->training, &sizes) : "this build has no CUDA half");
+}
+
+/* Whole sequences, and new tokens beside those of the state. */
+static int cuda_forward(const attn_call *c) { k_conv p = problem(c); return cuda_result(K_CUDA(conv)->forward(&p, (k_dtype)c->s->dtype, c->stream)); }
+static int cuda_backward(const attn_call *c) { k_conv p = problem(c); return cuda_result(K_CUDA(conv)->backward(&p, (k_dtype)c->s->dtype, c->stream)); }
+static int cuda_decode(const attn_call *c)
+{
+    k_conv p = problem(c);
+    return cuda_result(K_CUDA(conv)->decode(&p, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream));
+}
+
 enum { MODES = ATTN_CAUSAL | ATTN_BIDIR | ATTN_CROSS };
 static const attn_impl IMPLS[] = {
     { "ref", ATTN_CPU, ATTN_F64, MODES, 0, plan, ref_forward, ref_backward, ref_decode },
     { "cpu", ATTN_CPU, ATTN_F32, MODES, 10, plan, cpu_forward, cpu_backward, cpu_decode },
+    { "cuda", ATTN_CUDA, ATTN_F32 | ATTN_BF16, MODES, 20, cuda_plan, cuda_forward, cuda_backward, cuda_decode },
     { .name = NULL } };
 static const attn_variant CONV = {
     .size = sizeof CONV, .name = "conv", .title = "Convolution over tokens", .paper = "arXiv:1706.03762", .cost = "T K Dv^2",

@@ -8,10 +8,8 @@
  *   dy = do_t + dh,  e = dc + dy s(a_o) (1 - tanh(c_t)^2),  da = [e g i(1-i), e c_(t-1) f(1-f), e i (1-g^2), dy tanh(c_t) o(1-o)]
  *   dx = w_x' da,  dh = w_h' da,  dc = e f,  dw_x = sum da x',  dw_h = sum da h_(t-1)',  dbias = sum da
  * The loops of "ref" are this file; the float form is kernels/lstm.h. */
-#include "attn.h"
-#include "kernels/lstm.h"
+#include "values_only.h"
 #include <math.h>
-#include <string.h>
 
 enum { W_X, W_H, BIAS };
 static const attn_param PARAMS[] = {
@@ -32,14 +30,10 @@ static const char *refusal(const attn_shape *s)
     return NULL;
 }
 
-/* What both impls plan.  Rule: two products of 4 Dv^2 per token, backward four and the two of the gates again. */
+/* What all impls plan.  Rule: two products of 4 Dv^2 per token, backward four and the two of the gates again. */
 static int plan_common(const attn_shape *s, double number, attn_plan *p)
 {
-    const char *why = refusal(s);
-    if (why) {
-        strcpy(p->why, why);
-        return ATTN_EUNSUP;
-    }
+    if (refused(p, refusal(s))) return ATTN_EUNSUP;
     int H = s->Hk, D = s->Dv;
     double bound = 1 / sqrt(D), rows = (double)s->B * H * s->Tq, weights = 8.0 * H * D * D;
     p->param_dims[W_X] = p->param_dims[W_H] = (attn_dims){ 3, { H, 4 * D, D } };
@@ -64,21 +58,6 @@ static attn_call decoding(const attn_call *c, size_t number)
     d.state_in[CELL] = d.state_out[CELL] = (char *)c->state + (size_t)c->s->B * (size_t)c->s->Hk * (size_t)c->s->Dv * number;
     d.saved = NULL;
     return d;
-}
-
-/* x [B,H,T,D] becomes 0, if wanted: nothing depends on q and k. */
-static void zero(attn_tensor x, size_t number, int B, int H, int T, int D)
-{
-    for (int b = 0; x.p && b < B; b++) for (int h = 0; h < H; h++) for (int t = 0; t < T; t++)
-        memset((char *)x.p + (b * x.sb + h * x.sh + t * x.st) * (int64_t)number, 0, (size_t)D * number);
-}
-
-/* dq and dk. */
-static void zero_unused(const attn_call *c, size_t number)
-{
-    const attn_shape *s = c->s;
-    zero(c->dq, number, s->B, s->Hq, s->Tq, s->Dk);
-    zero(c->dk, number, s->B, s->Hk, s->Tk, s->Dk);
 }
 
 /* ---- the definition ------------------------------------------------------------------------------------------ */
@@ -253,9 +232,6 @@ static int ref_backward(const attn_call *c)
 
 /* ---- fast --------------------------------------------------------------------------------------------------------- */
 
-/* The same tensor, as kernels call it. */
-static k_heads heads(attn_tensor t) { return (k_heads){ t.p, t.sb, t.sh, t.st }; }
-
 /* The problem of a call; every pointer is NULL where the call has none. */
 static k_lstm problem(const attn_call *c)
 {
@@ -264,7 +240,7 @@ static k_lstm problem(const attn_call *c)
                      .w_x = c->param[W_X], .w_h = c->param[W_H], .bias = c->param[BIAS], .h0 = c->state_in[HIDDEN], .c0 = c->state_in[CELL],
                      .hT = c->state_out[HIDDEN], .cT = c->state_out[CELL], .cells = c->saved, .dw_x = c->dparam[W_X],
                      .dw_h = c->dparam[W_H], .dbias = c->dparam[BIAS], .dh0 = c->dstate_in[HIDDEN], .dc0 = c->dstate_in[CELL],
-                     .scratch = c->scratch };
+                     .scratch = c->scratch, .Dk = c->s->Dk, .dq = heads(c->dq), .dk = heads(c->dk) };
 }
 
 /* [cold] */
@@ -282,10 +258,37 @@ static int cpu_forward(const attn_call *c) { k_lstm l = problem(c); return k_lst
 static int cpu_backward(const attn_call *c) { k_lstm l = problem(c); return zero_unused(c, sizeof(float)), k_lstm_backward(&l), ATTN_OK; }
 static int cpu_decode(const attn_call *c) { attn_call d = decoding(c, sizeof(float)); return cpu_forward(&d); }
 
+/* ---- on the GPU ---------------------------------------------------------------------------------------------------- */
+
+/* [cold] Tensors may be of half the width; states and what is saved are float. */
+static int cuda_plan(const attn_shape *s, const void *opts, attn_plan *p)
+{
+    (void)opts;
+    const k_cuda_lstm *cuda = K_CUDA(lstm);
+    k_lstm l = { .B = s->B, .H = s->Hk, .T = s->Tq, .D = s->Dv };
+    k_cuda_sizes z = { 0 };
+    if (plan_common(s, (double)k_dtype_size((k_dtype)s->dtype), p)) return ATTN_EUNSUP;
+    if (refused(p, cuda ? cuda->plan(&l, (k_dtype)s->dtype, s->training, &z) : "this build has no CUDA half")) return ATTN_EUNSUP;
+    p->saved = z.saved, p->state = z.state;
+    p->scratch_fwd = z.scratch_fwd, p->scratch_bwd = z.scratch_bwd, p->scratch_dec = z.scratch_dec;
+    return ATTN_OK;
+}
+
+/* The walk and the products. */
+static int cuda_forward(const attn_call *c) { k_lstm l = problem(c); return cuda_result(K_CUDA(lstm)->forward(&l, (k_dtype)c->s->dtype, c->stream)); }
+static int cuda_backward(const attn_call *c) { k_lstm l = problem(c); return cuda_result(K_CUDA(lstm)->backward(&l, (k_dtype)c->s->dtype, c->stream)); }
+static int cuda_decode(const attn_call *c)
+{
+    attn_call d = decoding(c, sizeof(float));
+    k_lstm l = problem(&d);
+    return cuda_result(K_CUDA(lstm)->decode(&l, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream));
+}
+
 enum { MODES = ATTN_CAUSAL | ATTN_BIDIR | ATTN_CROSS };
 static const attn_impl IMPLS[] = {
     { "ref", ATTN_CPU, ATTN_F64, MODES, 0, ref_plan, ref_forward, ref_backward, ref_decode },
     { "cpu", ATTN_CPU, ATTN_F32, MODES, 10, cpu_plan, cpu_forward, cpu_backward, cpu_decode },
+    { "cuda", ATTN_CUDA, ATTN_F32 | ATTN_BF16, MODES, 20, cuda_plan, cuda_forward, cuda_backward, cuda_decode },
     { .name = NULL } };
 static const attn_variant LSTM = {
     .size = sizeof LSTM, .name = "lstm", .title = "Long short-term memory", .paper = "doi:10.1162/neco.1997.9.8.1735", .cost = "T Dv^2",

@@ -9,7 +9,7 @@ m softmax $S '' 'softmax'
 m softmax $HEADS '' 'softmax with its heads'
 m sparse_fixed $MASK '' 'sparse_fixed with its mask'
 m identity $I '' 'identity'
-m conv $C '' 'conv'
+m conv $TAPS '' 'conv with its taps'
 m lstm $STEPS '' 'lstm with its steps'
 
 m TEMPLATE $T 's/\[h\] += a \* (1 - a) \* da/[h] = a * (1 - a) * da/' 'dparam overwritten'
@@ -67,7 +67,7 @@ m local_2d $MASK 's/right = kr <= r ? c0 + m->query_w/right = kr < r ? c0 + m->q
 m local_2d variants/local_2d.c 's/column < c0;/column <= c0;/' 'left has a column of the block itself' 'width=2 query_h=2 query_w=1 order=block'
 
 m conv $C 's/? K - 1 : (K - 1)/? K - 2 : (K - 1)/' 'a causal tap reads the next token'
-m conv $C 's/lo = t0 > -s ? t0 : -s, hi/lo = t0 > -s ? t0 : -s + 1, hi/' 'float: the first token of a tap lost'
+m conv $TAPS 's/lo = t0 > -s ? t0 : -s, hi/lo = t0 > -s ? t0 : -s + 1, hi/' 'float: the first token of a tap lost'
 m conv $C 's/if (dW) dW\[i\] += g/if (dW) dW[i] = g/' 'gradient of the weights overwritten'
 m conv $C 's/ring + (size_t)(j % rows)/ring + (size_t)((j + 1) % rows)/' 'decode reads the row beside' dilation=2
 m lstm $L 's/dc\[d\] = e \* f;/dc[d] = e;/' 'nothing is forgotten on the way back'

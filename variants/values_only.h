@@ -1,0 +1,36 @@
+/* values_only.h - what the comparators share that mix v alone, head by head: q and k are not inputs. */
+#ifndef VALUES_ONLY_H
+#define VALUES_ONLY_H
+#include "attn.h"
+#include "kernels/cuda.h"
+#include <stdio.h>
+#include <string.h>
+
+/* x [B,H,T,D] becomes 0, if wanted. */
+static void zero(attn_tensor x, size_t number, int B, int H, int T, int D)
+{
+    for (int b = 0; x.p && b < B; b++) for (int h = 0; h < H; h++) for (int t = 0; t < T; t++)
+        memset((char *)x.p + (b * x.sb + h * x.sh + t * x.st) * (int64_t)number, 0, (size_t)D * number);
+}
+
+/* dq and dk: nothing depends on q and k. */
+static void zero_unused(const attn_call *c, size_t number)
+{
+    const attn_shape *s = c->s;
+    zero(c->dq, number, s->B, s->Hq, s->Tq, s->Dk);
+    zero(c->dk, number, s->B, s->Hk, s->Tk, s->Dk);
+}
+
+/* The same tensor, as kernels call it. */
+static k_heads heads(attn_tensor t) { return (k_heads){ t.p, t.sb, t.sh, t.st }; }
+
+/* [cold] Refuses where why is not NULL. */
+static int refused(attn_plan *p, const char *why)
+{
+    if (why) snprintf(p->why, sizeof p->why, "%s", why);
+    return why ? ATTN_EUNSUP : ATTN_OK;
+}
+
+/* The GPU's passes are queued, and fail together. */
+static int cuda_result(int code) { return code ? ATTN_EDEVICE : ATTN_OK; }
+#endif
