@@ -12,7 +12,7 @@
  *   write  dx = R'b,  db = R x + z's part,  and through x = beta (v - W'b / den):  dv = beta dx,
  *          dbeta = dx.(v - W'b / den),  R -= beta b dx' / den,  db -= beta W dx / den */
 #include "attn.h"
-#include "../kernels/fast_weights.h"
+#include "../kernels/cuda.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -47,7 +47,7 @@ static const attn_gate GATES[] = { { "beta", "logit of the write strength" }, { 
 static const attn_param PARAMS[] = { { "proj", "favor: rows of random features", ATTN_FROZEN | ATTN_REDRAW }, { .name = NULL } };
 static const attn_state STATES[] = { { "state", "W [B,Hk,m,Dv]" }, { "z", "sum of key features [B,Hk,m]" }, { .name = NULL } };
 
-/* ---- the problem, shared by both impls ------------------------------------------------------------------- */
+/* ---- the problem, shared by all impls -------------------------------------------------------------------- */
 
 /* Shape and options, without tensors. */
 static k_fast_weights problem_of(const attn_shape *s, const options *o)
@@ -92,7 +92,7 @@ static const char *refusal(const attn_shape *s, const k_fast_weights *f)
     return NULL;
 }
 
-/* What both impls plan; number: bytes of one number. */
+/* What all impls plan; number: bytes of one number. */
 static int plan_common(const attn_shape *s, const options *o, const k_fast_weights *f, size_t number, attn_plan *p)
 {
     const char *why = refusal(s, f);
@@ -148,6 +148,29 @@ static int cpu_plan(const attn_shape *s, const void *opts, attn_plan *p)
     return ATTN_OK;
 }
 
+/* [cold] */
+static int cuda_plan(const attn_shape *s, const void *opts, attn_plan *p)
+{
+    const k_cuda_fast_weights *cuda = K_CUDA(fast_weights);
+    const char *why = "this build has no CUDA half";
+    k_cuda_sizes z = { 0 };
+    k_fast_weights f = problem_of(s, opts);
+    int rc = plan_common(s, opts, &f, k_dtype_size((k_dtype)s->dtype), p);
+    if (rc)
+        return rc;
+    if (s->decode)
+        f.Tk = s->Tq;
+    if (cuda)
+        why = cuda->plan(&f, (k_dtype)s->dtype, s->training, &z);
+    if (why) {
+        snprintf(p->why, sizeof p->why, "%s", why);
+        return ATTN_EUNSUP;
+    }
+    p->saved = z.saved, p->state = z.state;
+    p->scratch_fwd = z.scratch_fwd, p->scratch_bwd = z.scratch_bwd, p->scratch_dec = z.scratch_dec;
+    return ATTN_OK;
+}
+
 /* The same tensor, as kernels call it. */
 static k_heads heads(attn_tensor t) { return (k_heads){ t.p, t.sb, t.sh, t.st }; }
 
@@ -198,10 +221,29 @@ static int cpu_backward(const attn_call *c) { k_fast_weights f = problem_from(c)
 static int ref_decode(const attn_call *c) { k_fast_weights f = decode_from(c, sizeof(double)); return k_dfast_weights_forward(&f), ATTN_OK; }
 static int cpu_decode(const attn_call *c) { k_fast_weights f = decode_from(c, sizeof(float)); return k_fast_weights_forward(&f), ATTN_OK; }
 
+/* The GPU's are queued, and fail together. */
+static int cuda_result(int code) { return code ? ATTN_EDEVICE : ATTN_OK; }
+static int cuda_forward(const attn_call *c)
+{
+    k_fast_weights f = problem_from(c);
+    return cuda_result(K_CUDA(fast_weights)->forward(&f, (k_dtype)c->s->dtype, c->stream));
+}
+static int cuda_backward(const attn_call *c)
+{
+    k_fast_weights f = problem_from(c);
+    return cuda_result(K_CUDA(fast_weights)->backward(&f, (k_dtype)c->s->dtype, c->stream));
+}
+static int cuda_decode(const attn_call *c)
+{
+    k_fast_weights f = decode_from(c, sizeof(float));
+    return cuda_result(K_CUDA(fast_weights)->decode(&f, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream));
+}
+
 enum { MODES = ATTN_CAUSAL | ATTN_BIDIR | ATTN_CROSS };
 static const attn_impl IMPLS[] = {
     { "ref", ATTN_CPU, ATTN_F64, MODES, 0, ref_plan, ref_forward, ref_backward, ref_decode },
     { "cpu", ATTN_CPU, ATTN_F32, MODES, 10, cpu_plan, cpu_forward, cpu_backward, cpu_decode },
+    { "cuda", ATTN_CUDA, ATTN_F32 | ATTN_BF16, MODES, 20, cuda_plan, cuda_forward, cuda_backward, cuda_decode },
     { .name = NULL }
 };
 static const attn_variant FWP = {
