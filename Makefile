@@ -45,7 +45,8 @@ HARNESS := $(B)/harness
 CUDA_ARCH ?= 90a
 NVFLAGS   := -std=c++17 -O3 -lineinfo -gencode=arch=compute_$(CUDA_ARCH),code=sm_$(CUDA_ARCH) --expt-relaxed-constexpr \
              -Xcompiler -fPIC,-Wall,-Wextra,-Werror,-Wno-unused-parameter -I. -Iharness
-CUDA_OBJ  := $(patsubst %.cu,$(B)/obj/%.cu.o,$(wildcard kernels/cuda/*.cu))
+CUDA_DIR  := build/cuda-$(CUDA_ARCH)#                one for all builds: neither CC nor SAN is of any account to nvcc
+CUDA_OBJ  := $(patsubst %.cu,$(CUDA_DIR)/%.cu.o,$(wildcard kernels/cuda/*.cu))
 CUDA_LIB  := $(if $(and $(NVCC),$(CUDA_OBJ)),$(B)/libharness-cuda.so)
 
 .PHONY: all help found deps run test bench install clean lint
@@ -119,12 +120,12 @@ $(B)/libharness.so: $(call obj,$(LIB_SRC))
 $(HARNESS): $(call obj,$(PROG_SRC)) $(B)/libharness.so
 	$(CC) $(CFLAGS) -rdynamic $(call obj,$(PROG_SRC)) -o $@ -L$(B) -lharness -Wl,-rpath,'$$ORIGIN:$$ORIGIN/../lib' $(LIBS)
 # Static cudart, and what it calls of kernels.h comes from the program: the build runs where CUDA is not installed.
-$(B)/obj/%.cu.o: %.cu
+$(CUDA_DIR)/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(NVCC) $(NVFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
-$(B)/obj/kernels/cuda/device.cu.o: NVFLAGS += -DK_CUDA_ARCH='"sm_$(CUDA_ARCH)"'
+$(CUDA_DIR)/kernels/cuda/device.cu.o: NVFLAGS += -DK_CUDA_ARCH='"sm_$(CUDA_ARCH)"'
 # The numbers are the CPU's to the bit: nothing is contracted that normal.h does not spell out.
-$(B)/obj/kernels/cuda/random.cu.o: NVFLAGS += -fmad=false
+$(CUDA_DIR)/kernels/cuda/random.cu.o: NVFLAGS += -fmad=false
 $(B)/libharness-cuda.so: $(CUDA_OBJ)
 	$(NVCC) -shared -cudart static $^ -o $@ -lcublas -Xlinker -rpath,$(abspath $(dir $(NVCC))../lib64)
 # A plug-in is one file; what it uses of kernels.h and nn.h is in the program that loads it.
@@ -148,4 +149,4 @@ $(B)/tests/bench/%: $(B)/obj/tests/bench/%.o $(filter-out $(B)/obj/harness/main.
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -rdynamic $(filter %.o,$^) -o $@ -L$(B) -lharness -Wl,-rpath,'$$ORIGIN/../..' $(LIBS)
 .SECONDARY:
--include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(B)/obj $(CUDA_DIR) -name '*.d' 2>/dev/null)

@@ -10,7 +10,7 @@
 
 /* Part of every key: a change of it makes every cell stale.  Raised when the numbers of the harness itself
  * (kernels, nn, initial values, order of random draws) change. */
-#define HS_NUMERICS 1
+#define HS_NUMERICS 2
 
 typedef struct hs_cell {
     char key[65];                       /* SHA-256 of the canonical text of doc */
