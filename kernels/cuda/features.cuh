@@ -9,14 +9,6 @@
 #include <cuda_runtime.h>
 #include <math.h>
 
-/* The exponential to the precision of the numbers that go in and out. */
-template <typename T> static __device__ __forceinline__ float exponential(float x)
-{
-    if (sizeof(T) == 4) return expf(x);
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
-    return y;
-}
 template <typename T> static __device__ __forceinline__ float logistic(float x) { return 1 / (1 + exponential<T>(-x)); }
 
 /* 1: the map of a number depends on it alone. */

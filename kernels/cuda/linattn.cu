@@ -46,23 +46,25 @@ template <typename T> static __global__ void __launch_bounds__(ELEMENTWISE) fini
     ((T *)w.out.p)[b * w.out.sb + h * w.out.sh + row * w.out.st + col] = from_float<T>(row < rows_of(w.x, b) ? sum : 0);
 }
 
-/* h [B,Hq,Tq] = -(do.o) / den, eight lanes for each row; vector: rows begin at 16 bytes. */
-template <typename T> static __global__ void __launch_bounds__(ELEMENTWISE) weights_kernel(const __grid_constant__ k_linattn p, int vector, const float *inverse, float *h)
+/* h [B,Hq,Tq] = -g.o with g = do / den as the walks round it, so that g.v + h vanishes where v = o.  Eight lanes for each
+ * row; vector: rows begin at 16 bytes. */
+template <typename T> static __global__ void __launch_bounds__(ELEMENTWISE)
+weights_kernel(const __grid_constant__ k_linattn p, int vector, const float *inverse, float *h)
 {
     int64_t n = ((int64_t)blockIdx.x * ELEMENTWISE + threadIdx.x) / 8, rows = (int64_t)p.B * p.Hq * p.Tq;
     int there = n < rows, lane = threadIdx.x & 7;
     int64_t t = n % p.Tq, b = n / p.Tq / p.Hq, head = n / p.Tq % p.Hq;
     const T *o = (const T *)p.o.p + b * p.o.sb + head * p.o.sh + t * p.o.st, *g = (const T *)p.d_o.p + b * p.d_o.sb + head * p.d_o.sh + t * p.d_o.st;
-    float sum = 0, x[8], y[8];
+    float sum = 0, x[8], y[8], by = there ? inverse[n] : 0;
     for (int d = 8 * lane; d < p.Dv && there; d += 64) {
         if (vector) read8(o + d, x), read8(g + d, y);
         #pragma unroll
         for (int i = 0; i < 8; i++)
-            if (vector) sum += x[i] * y[i];
-            else if (d + i < p.Dv) sum += to_float(o[d + i]) * to_float(g[d + i]);
+            if (vector) sum += x[i] * to_float(from_float<T>(by * y[i]));
+            else if (d + i < p.Dv) sum += to_float(o[d + i]) * to_float(from_float<T>(by * to_float(g[d + i])));
     }
     for (int lanes = 1; lanes < 8; lanes *= 2) sum += __shfl_xor_sync(~0u, sum, lanes);
-    if (there && lane == 0) h[n] = -sum * inverse[n];
+    if (there && lane == 0) h[n] = -sum;
 }
 
 static unsigned blocks_for(int64_t threads) { return (unsigned)((threads + ELEMENTWISE - 1) / ELEMENTWISE); }
@@ -123,11 +125,9 @@ static layout lay_out(const k_linattn *p, k_dtype type, int backward, void *base
         take(&l, &l.kappa, units * sizeof(float));
         take(&l, &l.peaks, units * feature_blocks(p->Tk) * sizeof(float));
     }
-    if (segments > 1 || !p->causal) {
-        size_t states = units * segments * (backward ? group : 1);
-        take(&l, &l.states, states * M * p->Dv * sizeof(float));
-        take(&l, &l.sums, states * M * sizeof(float));
-    }
+    size_t states = units * segments * (backward ? group : 1);  /* one segment needs none, but sizes shall grow evenly */
+    take(&l, &l.states, states * M * p->Dv * sizeof(float));
+    take(&l, &l.sums, states * M * sizeof(float));
     size_t of_values = slices * (backward ? group : 1) > 1 ? slices * (backward ? group * nk : nq) * p->Dv : 0;
     if (backward && (!local || value_slices > 1)) of_dq = value_slices * nq * M;
     if (backward && (!local || value_slices * group > 1)) of_dk = value_slices * group * nk * M;

@@ -43,6 +43,15 @@ template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return _
 static __device__ __forceinline__ float to_float(float x) { return x; }
 static __device__ __forceinline__ float to_float(bf16 x) { return __bfloat162float(x); }
 
+/* The exponential to the precision of the numbers that go in and out. */
+template <typename T> static __device__ __forceinline__ float exponential(float x)
+{
+    if (sizeof(T) == 4) return expf(x);
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
+    return y;
+}
+
 /* Two numbers in a word, the first in the low half. */
 static __device__ __forceinline__ uint32_t pack(float x, float y)
 {

@@ -254,7 +254,7 @@ template <typename T, int W, int reverse> static __device__ __forceinline__ void
             for (int i = 0; i < 8; i++) if (reverse ? acc_col(i) < acc_row(i) : acc_col(i) > acc_row(i)) s[j].c[i] = 0;
         }
         #pragma unroll
-        for (int i = 0; i < 8; i++) den[i >> 1 & 1] += s[j].c[i];
+        for (int i = 0; i < 8; i++) den[i >> 1 & 1] += to_float(from_float<T>(s[j].c[i]));    /* as it will meet z */
         store_acc(m->P, 16 * i0, 16 * j, s[j]);
     }
     if (w.sum != SUM_Y) return;
