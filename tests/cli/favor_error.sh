@@ -3,7 +3,7 @@
 set -u
 HARNESS=${HARNESS:-$PWD/build/harness} B=${B:-build}
 tmp=$(mktemp -d) && trap 'rm -rf "$tmp"' EXIT
-export HARNESS_PLUGIN_PATH=$PWD/$B/variants:$PWD/$B/tasks HARNESS_DB=$tmp/results.db
+export HARNESS_PLUGIN_PATH=$PWD/$B/variants:$PWD/$B/tasks HARNESS_DB=$tmp/results.db OMP_NUM_THREADS=1
 cd "$tmp" || exit 1
 
 check() { local name=$1; shift; if "$@"; then echo "ok - $name"; else echo "not ok - $name"; sed 's/^/# out: /' out; sed 's/^/# err: /' err; fi; }
