@@ -31,7 +31,7 @@ int         k_dtype_parse(const char *name, k_dtype *out);
 /* ---- devices ---------------------------------------------------------------------------------- */
 typedef struct k_dev k_dev;
 /* name: "cpu", "cuda", "cuda:1".  nthreads: CPU threads, 0 = OMP_NUM_THREADS or all cores.  err: the sentence on
- * failure.  Opening the CPU lets the calling thread and those that it starts take subnormal numbers for zero. */
+ * failure. */
 int  k_dev_open(const char *name, int nthreads, k_dev **out, char *err, size_t nerr);
 void k_dev_close(k_dev *);                      /* frees all that is still allocated on it */
 const char *k_dev_name(const k_dev *);          /* "cpu" or "cuda:0" */

@@ -11,21 +11,8 @@
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
-#ifdef __SSE__
-#include <immintrin.h>
-#endif
 
 enum { HUGE_PAGE = 2 << 20, UNKNOWN_CACHE = 32 << 20, CACHE_LINE = 64 };
-
-/* Numbers below the smallest normal one count as zero, in this thread and in those that it starts: a memory that fades
- * is full of them, and on some processors each costs a hundred cycles. */
-static void flush_subnormals(void)
-{
-#ifdef __SSE__
-    _MM_SET_FLUSH_ZERO_MODE(_MM_FLUSH_ZERO_ON);
-    _mm_setcsr(_mm_getcsr() | 0x40);                /* and as zero where they are read */
-#endif
-}
 
 static int cpu_open(k_dev *dev, int index)
 {
@@ -33,7 +20,6 @@ static int cpu_open(k_dev *dev, int index)
         snprintf(dev->error, sizeof dev->error, "there is one CPU device, cpu");
         return K_EDEVICE;
     }
-    flush_subnormals();
     return K_OK;
 }
 
