@@ -35,6 +35,7 @@ void nn_graph_free(nn_graph *g)
         if (g->tensors[i].root == i && g->tensors[i].param < 0) {
             k_free(g->dev, g->tensors[i].data);
             k_free(g->dev, g->tensors[i].grad);
+            free(g->tensors[i].constant);
         }
     free(g->loss_host);
     free(g->tensors);
@@ -134,6 +135,20 @@ nn_id nn_input(nn_graph *g, k_dtype dtype, attn_dims dims)
     return id;
 }
 
+nn_id nn_constant(nn_graph *g, attn_dims dims, const float *values)
+{
+    if (!nn_ready(g, "constant", NULL, 0))
+        return NN_BAD;
+    nn_id id = nn_new_tensor(g, g->params->dtype, dims, "constant");
+    if (id == NN_BAD)
+        return NN_BAD;
+    size_t bytes = (size_t)g->tensors[id].n * sizeof *values;
+    if (!(g->tensors[id].constant = malloc(bytes)))
+        return nn_fail(g, NN_ENOMEM, "out of host memory");
+    memcpy(g->tensors[id].constant, values, bytes);
+    return id;
+}
+
 nn_id nn_use(nn_graph *g, int index)
 {
     if (!nn_ready(g, "use", NULL, 0))
@@ -205,6 +220,22 @@ static int take(nn_graph *g, const tensor *t, k_tag tag, void **out, char *why, 
     return NN_ENOMEM;
 }
 
+/* Moves a constant's values to its data. */
+static int show_constant(nn_graph *g, const tensor *t, char *why, size_t nwhy)
+{
+    void *wide = t->data;
+    if (t->dtype != K_F32 && k_alloc(g->dev, K_TAG_WORKSPACE, (size_t)t->n * sizeof *t->constant, &wide)) {
+        snprintf(why, nwhy, "a constant: %s", k_error(g->dev));
+        return NN_ENOMEM;
+    }
+    k_upload(g->dev, wide, t->constant, (size_t)t->n * sizeof *t->constant);
+    if (wide != t->data) {
+        k_convert(g->dev, t->n, t->data, t->dtype, wide, K_F32);
+        k_free(g->dev, wide);
+    }
+    return 0;
+}
+
 /* Data and gradient of every root; a parameter's are the parameter's. */
 static int take_tensors(nn_graph *g, char *why, size_t nwhy)
 {
@@ -223,6 +254,8 @@ static int take_tensors(nn_graph *g, char *why, size_t nwhy)
             rc = take(g, t, K_TAG_ACTIVATION, &t->grad, why, nwhy);
         if (!rc && t->input)
             k_zero(g->dev, t->data, (size_t)t->n * k_dtype_size(t->dtype));
+        if (!rc && t->constant)
+            rc = show_constant(g, t, why, nwhy);
     }
     return rc;
 }

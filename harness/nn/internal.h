@@ -55,6 +55,7 @@ typedef struct tensor {
     int param;                          /* of nn_params, -1 = none */
     int input, learns, live;            /* filled by the caller; depends on a learned parameter; and the loss on it */
     void *data, *grad;                  /* of a root */
+    float *constant;                    /* on the host: what data holds from compiling on; NULL: no constant */
 } tensor;
 
 typedef struct node node;

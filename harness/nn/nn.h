@@ -55,6 +55,7 @@ void nn_graph_free(nn_graph *);
 int  nn_graph_compile(nn_graph *, char *why, size_t nwhy);  /* 0, ATTN_EUNSUP, NN_ENOMEM or ATTN_EINVAL */
 
 nn_id nn_input(nn_graph *, k_dtype, attn_dims);             /* the caller fills nn_data() before nn_forward; no gradient */
+nn_id nn_constant(nn_graph *, attn_dims, const float *values);      /* of the params' dtype; the values are copied; no gradient */
 nn_id nn_use(nn_graph *, int param);
 nn_id nn_linear(nn_graph *, nn_id x, nn_id w, nn_id b);     /* [..,in] x [out,in] (+ [out]) -> [..,out] */
 nn_id nn_matmul(nn_graph *, nn_id a, nn_id b);              /* [m,k] x [k,n] */
