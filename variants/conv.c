@@ -200,23 +200,9 @@ static int cpu_decode(const attn_call *c) { return decode(c, sizeof(float), cpu_
 
 /* ---- on the GPU ----------------------------------------------------------------------------------------------------- */
 
-/* [cold] */
-static int cuda_plan(const attn_shape *s, const void *opts, attn_plan *p)
-{
-    const k_cuda_conv *cuda = K_CUDA(conv);
-    k_cuda_sizes sizes;
-    if (plan(s, opts, p)) return ATTN_EUNSUP;
-    return refused(p, cuda ? cuda->plan(&(k_conv){ 0 }, (k_dtype)s->dtype, s->training, &sizes) : "this build has no CUDA half");
-}
-
-/* Whole sequences, and new tokens beside those of the state. */
-static int cuda_forward(const attn_call *c) { k_conv p = problem(c); return cuda_result(K_CUDA(conv)->forward(&p, (k_dtype)c->s->dtype, c->stream)); }
-static int cuda_backward(const attn_call *c) { k_conv p = problem(c); return cuda_result(K_CUDA(conv)->backward(&p, (k_dtype)c->s->dtype, c->stream)); }
-static int cuda_decode(const attn_call *c)
-{
-    k_conv p = problem(c);
-    return cuda_result(K_CUDA(conv)->decode(&p, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream));
-}
+/* The kernels need no memory, so that the shape does not matter, and the state is that of the CPU. */
+static k_conv cuda_shape(const attn_shape *s, const void *opts) { return (void)s, (void)opts, (k_conv){ 0 }; }
+CUDA_IMPL(cuda, conv, plan, cuda_shape, problem, problem)
 
 enum { MODES = ATTN_CAUSAL | ATTN_BIDIR | ATTN_CROSS };
 static const attn_impl IMPLS[] = {

@@ -12,9 +12,8 @@
  *   write  dx = R'b,  db = R x + z's part,  and through x = beta (v - W'b / den):  dv = beta dx,
  *          dbeta = dx.(v - W'b / den),  R -= beta b dx' / den,  db -= beta W dx / den */
 #include "attn.h"
-#include "../kernels/cuda.h"
+#include "cuda_impl.h"
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 typedef struct {
@@ -95,11 +94,8 @@ static const char *refusal(const attn_shape *s, const k_fast_weights *f)
 /* What all impls plan; number: bytes of one number. */
 static int plan_common(const attn_shape *s, const options *o, const k_fast_weights *f, size_t number, attn_plan *p)
 {
-    const char *why = refusal(s, f);
-    if (why) {
-        snprintf(p->why, sizeof p->why, "%s", why);
+    if (refused(p, refusal(s, f)))
         return ATTN_EUNSUP;
-    }
     double heads = (double)s->B * s->Hk, queries = (double)s->B * s->Hq * s->Tq, E = s->Dv, m = f->m;
     p->gate_width[0] = f->rule != K_FW_SUM;
     if (f->features.map == K_MAP_FAVOR)
@@ -148,32 +144,6 @@ static int cpu_plan(const attn_shape *s, const void *opts, attn_plan *p)
     return ATTN_OK;
 }
 
-/* [cold] */
-static int cuda_plan(const attn_shape *s, const void *opts, attn_plan *p)
-{
-    const k_cuda_fast_weights *cuda = K_CUDA(fast_weights);
-    const char *why = "this build has no CUDA half";
-    k_cuda_sizes z = { 0 };
-    k_fast_weights f = problem_of(s, opts);
-    int rc = plan_common(s, opts, &f, k_dtype_size((k_dtype)s->dtype), p);
-    if (rc)
-        return rc;
-    if (s->decode)
-        f.Tk = s->Tq;
-    if (cuda)
-        why = cuda->plan(&f, (k_dtype)s->dtype, s->training, &z);
-    if (why) {
-        snprintf(p->why, sizeof p->why, "%s", why);
-        return ATTN_EUNSUP;
-    }
-    p->saved = z.saved, p->state = z.state;
-    p->scratch_fwd = z.scratch_fwd, p->scratch_bwd = z.scratch_bwd, p->scratch_dec = z.scratch_dec;
-    return ATTN_OK;
-}
-
-/* The same tensor, as kernels call it. */
-static k_heads heads(attn_tensor t) { return (k_heads){ t.p, t.sb, t.sh, t.st }; }
-
 /* The problem of a call. */
 static k_fast_weights problem_from(const attn_call *c)
 {
@@ -221,23 +191,21 @@ static int cpu_backward(const attn_call *c) { k_fast_weights f = problem_from(c)
 static int ref_decode(const attn_call *c) { k_fast_weights f = decode_from(c, sizeof(double)); return k_dfast_weights_forward(&f), ATTN_OK; }
 static int cpu_decode(const attn_call *c) { k_fast_weights f = decode_from(c, sizeof(float)); return k_fast_weights_forward(&f), ATTN_OK; }
 
-/* The GPU's are queued, and fail together. */
-static int cuda_result(int code) { return code ? ATTN_EDEVICE : ATTN_OK; }
-static int cuda_forward(const attn_call *c)
+/* The GPU's: decoding takes no longer than the tokens of one call. */
+static int accepts(const attn_shape *s, const void *opts, attn_plan *p)
 {
-    k_fast_weights f = problem_from(c);
-    return cuda_result(K_CUDA(fast_weights)->forward(&f, (k_dtype)c->s->dtype, c->stream));
+    k_fast_weights f = problem_of(s, opts);
+    return plan_common(s, opts, &f, k_dtype_size((k_dtype)s->dtype), p);
 }
-static int cuda_backward(const attn_call *c)
+static k_fast_weights cuda_shape(const attn_shape *s, const void *opts)
 {
-    k_fast_weights f = problem_from(c);
-    return cuda_result(K_CUDA(fast_weights)->backward(&f, (k_dtype)c->s->dtype, c->stream));
+    k_fast_weights f = problem_of(s, opts);
+    if (s->decode)
+        f.Tk = s->Tq;
+    return f;
 }
-static int cuda_decode(const attn_call *c)
-{
-    k_fast_weights f = decode_from(c, sizeof(float));
-    return cuda_result(K_CUDA(fast_weights)->decode(&f, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream));
-}
+static k_fast_weights cuda_step(const attn_call *c) { return decode_from(c, sizeof(float)); }
+CUDA_IMPL(cuda, fast_weights, accepts, cuda_shape, problem_from, cuda_step)
 
 enum { MODES = ATTN_CAUSAL | ATTN_BIDIR | ATTN_CROSS };
 static const attn_impl IMPLS[] = {

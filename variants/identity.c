@@ -4,9 +4,7 @@
  *
  * The bound on the speed any mixer can reach: the "OPT" line in the timing figures of
  * Choromanski et al. 2021 (arXiv:2009.14794).  Nothing is saved; dq = dk = 0. */
-#include "../kernels/cuda.h"
-#include "attn.h"
-#include <stdio.h>
+#include "cuda_impl.h"
 #include <string.h>
 
 /* Bytes of a number: the impls are copies, only this differs. */
@@ -82,8 +80,6 @@ static int backward(const attn_call *c)
 
 /* ---- on the GPU ------------------------------------------------------------------------------------------ */
 
-static k_heads heads(attn_tensor t) { return (k_heads){ t.p, t.sb, t.sh, t.st }; }
-
 /* The problem as the GPU's kernel takes it. */
 static k_identity problem(const attn_call *c)
 {
@@ -92,35 +88,14 @@ static k_identity problem(const attn_call *c)
                          heads(c->dv) };
 }
 
-/* [cold] */
-static int cuda_plan(const attn_shape *s, const void *opts, attn_plan *p)
-{
-    const k_cuda_identity *cuda = K_CUDA(identity);
-    const char *why = "this build has no CUDA half";
-    k_cuda_sizes sizes;
-    int rc = plan(s, opts, p);
-    if (rc == ATTN_OK && cuda) why = cuda->plan(&(k_identity){ 0 }, (k_dtype)s->dtype, s->training, &sizes);
-    if (rc != ATTN_OK || !why) return rc;
-    snprintf(p->why, sizeof p->why, "%s", why);
-    return ATTN_EUNSUP;
-}
-
-/* Forward and decoding. */
-static int cuda_copy(const attn_call *c)
-{
-    const k_identity p = problem(c);
-    return K_CUDA(identity)->forward(&p, (k_dtype)c->s->dtype, c->stream) ? ATTN_EDEVICE : ATTN_OK;
-}
-static int cuda_backward(const attn_call *c)
-{
-    const k_identity p = problem(c);
-    return K_CUDA(identity)->backward(&p, (k_dtype)c->s->dtype, c->stream) ? ATTN_EDEVICE : ATTN_OK;
-}
+/* Its kernel needs no memory, so that the shape does not matter. */
+static k_identity shape_problem(const attn_shape *s, const void *opts) { return (void)s, (void)opts, (k_identity){ 0 }; }
+CUDA_IMPL(cuda, identity, plan, shape_problem, problem, problem)
 
 static const attn_impl IMPLS[] = {
     { "ref", ATTN_CPU, ATTN_F64, ATTN_CAUSAL | ATTN_BIDIR, 0, plan, copy, backward, copy },
     { "cpu", ATTN_CPU, ATTN_F32, ATTN_CAUSAL | ATTN_BIDIR, 10, plan, copy, backward, copy },
-    { "cuda", ATTN_CUDA, ATTN_F32 | ATTN_BF16, ATTN_CAUSAL | ATTN_BIDIR, 20, cuda_plan, cuda_copy, cuda_backward, cuda_copy },
+    { "cuda", ATTN_CUDA, ATTN_F32 | ATTN_BF16, ATTN_CAUSAL | ATTN_BIDIR, 20, cuda_plan, cuda_forward, cuda_backward, cuda_decode },
     { .name = NULL }
 };
 static const attn_variant IDENTITY = {

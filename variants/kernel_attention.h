@@ -2,8 +2,7 @@
 #ifndef KERNEL_ATTENTION_H
 #define KERNEL_ATTENTION_H
 #include "attn.h"
-#include "kernels/cuda.h"
-#include <stdio.h>
+#include "cuda_impl.h"
 
 /* The rows of a tensor. */
 static inline k_rows rows(attn_tensor t) { return (k_rows){ t.p, t.sb, t.sh, t.st }; }
@@ -66,42 +65,7 @@ static int plan(const attn_shape *, const void *opts, attn_plan *);
 static k_linattn problem_of(const attn_shape *, const void *opts);      /* the problem of a shape with its options */
 static k_linattn call(const attn_call *);       /* the problem of a call, everything bound */
 
-/* [cold] The GPU's sizes are its kernels' own. */
-static int cuda_plan(const attn_shape *s, const void *opts, attn_plan *p)
-{
-    const k_cuda_linattn *cuda = K_CUDA(linattn);
-    const char *why = "this build has no CUDA half";
-    k_cuda_sizes z = { 0 };
-    k_linattn x = problem_of(s, opts);
-    int code = plan(s, opts, p);
-    if (code) return code;
-    if (cuda) why = cuda->plan(&x, (k_dtype)s->dtype, s->training, &z);
-    if (why) {
-        snprintf(p->why, sizeof p->why, "%s", why);
-        return ATTN_EUNSUP;
-    }
-    p->saved = z.saved, p->state = z.state;
-    p->scratch_fwd = z.scratch_fwd, p->scratch_bwd = z.scratch_bwd, p->scratch_dec = z.scratch_dec;
-    return ATTN_OK;
-}
-
-/* The GPU's passes are queued, and fail together. */
-static int cuda_result(int code) { return code ? ATTN_EDEVICE : ATTN_OK; }
-static int cuda_forward(const attn_call *c)
-{
-    k_linattn p = call(c);
-    return cuda_result(K_CUDA(linattn)->forward(&p, (k_dtype)c->s->dtype, c->stream));
-}
-static int cuda_backward(const attn_call *c)
-{
-    k_linattn p = call(c);
-    return cuda_result(K_CUDA(linattn)->backward(&p, (k_dtype)c->s->dtype, c->stream));
-}
-static int cuda_decode(const attn_call *c)
-{
-    k_linattn p = call(c);
-    return cuda_result(K_CUDA(linattn)->decode(&p, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream));
-}
+CUDA_IMPL(cuda, linattn, plan, problem_of, call, call)
 static int ref_forward(const attn_call *c)  { k_linattn p = call(c); k_dlinattn_forward(&p);  return ATTN_OK; }
 static int ref_backward(const attn_call *c) { k_linattn p = call(c); k_dlinattn_backward(&p); return ATTN_OK; }
 static int ref_decode(const attn_call *c)   { k_linattn p = call(c); k_dlinattn_decode(&p);   return ATTN_OK; }

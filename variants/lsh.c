@@ -17,7 +17,7 @@
  * leave the token itself out where it meets another, since exp(2 scale |q| - 1e5) is 0 for what scale and q may be. */
 #include "attn.h"
 #include "attn_map.h"
-#include "../kernels/cuda.h"
+#include "cuda_impl.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -50,9 +50,6 @@ static const attn_param PARAMS[] = {
 
 /* ---- the problem --------------------------------------------------------------------------------------- */
 
-/* The same tensor, as kernels call it. */
-static k_heads heads(attn_tensor t) { return (k_heads){ t.p, t.sb, t.sh, t.st }; }
-
 /* The factors of the number of buckets for T tokens, the second 0 when there is one. */
 static void factors_of(const options *o, int64_t T, int32_t *f)
 {
@@ -78,12 +75,9 @@ static const char *refusal(const attn_shape *s, const options *o)
 /* What all impls plan; number: bytes of one number. */
 static int plan_common(const attn_shape *s, const options *o, size_t number, attn_plan *p)
 {
-    const char *why = refusal(s, o);
     int32_t f[2];
-    if (why) {
-        snprintf(p->why, sizeof p->why, "%s", why);
+    if (refused(p, refusal(s, o)))
         return ATTN_EUNSUP;
-    }
     factors_of(o, s->Tk, f);
     if (o->n_rounds) {
         p->param_dims[ROTATIONS] = (attn_dims){ 4, { s->Hk, o->n_rounds, s->Dk, (f[0] + f[1]) / 2 } };
@@ -216,46 +210,31 @@ static int decode(const attn_call *c, const engine *e)
 
 /* ---- the GPU ----------------------------------------------------------------------------------------------- */
 
-/* [cold] */
-static int cuda_plan(const attn_shape *s, const void *o, attn_plan *p)
-{
-    const k_cuda_lsh *cuda = K_CUDA(lsh);
-    k_lsh l = problem_of(s, o, s->Tk);
-    k_cuda_sizes z = { 0 };
-    int rc = plan_common(s, o, k_dtype_size((k_dtype)s->dtype), p);
-    const char *why = rc ? NULL : cuda ? cuda->plan(&l, (k_dtype)s->dtype, s->training, &z) : "this build has no CUDA half";
-    if (why)
-        snprintf(p->why, sizeof p->why, "%s", why);
-    p->saved = z.saved, p->state = z.state, p->scratch_bwd = z.scratch_bwd, p->scratch_dec = z.scratch_dec;
-    p->scratch_fwd = z.scratch_fwd + (s->training ? 0 : buckets_size(&l));
-    return why ? ATTN_EUNSUP : rc;
-}
+static int accepts(const attn_shape *s, const void *o, attn_plan *p) { return plan_common(s, o, k_dtype_size((k_dtype)s->dtype), p); }
+static k_lsh cuda_shape(const attn_shape *s, const void *o) { return problem_of(s, o, s->Tk); }
 
 /* The problem of a call; it hashes as it goes. */
-static k_lsh cuda_problem(const attn_call *c)
+static k_lsh cuda_call(const attn_call *c)
 {
     k_lsh p = problem_from(c);
     p.rotations = c->param[ROTATIONS], p.given = c->param[BUCKETS];
     return p;
 }
-
-/* What is queued fails together. */
-static int cuda_result(int code) { return code ? ATTN_EDEVICE : ATTN_OK; }
-static int cuda_forward(const attn_call *c)
+static k_lsh cuda_step(const attn_call *c)
 {
-    k_lsh p = cuda_problem(c);
-    return cuda_result(K_CUDA(lsh)->forward(&p, (k_dtype)c->s->dtype, c->stream));
-}
-static int cuda_backward(const attn_call *c)
-{
-    k_lsh p = cuda_problem(c);
-    return cuda_result(K_CUDA(lsh)->backward(&p, (k_dtype)c->s->dtype, c->stream));
-}
-static int cuda_decode(const attn_call *c)
-{
-    k_lsh p = cuda_problem(c);
+    k_lsh p = cuda_call(c);
     p.scratch = c->scratch;
-    return cuda_result(K_CUDA(lsh)->decode(&p, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream));
+    return p;
+}
+CUDA_IMPL(kernels, lsh, accepts, cuda_shape, cuda_call, cuda_step)
+
+/* [cold] Calls that save nothing have the buckets before the scratch of the kernels. */
+static int cuda_plan(const attn_shape *s, const void *o, attn_plan *p)
+{
+    int rc = kernels_plan(s, o, p);
+    k_lsh l = problem_of(s, o, s->Tk);
+    p->scratch_fwd += s->training ? 0 : buckets_size(&l);
+    return rc;
 }
 
 static int ref_plan(const attn_shape *s, const void *o, attn_plan *p) { return plan(s, o, &REF, p); }
@@ -271,7 +250,7 @@ enum { MODES = ATTN_CAUSAL | ATTN_BIDIR };
 static const attn_impl IMPLS[] = {
     { "ref", ATTN_CPU, ATTN_F64, MODES, 0, ref_plan, ref_forward, ref_backward, ref_decode },
     { "cpu", ATTN_CPU, ATTN_F32, MODES, 10, cpu_plan, cpu_forward, cpu_backward, cpu_decode },
-    { "cuda", ATTN_CUDA, ATTN_F32 | ATTN_BF16, MODES, 20, cuda_plan, cuda_forward, cuda_backward, cuda_decode },
+    { "cuda", ATTN_CUDA, ATTN_F32 | ATTN_BF16, MODES, 20, cuda_plan, kernels_forward, kernels_backward, kernels_decode },
     { .name = NULL }
 };
 /* Rows of the map always sum to one. */

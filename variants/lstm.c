@@ -260,29 +260,11 @@ static int cpu_decode(const attn_call *c) { attn_call d = decoding(c, sizeof(flo
 
 /* ---- on the GPU ---------------------------------------------------------------------------------------------------- */
 
-/* [cold] Tensors may be of half the width; states and what is saved are float. */
-static int cuda_plan(const attn_shape *s, const void *opts, attn_plan *p)
-{
-    (void)opts;
-    const k_cuda_lstm *cuda = K_CUDA(lstm);
-    k_lstm l = { .B = s->B, .H = s->Hk, .T = s->Tq, .D = s->Dv };
-    k_cuda_sizes z = { 0 };
-    if (plan_common(s, (double)k_dtype_size((k_dtype)s->dtype), p)) return ATTN_EUNSUP;
-    if (refused(p, cuda ? cuda->plan(&l, (k_dtype)s->dtype, s->training, &z) : "this build has no CUDA half")) return ATTN_EUNSUP;
-    p->saved = z.saved, p->state = z.state;
-    p->scratch_fwd = z.scratch_fwd, p->scratch_bwd = z.scratch_bwd, p->scratch_dec = z.scratch_dec;
-    return ATTN_OK;
-}
-
-/* The walk and the products. */
-static int cuda_forward(const attn_call *c) { k_lstm l = problem(c); return cuda_result(K_CUDA(lstm)->forward(&l, (k_dtype)c->s->dtype, c->stream)); }
-static int cuda_backward(const attn_call *c) { k_lstm l = problem(c); return cuda_result(K_CUDA(lstm)->backward(&l, (k_dtype)c->s->dtype, c->stream)); }
-static int cuda_decode(const attn_call *c)
-{
-    attn_call d = decoding(c, sizeof(float));
-    k_lstm l = problem(&d);
-    return cuda_result(K_CUDA(lstm)->decode(&l, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream));
-}
+/* Tensors may be of half the width; states and what is saved are float. */
+static int accepts(const attn_shape *s, const void *opts, attn_plan *p) { (void)opts; return plan_common(s, (double)k_dtype_size((k_dtype)s->dtype), p); }
+static k_lstm cuda_shape(const attn_shape *s, const void *opts) { (void)opts; return (k_lstm){ .B = s->B, .H = s->Hk, .T = s->Tq, .D = s->Dv }; }
+static k_lstm cuda_step(const attn_call *c) { attn_call d = decoding(c, sizeof(float)); return problem(&d); }
+CUDA_IMPL(cuda, lstm, accepts, cuda_shape, problem, cuda_step)
 
 enum { MODES = ATTN_CAUSAL | ATTN_BIDIR | ATTN_CROSS };
 static const attn_impl IMPLS[] = {

@@ -37,7 +37,7 @@ static int plan(const attn_shape *s, const void *opts, attn_plan *p)
 {
     const options *o = opts;
     if (o->dt_max < o->dt_min)
-        return refuse(p, "dt_max is less than dt_min");
+        return refused(p, "dt_max is less than dt_min");
     p->gate_width[0] = 1;
     for (int i = 0; i < (o->use_d ? 3 : 2); i++)
         p->param_dims[i] = (attn_dims){ 1, { s->Hv } };

@@ -3,9 +3,8 @@
 #ifndef RECURRENCE_H
 #define RECURRENCE_H
 #include "attn.h"
-#include "../kernels/cuda.h"
+#include "cuda_impl.h"
 #include <math.h>
-#include <stdio.h>
 
 static int plan(const attn_shape *, const void *opts, attn_plan *);     /* [cold], of all impls */
 static k_recurrence problem_of(const attn_shape *, const void *opts);   /* the problem of a shape with its options */
@@ -24,9 +23,6 @@ static inline k_recurrence problem_with(const attn_shape *s, int H)
                            .threads = 1, .scale = 1, .beta_max = 1, .step_max = INFINITY };
 }
 
-/* The same tensor, as kernels call it. */
-static inline k_heads heads(attn_tensor t) { return (k_heads){ t.p, t.sb, t.sh, t.st }; }
-
 /* The tensors that every variant has; gates and params are the caller's. */
 static inline void bind_call(k_recurrence *r, const attn_call *c)
 {
@@ -43,13 +39,6 @@ static inline double number_of(const attn_call *c, const void *x, int i)
     return c->s->dtype == ATTN_F64 ? ((const double *)x)[i] : (double)((const float *)x)[i];
 }
 
-/* ATTN_EUNSUP with its reason. */
-static inline int refuse(attn_plan *p, const char *why)
-{
-    snprintf(p->why, sizeof p->why, "%s", why);
-    return ATTN_EUNSUP;
-}
-
 /* Sizes and costs of an accepted problem, or what no recurrence allows.  Rule: the recurrence as defined, D E
  * to fade and 2 D E for each of recall (delta), write and read; backward twice that.  Traffic: inputs and outputs
  * once each way. */
@@ -58,9 +47,9 @@ static inline int plan_sizes(const attn_shape *s, k_recurrence r, attn_plan *p)
     size_t memory = (size_t)s->Dk * (size_t)s->Dv * (size_t)s->B * (size_t)r.H, size = k_dtype_size((k_dtype)s->dtype);
     int ref = s->dtype == ATTN_F64;
     if (s->klen)
-        return refuse(p, "key lengths are not defined for a recurrence (pad on the right)");
+        return refused(p, "key lengths are not defined for a recurrence (pad on the right)");
     if (s->decode ? s->Tq > s->Tk : s->Tq != s->Tk)
-        return refuse(p, "a recurrence needs Tq == Tk: every token is written and read");
+        return refused(p, "a recurrence needs Tq == Tk: every token is written and read");
     p->state_dims[0] = (attn_dims){ 4, { s->B, r.H, s->Dk, s->Dv } };
     p->state = memory * (ref ? sizeof(double) : sizeof(float));
     p->scratch_fwd = ref ? k_drecurrence_scratch(&r, 0) * sizeof(double) : k_srecurrence_scratch(&r) * sizeof(float);
@@ -75,28 +64,6 @@ static inline int plan_sizes(const attn_shape *s, k_recurrence r, attn_plan *p)
     p->flops_bwd = 2 * p->flops_fwd;
     p->bytes_fwd = tokens * (r.Hq * D + r.Hk * D + r.Hv * E + r.H * gates + r.Ho * E) * (double)size;
     p->bytes_bwd = 2 * p->bytes_fwd;
-    return ATTN_OK;
-}
-
-/* [cold] The GPU's sizes are its kernels' own. */
-static int cuda_plan(const attn_shape *s, const void *opts, attn_plan *p)
-{
-    const k_cuda_recurrence *cuda = K_CUDA(recurrence);
-    const char *why = "this build has no CUDA half";
-    k_cuda_sizes z = { 0 }, decode = { 0 };
-    int code = plan(s, opts, p);
-    if (code)
-        return code;
-    k_recurrence r = problem_of(s, opts);
-    if (cuda)
-        why = cuda->plan(&r, (k_dtype)s->dtype, s->training, &z);
-    r.T = s->Tq;
-    if (!why)
-        why = cuda->plan(&r, (k_dtype)s->dtype, 0, &decode);
-    if (why)
-        return refuse(p, why);
-    p->saved = z.saved, p->state = z.state;
-    p->scratch_fwd = z.scratch_fwd, p->scratch_bwd = z.scratch_bwd, p->scratch_dec = decode.scratch_dec;
     return ATTN_OK;
 }
 
@@ -127,24 +94,10 @@ static int cpu_forward(const attn_call *c)  { k_recurrence r = on_host(c); k_sre
 static int cpu_backward(const attn_call *c) { k_recurrence r = on_host(c); k_srecurrence_backward(&r); return ATTN_OK; }
 static int cpu_decode(const attn_call *c)   { k_recurrence r = decoding(on_host(c), c); k_srecurrence_forward(&r); return ATTN_OK; }
 
-/* The GPU's are queued, and fail together. */
-static int cuda_result(int code) { return code ? ATTN_EDEVICE : ATTN_OK; }
-static int cuda_forward(const attn_call *c)
-{
-    k_recurrence r = bound(c);
-    return cuda_result(K_CUDA(recurrence)->forward(&r, (k_dtype)c->s->dtype, c->stream));
-}
-static int cuda_backward(const attn_call *c)
-{
-    k_recurrence r = bound(c);
-    return cuda_result(K_CUDA(recurrence)->backward(&r, (k_dtype)c->s->dtype, c->stream));
-}
-static int cuda_decode(const attn_call *c)
-{
-    k_recurrence r = bound(c);
-    r.T = c->s->Tq;
-    return cuda_result(K_CUDA(recurrence)->decode(&r, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream));
-}
+/* The GPU's, as long as the tokens of one call are. */
+static inline k_recurrence cuda_shape(const attn_shape *s, const void *opts) { k_recurrence r = problem_of(s, opts); return r.T = s->Tq, r; }
+static inline k_recurrence cuda_step(const attn_call *c) { k_recurrence r = bound(c); return r.T = c->s->Tq, r; }
+CUDA_IMPL(cuda, recurrence, plan, cuda_shape, bound, cuda_step)
 
 static const attn_impl IMPLS[] = {
     { "ref", ATTN_CPU, ATTN_F64, ATTN_CAUSAL, 0, plan, ref_forward, ref_backward, ref_decode },

@@ -14,9 +14,8 @@
  * All impls are kernels/relative.h: "ref" in double is the definition, "cpu" and "cuda" skew tiles of products q E'. */
 #include "attn.h"
 #include "attn_map.h"
-#include "../kernels/cuda.h"
+#include "cuda_impl.h"
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 typedef struct {
@@ -77,11 +76,8 @@ static const char *refusal(const attn_shape *s)
 /* What all impls plan; number: bytes of one number. */
 static int plan(const attn_shape *s, const options *o, size_t number, attn_plan *p)
 {
-    const char *why = refusal(s);
-    if (why) {
-        snprintf(p->why, sizeof p->why, "%s", why);
+    if (refused(p, refusal(s)))
         return ATTN_EUNSUP;
-    }
     k_relative a = problem_of(s, o, s->Tk);
     const attn_init init = { ATTN_INIT_NORMAL, 0, 1 / sqrt(s->Dk) };
     p->param_dims[REL_K] = (attn_dims){ 3, { o->share_heads ? 1 : s->Hq, a.rows, s->Dk } };
@@ -121,25 +117,7 @@ static int cpu_plan(const attn_shape *s, const void *opts, attn_plan *p)
     return plan(s, opts, sizeof(float), p);
 }
 
-/* [cold] */
-static int cuda_plan(const attn_shape *s, const void *opts, attn_plan *p)
-{
-    const k_cuda_relative *cuda = K_CUDA(relative);
-    k_relative a = problem_of(s, opts, s->Tk);
-    k_cuda_sizes z = { 0 };
-    int rc = plan(s, opts, k_dtype_size((k_dtype)s->dtype), p);
-    const char *why = rc ? NULL : cuda ? cuda->plan(&a, (k_dtype)s->dtype, s->training, &z) : "this build has no CUDA half";
-    if (why)
-        snprintf(p->why, sizeof p->why, "%s", why);
-    p->saved = z.saved, p->state = z.state;
-    p->scratch_fwd = z.scratch_fwd, p->scratch_bwd = z.scratch_bwd, p->scratch_dec = z.scratch_dec;
-    return why ? ATTN_EUNSUP : rc;
-}
-
 /* ---- calls ------------------------------------------------------------------------------------------------- */
-
-/* The same tensor, as kernels call it. */
-static k_heads heads(attn_tensor t) { return (k_heads){ t.p, t.sb, t.sh, t.st }; }
 
 /* The problem of a call over T tokens. */
 static k_relative problem_from(const attn_call *c, int T)
@@ -186,23 +164,11 @@ static k_relative append(const attn_call *c, size_t number)
 static int ref_decode(const attn_call *c) { k_relative a = append(c, sizeof(double)); return k_drelative_forward(&a), ATTN_OK; }
 static int cpu_decode(const attn_call *c) { k_relative a = append(c, sizeof(float)); return k_srelative_forward(&a), ATTN_OK; }
 
-/* The GPU's are queued, and fail together. */
-static int cuda_result(int code) { return code ? ATTN_EDEVICE : ATTN_OK; }
-static int cuda_forward(const attn_call *c)
-{
-    k_relative a = problem_from(c, c->s->Tk);
-    return cuda_result(K_CUDA(relative)->forward(&a, (k_dtype)c->s->dtype, c->stream));
-}
-static int cuda_backward(const attn_call *c)
-{
-    k_relative a = problem_from(c, c->s->Tk);
-    return cuda_result(K_CUDA(relative)->backward(&a, (k_dtype)c->s->dtype, c->stream));
-}
-static int cuda_decode(const attn_call *c)
-{
-    k_relative a = problem_from(c, c->s->Tk);
-    return cuda_result(K_CUDA(relative)->decode(&a, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream));
-}
+/* The GPU's. */
+static int accepts(const attn_shape *s, const void *opts, attn_plan *p) { return plan(s, opts, k_dtype_size((k_dtype)s->dtype), p); }
+static k_relative cuda_shape(const attn_shape *s, const void *opts) { return problem_of(s, opts, s->Tk); }
+static k_relative cuda_call(const attn_call *c) { return problem_from(c, c->s->Tk); }
+CUDA_IMPL(cuda, relative, accepts, cuda_shape, cuda_call, cuda_call)
 
 enum { MODES = ATTN_CAUSAL | ATTN_BIDIR };
 static const attn_impl IMPLS[] = {

@@ -34,9 +34,8 @@ static k_recurrence problem_of(const attn_shape *s, const void *opts)
 static int plan(const attn_shape *s, const void *opts, attn_plan *p)
 {
     const options *o = opts;
-    const char *why = k_position_refusal(&o->position, s->Dk, 0);
-    if (why)
-        return refuse(p, why);
+    if (refused(p, k_position_refusal(&o->position, s->Dk, 0)))
+        return ATTN_EUNSUP;
     if (o->position.position == K_POSITION_ROPE)
         p->param_dims[0] = (attn_dims){ 1, { 1 } };
     return plan_sizes(s, problem_of(s, opts), p);

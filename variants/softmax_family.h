@@ -12,9 +12,8 @@
 #define SOFTMAX_FAMILY_H
 #include "attn.h"
 #include "attn_map.h"
-#include "kernels/cuda.h"
+#include "cuda_impl.h"
 #include <math.h>
-#include <stdio.h>
 
 typedef struct { double scale; k_position position; } softmax_options;
 #define SOFTMAX_OPTIONS(type)                                                                                     \
@@ -25,9 +24,6 @@ static k_sees sees;
 static k_mask mask_of(const attn_shape *, const void *opts);
 /* NULL, or why the variant's own options do not fit this shape. */
 static const char *refusal(const attn_shape *, const void *opts);
-
-/* The same tensor, as kernels call it. */
-static k_heads heads(attn_tensor t) { return (k_heads){ t.p, t.sb, t.sh, t.st }; }
 
 /* The problem of this shape, without tensors. */
 static k_attention problem_of(const attn_shape *s, const void *opts)
@@ -56,24 +52,20 @@ static void plan_costs(const attn_shape *s, const k_attention *a, size_t number,
     p->bytes_bwd = (2 * in + 2 * out) * (double)number;
 }
 
-/* [cold] Whether this shape can be planned at all. */
-static int plan_refused(const attn_shape *s, const void *opts, attn_plan *p)
+/* [cold] Why this shape cannot be planned at all, or NULL. */
+static const char *shape_refusal(const attn_shape *s, const void *opts)
 {
     const softmax_options *o = opts;
     const char *why = k_position_refusal(&o->position, s->Dk, s->mode == ATTN_CROSS);
     if (!why && s->mode == ATTN_BIDIR && s->Tq != s->Tk)
         why = "bidirectional attention needs Tq == Tk";
-    if (!why)
-        why = refusal(s, opts);
-    if (why)
-        snprintf(p->why, sizeof p->why, "%s", why);
-    return why != NULL;
+    return why ? why : refusal(s, opts);
 }
 
 /* [cold] Both impls of the CPU; number: bytes of one number, scratch: how many of them. */
 static int plan_common(const attn_shape *s, const void *opts, size_t number, size_t (*scratch)(const k_attention *), attn_plan *p)
 {
-    if (plan_refused(s, opts, p))
+    if (refused(p, shape_refusal(s, opts)))
         return ATTN_EUNSUP;
     k_attention a = problem_of(s, opts);
     p->saved = s->training ? (size_t)s->B * (size_t)s->Hq * (size_t)s->Tq * number : 0;
@@ -85,22 +77,12 @@ static int plan_common(const attn_shape *s, const void *opts, size_t number, siz
 /* [cold] Double and float. */
 static int ref_plan(const attn_shape *s, const void *opts, attn_plan *p) { return plan_common(s, opts, sizeof(double), k_dattention_scratch, p); }
 static int cpu_plan(const attn_shape *s, const void *opts, attn_plan *p) { return plan_common(s, opts, sizeof(float), k_attention_scratch, p); }
-/* [cold] The GPU's sizes are its kernels' own. */
-static int plan_on(const k_cuda_attention *cuda, const attn_shape *s, const void *opts, attn_plan *p)
+/* [cold] What the GPU's kernels do not size themselves. */
+static int accepts(const attn_shape *s, const void *opts, attn_plan *p)
 {
-    const char *why = "this build has no CUDA half";
-    k_cuda_sizes sizes = { 0 };
-    if (plan_refused(s, opts, p))
+    if (refused(p, shape_refusal(s, opts)))
         return ATTN_EUNSUP;
     k_attention a = problem_of(s, opts);
-    if (cuda)
-        why = cuda->plan(&a, (k_dtype)s->dtype, s->training, &sizes);
-    if (why) {
-        snprintf(p->why, sizeof p->why, "%s", why);
-        return ATTN_EUNSUP;
-    }
-    p->saved = sizes.saved, p->state = sizes.state;
-    p->scratch_fwd = sizes.scratch_fwd, p->scratch_bwd = sizes.scratch_bwd, p->scratch_dec = sizes.scratch_dec;
     plan_costs(s, &a, k_dtype_size((k_dtype)s->dtype), p);
     return ATTN_OK;
 }
@@ -138,26 +120,9 @@ static int cpu_decode(const attn_call *c)
     return ATTN_OK;
 }
 /* The rungs of the GPU: with the kernels of sm_90a where they fit, and only those that run on every chip. */
-#define CUDA_RUNG(rung, table)                                                                                    \
-    static const k_cuda_attention *rung##_table(void) { return k_cuda_table(table, sizeof(k_cuda_attention)); }   \
-    static int rung##_plan(const attn_shape *s, const void *opts, attn_plan *p) { return plan_on(rung##_table(), s, opts, p); } \
-    static int rung##_forward(const attn_call *c)                                                                 \
-    {                                                                                                             \
-        k_attention a = problem_from(c);                                                                          \
-        return rung##_table()->forward(&a, (k_dtype)c->s->dtype, c->stream) ? ATTN_EDEVICE : ATTN_OK;             \
-    }                                                                                                             \
-    static int rung##_backward(const attn_call *c)                                                                \
-    {                                                                                                             \
-        k_attention a = problem_from(c);                                                                          \
-        return rung##_table()->backward(&a, (k_dtype)c->s->dtype, c->stream) ? ATTN_EDEVICE : ATTN_OK;            \
-    }                                                                                                             \
-    static int rung##_decode(const attn_call *c)                                                                  \
-    {                                                                                                             \
-        k_attention a = problem_from(c);                                                                          \
-        return rung##_table()->decode(&a, (k_dtype)c->s->dtype, c->state, c->pos, c->s->Tk, c->stream) ? ATTN_EDEVICE : ATTN_OK; \
-    }
-CUDA_RUNG(tiles, "attention_tiles")
-CUDA_RUNG(cuda, "attention")
+typedef k_cuda_attention k_cuda_attention_tiles;
+CUDA_IMPL(tiles, attention_tiles, accepts, problem_of, problem_from, problem_from)
+CUDA_IMPL(cuda, attention, accepts, problem_of, problem_from, problem_from)
 
 #define SOFTMAX_IMPLS(modes)                                                                                      \
     { { "ref", ATTN_CPU, ATTN_F64, modes, 0, ref_plan, ref_forward, ref_backward, ref_decode },                   \

@@ -2,8 +2,7 @@
 #ifndef VALUES_ONLY_H
 #define VALUES_ONLY_H
 #include "attn.h"
-#include "kernels/cuda.h"
-#include <stdio.h>
+#include "cuda_impl.h"
 #include <string.h>
 
 /* x [B,H,T,D] becomes 0, if wanted. */
@@ -21,16 +20,4 @@ static void zero_unused(const attn_call *c, size_t number)
     zero(c->dk, number, s->B, s->Hk, s->Tk, s->Dk);
 }
 
-/* The same tensor, as kernels call it. */
-static k_heads heads(attn_tensor t) { return (k_heads){ t.p, t.sb, t.sh, t.st }; }
-
-/* [cold] Refuses where why is not NULL. */
-static int refused(attn_plan *p, const char *why)
-{
-    if (why) snprintf(p->why, sizeof p->why, "%s", why);
-    return why ? ATTN_EUNSUP : ATTN_OK;
-}
-
-/* The GPU's passes are queued, and fail together. */
-static int cuda_result(int code) { return code ? ATTN_EDEVICE : ATTN_OK; }
 #endif
