@@ -8,7 +8,8 @@ CC      := gcc
 endif
 NVCC    := $(shell command -v nvcc 2>/dev/null || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 GNUPLOT := $(shell command -v gnuplot 2>/dev/null)
-PKGS    := yaml-0.1 sqlite3 jansson libmd openblas
+LIB_PKGS := openblas jansson libpcre2-8#     what libharness.so stands on, with libunistring, which pkg-config does not know
+PKGS    := yaml-0.1 sqlite3 libmd $(LIB_PKGS)
 MISSING := $(shell for p in $(PKGS); do pkg-config --exists $$p 2>/dev/null || echo $$p; done)
 # One instruction set for a whole class of machines, so that the same source gives the same bits on all of them.
 MARCH   ?= $(shell grep -qw avx2 /proc/cpuinfo 2>/dev/null && grep -qw fma /proc/cpuinfo && echo x86-64-v3 || echo $(if $(filter x86_64,$(shell uname -m)),x86-64,native))
@@ -116,7 +117,7 @@ $(B)/obj/%.o: %.c
 $(B)/obj/harness/env.o: CFLAGS += -DHS_GIT='"$(GIT_COMMIT)"' -DHS_CFLAGS='"$(OPT) -march=$(MARCH)"'
 
 $(B)/libharness.so: $(call obj,$(LIB_SRC))
-	$(CC) $(CFLAGS) -shared -Wl,-soname,libharness.so $^ -o $@ $(shell pkg-config --libs openblas jansson) -lm -ldl
+	$(CC) $(CFLAGS) -shared -Wl,-soname,libharness.so $^ -o $@ $(shell pkg-config --libs $(LIB_PKGS)) -lunistring -lm -ldl
 $(HARNESS): $(call obj,$(PROG_SRC)) $(B)/libharness.so
 	$(CC) $(CFLAGS) -rdynamic $(call obj,$(PROG_SRC)) -o $@ -L$(B) -lharness -Wl,-rpath,'$$ORIGIN:$$ORIGIN/../lib' $(LIBS)
 # Static cudart, and what it calls of kernels.h comes from the program: the build runs where CUDA is not installed.

@@ -25,6 +25,8 @@ static const hs_command commands[] = {
     { "new", cmd_new, "NAME [DIR]", "make a folder NAME with a variant that works, its Makefile and an experiment" },
     { "apply", cmd_apply, "VARIANT --q q.npy --k k.npy --v v.npy --mode MODE --impl NAME --out DIR [option=value...]",
       "run one variant on your own NPY tensors" },
+    { "bleu", cmd_bleu, "HYP REF... [--tokenize 13a|intl|none] [--lowercase] [--smooth exp|floor|none] [--effective-order]"
+      " [--bootstrap N] [--against HYP] [--seed N] [--json]", "score a translation as sacreBLEU does, with its signature; - reads standard input" },
     { "describe", cmd_describe, "[--fd N] FILE.so|--device D", NULL },
     { "worker", cmd_worker, "", NULL },
     { NULL, NULL, NULL, NULL },
