@@ -73,6 +73,14 @@ void nn_optimiser_step(nn_params *p, const nn_train_opts *o, int64_t step)
     p->step = step;
 }
 
+int nn_redraw_interval(const nn_mixer_spec *m)
+{
+    for (const attn_opt *o = m->variant->opts; o && o->name; o++)
+        if (o->type == ATTN_INT && strcmp(o->name, "redraw_interval") == 0)
+            return *(const int32_t *)((const char *)m->opts + o->off);
+    return 0;
+}
+
 int nn_task_code(int code)
 {
     return code == 0 ? TASK_DONE : code == ATTN_EUNSUP ? TASK_REFUSED : code == NN_ENOMEM ? TASK_OOM : TASK_FAILED;

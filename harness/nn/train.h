@@ -40,6 +40,8 @@ typedef struct nn_trainer {             /* what a task lends to the loop */
  * call->checkpoint and checkpoint_every > 0 it goes on from the file when there is one and ends with the numbers of
  * an undisturbed run; the caller removes the file.  A TASK_ code; emits no metric: the task reports. */
 int nn_train(nn_trainer *);
+/* The variant's option redraw_interval, 0 when it has none. */
+int nn_redraw_interval(const nn_mixer_spec *);
 /* How a cell ends when building or planning returned this code (ATTN_EUNSUP, NN_ENOMEM ...). */
 int nn_task_code(int code);
 /* One optimiser step from the gradients in params: clips, schedules, updates. */
