@@ -1,6 +1,7 @@
 /* cmd_list.c - `harness list [variants|tasks|experiments] [NAME] [--json]`: what there is, with every option. */
 #include "command.h"
 #include "nn/mixer.h"
+#include "nn/model.h"
 #include "nn/train.h"
 #include "options.h"
 #include "plan.h"
@@ -127,27 +128,30 @@ static void print_variant(const json_t *v)
     json_decref(common);
 }
 
-/* The training options with the task's own defaults in place of the table's. */
-static json_t *train_options(const json_t *task)
+/* The training or model options with the task's own defaults in place of the table's. */
+static void print_section(const char *head, const attn_opt *table, const json_t *own)
 {
-    json_t *options = hs_opts_describe(nn_train_table), *o;
+    json_t *options = hs_opts_describe(table), *o;
     size_t i;
     json_array_foreach(options, i, o) {
-        const char *own = json_string_value(json_object_get(json_object_get(task, "train_defaults"), text_of(o, "name")));
-        if (own) json_object_set_new(o, "default", hs_scalar_json(own));
+        const char *value = json_string_value(json_object_get(own, text_of(o, "name")));
+        if (value) json_object_set_new(o, "default", hs_scalar_json(value));
     }
-    return options;
+    print_options(head, options);
+    json_decref(options);
 }
 
 /* All of a task. */
 static void print_task(const json_t *t)
 {
     size_t i;
-    json_t *m, *train = train_options(t);
+    json_t *m;
+    const json_t *model = json_object_get(t, "model_defaults");
     print_head(t);
     printf("  file        %s\n", text_of(t, "path"));
     print_options("options", json_object_get(t, "options"));
-    print_options("options of train:", train);
+    if (json_is_object(model)) print_section("options of model:", nn_model_table, model);
+    print_section("options of train:", nn_train_table, json_object_get(t, "train_defaults"));
     puts("  metrics");
     json_array_foreach(json_object_get(t, "metrics"), i, m) {
         int better = (int)json_integer_value(json_object_get(m, "better"));
@@ -156,7 +160,6 @@ static void print_task(const json_t *t)
                             better < 0 ? "less is better" : better ? "more is better" : "");
         print_wrapped(text_of(m, "help"), column, HELP_COLUMN);
     }
-    json_decref(train);
 }
 
 /* ---- experiments ------------------------------------------------------------------------------------------------- */

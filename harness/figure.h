@@ -5,7 +5,7 @@
  *              curve    the series metric y against its step, e.g. learning curves
  *              scaling  metric y against the length x, log-log: slopes, crossings with a baseline (docs/figures.md)
  *              pareto   metric y, the quality, against metric x, the cost: a point per cell or mean of seeds, and the front
- *   x          line, scaling: an axis or option of task, variant or train; "task.keys" where a name is ambiguous;
+ *   x          line, scaling: an axis or option of task, variant, model or train; "task.keys" where a name is ambiguous;
  *              default of scaling: length.  pareto: a metric
  *   y          a metric of the task
  *   series     an axis; default variant (the label)

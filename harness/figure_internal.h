@@ -85,7 +85,7 @@ const char *fig_x(const json_t *spec), *fig_y(const json_t *spec), *fig_baseline
 enum fig_kind fig_kind_of(const json_t *spec);          /* FIG_KINDS: none that we know */
 
 /* figure_select.c */
-const char *fig_bare(const char *name);                 /* without its "task.", "variant." or "train." */
+const char *fig_bare(const char *name);                 /* without its "task.", "variant.", "model." or "train." */
 const json_t *fig_value_in(const hs_cell *, const char *name);
 char *fig_value_text(const hs_cell *, const char *axis);                /* for a legend; the caller frees */
 int   fig_wants(const json_t *spec, const hs_cell *);   /* whether `where` lets the cell in */

@@ -9,8 +9,8 @@
 
 const char *fig_bare(const char *name)
 {
-    static const char *const prefixes[] = { "task.", "variant.", "train." };
-    for (int i = 0; i < 3; i++)
+    static const char *const prefixes[] = { "task.", "variant.", "model.", "train." };
+    for (int i = 0; i < 4; i++)
         if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) return name + strlen(prefixes[i]);
     return name;
 }
@@ -21,6 +21,7 @@ const json_t *fig_value_in(const hs_cell *cell, const char *name)
     const struct { const char *prefix; const json_t *map; } place[] = {
         { "task.", json_object_get(json_object_get(cell->doc, "task"), "options") },
         { "variant.", json_object_get(json_object_get(cell->doc, "variant"), "options") },
+        { "model.", json_object_get(cell->doc, "model") },
         { "train.", json_object_get(cell->doc, "train") } };
     const json_t *v = json_object_get(cell->axes, name);
     for (size_t i = 0; !v && i < sizeof place / sizeof *place; i++)

@@ -27,6 +27,7 @@ static void file_release(plan_file *f)
     free(f->stop_longer);
     free(f->dtype);
     plan_group_release(&f->task_options);
+    plan_group_release(&f->model);
     plan_group_release(&f->train);
     plan_group_release(&f->seeds);
     hs_opts_rebuilt_free(f->task_table);

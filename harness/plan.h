@@ -17,7 +17,8 @@ typedef struct hs_cell {
     char ident[65];                     /* the same without digests and HS_NUMERICS: the coordinates, that
                                            outlive a rebuild; `harness status` compares by it */
     json_t *doc;                        /* {"task":{"name","options","digest"}, "variant":{"name","options","impl","digest"},
-                                           "train":{..}, "seed", "device", "dtype", "data":digest|null, "numerics"} */
+                                           "model":{..} if the task builds one, "train":{..}, "seed", "device", "dtype",
+                                           "data":digest|null, "numerics"} */
     json_t *axes;                       /* what distinguishes this cell, for people: {"keys":20,"variant":"DPFP-1","seed":1} */
     const char *label;                  /* the series in legends */
     const char *variant_path, *task_path;   /* the files to load */

@@ -1,4 +1,4 @@
-/* plan_cells.c - the sweep multiplied out: every combination of a series, the task, the training and a seed.
+/* plan_cells.c - the sweep multiplied out: every combination of a series, the task, the model, the training and a seed.
  *
  * Variants are outermost and seeds innermost, so that a worker serves the cells of one plug-in one after another.
  * The canonical text of a cell is put together from the texts of its parts, which many cells share: a sweep of
@@ -18,15 +18,16 @@ typedef struct point {
     char *text, *ident;                 /* canonical text of part, with and without its digest */
 } point;
 typedef struct points { point *at; size_t n; } points;
+typedef struct corner { const point *variant, *task, *model, *train, *seed; } corner;     /* one combination of them */
 
-/* What the four loops carry. */
+/* What the loops carry. */
 typedef struct expansion {
     plan_file *f;
     hs_plan *plan;
     const plan_series *series;
     const char *device;
     size_t room;
-    points tasks, seeds, variants, trains;
+    points tasks, seeds, variants, models, trains;
     json_t *ladders;                    /* coordinates without stop_longer, as text: the number of their ladder */
 } expansion;
 
@@ -112,15 +113,16 @@ static void print_value(FILE *out, const json_t *v)
 }
 
 /* "DPFP-{nu}" with the values of this cell. */
-static void print_template(FILE *out, const char *template, const point *v, const point *t, const point *r)
+static void print_template(FILE *out, const char *template, const corner *k)
 {
     for (const char *p = template; *p; p++) {
         const char *end = *p == '{' ? strchr(p, '}') : NULL;
         if (!end) { fputc(*p, out); continue; }
         char *name = strndup(p + 1, (size_t)(end - p - 1));
-        const json_t *value = json_object_get(v->options, name);
-        if (!value) value = json_object_get(t->options, name);
-        if (!value) value = json_object_get(r->options, name);
+        const json_t *value = json_object_get(k->variant->options, name);
+        if (!value) value = json_object_get(k->task->options, name);
+        if (!value) value = json_object_get(k->model->options, name);
+        if (!value) value = json_object_get(k->train->options, name);
         print_value(out, value);
         free(name);
         p = end;
@@ -128,19 +130,19 @@ static void print_template(FILE *out, const char *template, const point *v, cons
 }
 
 /* The label of a cell: the template, or the name with the options that the series sweeps. */
-static char *make_label(const plan_series *s, const point *v, const point *t, const point *r)
+static char *make_label(const plan_series *s, const corner *k)
 {
     char *text = NULL;
     size_t size;
     FILE *out = open_memstream(&text, &size);
     if (!out) return NULL;
-    if (s->label) print_template(out, s->label, v, t, r);
+    if (s->label) print_template(out, s->label, k);
     else fputs(s->name, out);
     for (size_t i = 0; !s->label && i < s->options.naxes; i++) {
         const plan_axis *a = &s->options.axis[i];
         if (json_array_size(a->values) < 2) continue;
         fprintf(out, " %s=", a->name);
-        print_value(out, json_object_get(v->swept, a->name));
+        print_value(out, json_object_get(k->variant->swept, a->name));
     }
     fclose(out);
     return text;
@@ -199,8 +201,8 @@ static int check_only(plan_file *f)
     size_t n = 2, bad = 0;
     for (size_t a = 0; a < f->task_options.naxes && n < 512; a++) names[n++] = f->task_options.axis[a].name;
     for (size_t s = 0; s < f->nseries; s++) {
-        const plan_group *const groups[] = { &f->series[s].options, &f->series[s].train };
-        for (int g = 0; g < 2; g++)
+        const plan_group *const groups[] = { &f->series[s].options, &f->series[s].model, &f->series[s].train };
+        for (int g = 0; g < 3; g++)
             for (size_t a = 0; a < groups[g]->naxes && n < 512; a++) names[n++] = groups[g]->axis[a].name;
     }
     for (size_t i = 0; i < f->args->nonly; i++) {
@@ -223,16 +225,18 @@ static int check_only(plan_file *f)
 
 /* ---- cells ----------------------------------------------------------------------------------------------------------- */
 /* Key and ident from the texts of the parts; equal to the hash of canonical(doc), which a test holds it to. */
-static int hash_cell(const expansion *x, hs_cell *c, const point *v, const point *t, const point *r, json_int_t seed)
+static int hash_cell(const expansion *x, hs_cell *c, const corner *k, json_int_t seed)
 {
     char *text = NULL;
-    int n = asprintf(&text, "{\"data\":null,\"device\":\"%s\",\"dtype\":\"%s\",\"numerics\":%d,\"seed\":%lld,\"task\":%s,"
-                     "\"train\":%s,\"variant\":%s}", x->device, x->f->dtype, HS_NUMERICS, (long long)seed, t->text, r->text, v->text);
+    const char *model = x->f->builds_model ? ",\"model\":" : "", *described = x->f->builds_model ? k->model->text : "";
+    int n = asprintf(&text, "{\"data\":null,\"device\":\"%s\",\"dtype\":\"%s\"%s%s,\"numerics\":%d,\"seed\":%lld,\"task\":%s,"
+                     "\"train\":%s,\"variant\":%s}", x->device, x->f->dtype, model, described, HS_NUMERICS, (long long)seed,
+                     k->task->text, k->train->text, k->variant->text);
     if (n < 0) return -1;
     SHA256Data((const uint8_t *)text, (size_t)n, c->key);
     free(text);
-    n = asprintf(&text, "{\"device\":\"%s\",\"dtype\":\"%s\",\"seed\":%lld,\"task\":%s,\"train\":%s,\"variant\":%s}",
-                 x->device, x->f->dtype, (long long)seed, t->ident, r->ident, v->ident);
+    n = asprintf(&text, "{\"device\":\"%s\",\"dtype\":\"%s\"%s%s,\"seed\":%lld,\"task\":%s,\"train\":%s,\"variant\":%s}",
+                 x->device, x->f->dtype, model, described, (long long)seed, k->task->ident, k->train->ident, k->variant->ident);
     if (n < 0) return -1;
     SHA256Data((const uint8_t *)text, (size_t)n, c->ident);
     free(text);
@@ -255,16 +259,17 @@ static void set_ladder(expansion *x, hs_cell *c)
 }
 
 /* Appends one cell, unless --only leaves it out. */
-static int add_cell(expansion *x, const point *v, const point *t, const point *r, const point *seed_point)
+static int add_cell(expansion *x, const corner *k)
 {
     hs_plan *plan = x->plan;
-    json_int_t seed = json_integer_value(json_object_get(seed_point->options, "seeds"));
-    char *label = make_label(x->series, v, t, r);
+    json_int_t seed = json_integer_value(json_object_get(k->seed->options, "seeds"));
+    char *label = make_label(x->series, k);
     json_t *axes = json_object();
-    add_coordinates(axes, t->swept, "task");
-    add_coordinates(axes, r->swept, "train");
+    add_coordinates(axes, k->task->swept, "task");
+    add_coordinates(axes, k->model->swept, "model");
+    add_coordinates(axes, k->train->swept, "train");
     json_object_set_new(axes, "variant", json_string(label));
-    add_coordinates(axes, v->swept, "variant");
+    add_coordinates(axes, k->variant->swept, "variant");
     json_object_set_new(axes, "seed", json_integer(seed));
     int wanted = 1;
     for (size_t i = 0; wanted && i < x->f->args->nonly; i++) wanted = passes(x, axes, x->f->args->only[i]);
@@ -277,10 +282,11 @@ static int add_cell(expansion *x, const point *v, const point *t, const point *r
     *c = (hs_cell){ .axes = axes, .label = label, .variant_path = x->series->path,
                     .task_path = json_string_value(json_object_get(x->f->task, "path")),
                     .time_limit = x->f->time_limit, .memory_limit = x->f->memory_limit };
-    c->doc = json_pack("{s:O, s:O, s:O, s:I, s:s, s:s, s:n, s:i}", "task", t->part, "variant", v->part, "train", r->part,
+    c->doc = json_pack("{s:O, s:O, s:O, s:I, s:s, s:s, s:n, s:i}", "task", k->task->part, "variant", k->variant->part, "train", k->train->part,
                        "seed", seed, "device", x->device, "dtype", x->f->dtype, "data", "numerics", HS_NUMERICS);
+    if (x->f->builds_model) json_object_set(c->doc, "model", k->model->part);
     set_ladder(x, c);
-    return hash_cell(x, c, v, t, r, seed);
+    return hash_cell(x, c, k, seed);
 }
 
 /* All cells of one series. */
@@ -289,13 +295,17 @@ static int add_series(expansion *x)
     const plan_series *s = x->series;
     int rc = 0;
     x->variants = points_of(&s->options, s->name, s->impl, 1, s->digest);
+    x->models = points_of(&s->model, NULL, NULL, 0, NULL);
     x->trains = points_of(&s->train, NULL, NULL, 0, NULL);
     for (size_t v = 0; v < x->variants.n; v++)
         for (size_t t = 0; t < x->tasks.n; t++)
-            for (size_t r = 0; r < x->trains.n; r++)
-                for (size_t seed = 0; seed < x->seeds.n && !rc; seed++)
-                    rc = add_cell(x, &x->variants.at[v], &x->tasks.at[t], &x->trains.at[r], &x->seeds.at[seed]);
+            for (size_t m = 0; m < x->models.n; m++)
+                for (size_t r = 0; r < x->trains.n; r++)
+                    for (size_t seed = 0; seed < x->seeds.n && !rc; seed++)
+                        rc = add_cell(x, &(corner){ &x->variants.at[v], &x->tasks.at[t], &x->models.at[m], &x->trains.at[r],
+                                                    &x->seeds.at[seed] });
     points_release(&x->variants);
+    points_release(&x->models);
     points_release(&x->trains);
     return rc;
 }
@@ -305,7 +315,8 @@ static size_t count_cells(const plan_file *f)
 {
     double n = 0, shared = (double)plan_group_points(&f->task_options) * (double)plan_group_points(&f->seeds);
     for (size_t s = 0; s < f->nseries; s++)
-        n += shared * (double)plan_group_points(&f->series[s].options) * (double)plan_group_points(&f->series[s].train);
+        n += shared * (double)plan_group_points(&f->series[s].options) * (double)plan_group_points(&f->series[s].model) *
+             (double)plan_group_points(&f->series[s].train);
     return n <= MAX_CELLS ? (size_t)n : MAX_CELLS + 1;
 }
 

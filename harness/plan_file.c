@@ -1,5 +1,6 @@
 /* plan_file.c - the sections of an experiment file, checked one by one: an error in one does not hide the next. */
 #include "figure.h"
+#include "nn/model.h"
 #include "nn/train.h"
 #include "plan_internal.h"
 #include <ctype.h>
@@ -150,22 +151,39 @@ static void read_task(plan_file *f)
     if (n->kind == HS_MAP) plan_group_read(&f->task_options, n, what, skip, &f->errors);
 }
 
-/* train: the table's defaults, the task's over them, the file's over those. */
-static void read_train(plan_file *f)
+/* train: or model: the table's defaults, the task's over them, the file's over those. */
+static void read_section(plan_file *f, plan_group *g, const char *section, const attn_opt *table, const json_t *defaults)
 {
-    hs_node *n = hs_node_get(f->root, "train");
+    hs_node *n = hs_node_get(f->root, section);
     const char *name;
     json_t *value;
     char why[256];
-    plan_group_init(&f->train, nn_train_table, NULL);
-    json_object_foreach(json_object_get(f->task, "train_defaults"), name, value) {
-        const attn_opt *o = hs_opts_find(nn_train_table, name);
+    plan_group_init(g, table, NULL);
+    json_object_foreach((json_t *)defaults, name, value) {
+        const attn_opt *o = hs_opts_find(table, name);
         json_t *typed = o && o->type == ATTN_CHOICE ? json_incref(value) : hs_scalar_json(json_string_value(value));
         json_t *canonical = o ? hs_opt_canonical(o, typed, why, sizeof why) : NULL;
-        if (canonical) json_object_set_new(f->train.fixed, name, canonical);    /* valid.c vouches for the rest */
+        if (canonical) json_object_set_new(g->fixed, name, canonical);          /* valid.c vouches for the rest */
         json_decref(typed);
     }
-    if (n) plan_group_read(&f->train, n, "train", NULL, &f->errors);
+    if (n) plan_group_read(g, n, section, NULL, &f->errors);
+}
+
+/* See plan_internal.h. */
+int plan_model_refused(plan_file *f, hs_node *model)
+{
+    if (model && f->task && !f->builds_model)
+        hs_errors_add(&f->errors, model, "the task %s builds no model: it takes no 'model'", json_string_value(json_object_get(f->task, "name")));
+    return !f->builds_model;
+}
+
+/* model: as train, for a task that builds one. */
+static void read_model(plan_file *f)
+{
+    const json_t *defaults = json_object_get(f->task, "model_defaults");
+    f->builds_model = json_is_object(defaults);
+    if (plan_model_refused(f, hs_node_get(f->root, "model"))) plan_group_init(&f->model, NULL, NULL);
+    else read_section(f, &f->model, "model", nn_model_table, defaults);
 }
 
 /* ---- figures ---------------------------------------------------------------------------------------------------- */
@@ -173,12 +191,12 @@ static void read_train(plan_file *f)
 static int is_quantity(const plan_file *f, const char *name, const char **names, size_t *n, size_t max)
 {
     static const char *const fixed[] = { "variant", "label", "seed", "step", "device", "dtype" };
-    const attn_opt *const tables[] = { f->task_table, nn_train_table };
+    const attn_opt *const tables[] = { f->task_table, nn_train_table, f->builds_model ? nn_model_table : NULL };
     size_t i;
     json_t *m;
     *n = 0;
     for (i = 0; i < sizeof fixed / sizeof *fixed; i++) names[(*n)++] = fixed[i];
-    for (int t = 0; t < 2; t++)
+    for (int t = 0; t < 3; t++)
         for (const attn_opt *o = tables[t]; o && o->name && *n < max; o++) names[(*n)++] = o->name;
     for (size_t s = 0; s < f->nseries; s++)
         for (int t = 0; t < 2; t++)
@@ -212,11 +230,11 @@ static int check_figure_keys(plan_file *f, hs_node *map)
     return f->errors.n > before ? -1 : 0;
 }
 
-/* A name as a figure may write it, without "task.", "variant." or "train." in front. */
+/* A name as a figure may write it, without its section in front. */
 static const char *bare_name(const char *name)
 {
-    static const char *const sections[] = { "task.", "variant.", "train." };
-    for (size_t i = 0; i < 3; i++)
+    static const char *const sections[] = { "task.", "variant.", "model.", "train." };
+    for (size_t i = 0; i < 4; i++)
         if (!strncmp(name, sections[i], strlen(sections[i]))) return name + strlen(sections[i]);
     return name;
 }
@@ -296,7 +314,7 @@ static void read_seeds(plan_file *f)
 /* See plan_internal.h: every section, in the order in which later ones need earlier ones. */
 void plan_file_read(plan_file *f)
 {
-    static const char *const keys[] = { "experiment", "about", "task", "variants", "train", "seeds", "device", "dtype",
+    static const char *const keys[] = { "experiment", "about", "task", "variants", "model", "train", "seeds", "device", "dtype",
                                         "limits", "jobs", "figures" };
     if (f->root->kind != HS_MAP) {
         hs_errors_add(&f->errors, f->root, "an experiment is a map: experiment, task, variants, ...");
@@ -307,7 +325,8 @@ void plan_file_read(plan_file *f)
     if (about && about->kind != HS_SCALAR) hs_errors_add(&f->errors, about, "about must be a text");
     read_name(f);
     read_task(f);
-    read_train(f);
+    read_section(f, &f->train, "train", nn_train_table, json_object_get(f->task, "train_defaults"));
+    read_model(f);
     read_seeds(f);
     hs_node *variants = need(f, "variants", "a list of variants, as in variants: [softmax, linear]");
     if (variants) plan_series_read(f, variants);

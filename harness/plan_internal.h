@@ -24,9 +24,9 @@ typedef struct plan_series {
     const json_t *variant;              /* its description; NULL when it could not be loaded: its cells say why */
     const char *path;                   /* kept by the catalog */
     char *name, *digest, *label, *impl; /* digest NULL: no file; label: template or NULL; impl NULL: the host chooses */
-    hs_node *options_node, *train_node;
+    hs_node *options_node;
     attn_opt *table;                    /* the variant's own options, rebuilt */
-    plan_group options, train;
+    plan_group options, model, train;
 } plan_series;
 
 typedef struct plan_file {
@@ -40,7 +40,8 @@ typedef struct plan_file {
     hs_catalog *catalog;
     const json_t *task;
     attn_opt *task_table;
-    plan_group task_options, train, seeds;
+    int builds_model;                   /* whether the task does; else the groups `model` are empty */
+    plan_group task_options, model, train, seeds;
     plan_series *series;
     size_t nseries;
     char *device, *dtype;
@@ -69,6 +70,8 @@ void plan_file_read(plan_file *);
 int  plan_figures_check(plan_file *, const hs_plan *);
 const char *plan_refused_reason(const hs_catalog *, const char *name);   /* of the file NAME.so, or NULL */
 void plan_series_read(plan_file *, hs_node *list);
+/* Whether the task builds no model; then the section `model` (NULL: there is none) is an error. */
+int plan_model_refused(plan_file *, hs_node *model);
 /* Paths of plug-ins named in the file, absolute; the caller frees each and the array. */
 char **plan_series_paths(const plan_file *, size_t *n);
 

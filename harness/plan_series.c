@@ -1,9 +1,9 @@
 /* plan_series.c - the entries of `variants:`, each a series of the sweep.
  *
  *     - softmax
- *     - linear: {feature_map: dpfp, nu: [1, 2, 3]}         # beside it: label, train, impl
+ *     - linear: {feature_map: dpfp, nu: [1, 2, 3]}         # beside it: label, model, train, impl
  *       label: DPFP-{nu}
- *     - {path: ../mine.so, variant: NAME, options: {..}, label: .., train: {..}, impl: ..}
+ *     - {path: ../mine.so, variant: NAME, options: {..}, label: .., model: {..}, train: {..}, impl: ..}
  *
  * A file that cannot be loaded does not stop the sweep: its cells are planned with the options as they are
  * written, and the worker that cannot load it says why. */
@@ -15,8 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const beside_name[] = { "label", "train", "impl", NULL };
-static const char *const path_keys[] = { "path", "variant", "options", "label", "train", "impl" };
+static const char *const beside_name[] = { "label", "model", "train", "impl", NULL };
+static const char *const path_keys[] = { "path", "variant", "options", "label", "model", "train", "impl" };
 
 /* Is key one of those that stand beside the name of a variant? */
 static int is_beside(const char *key)
@@ -124,9 +124,9 @@ static int find_named(plan_file *f, plan_series *s)
     s->variant = hs_catalog_variant(f->catalog, key->text);
     if (!s->variant) return refuse_name(f, key, key->text), -1;
     for (size_t i = 0; n > 1 && i < map->n; i++) {
-        const char *text = map->key[i]->text, *near = hs_nearest(text, beside_name, 3);
+        const char *text = map->key[i]->text, *near = hs_nearest(text, beside_name, 4);
         if (map->key[i] == key || is_beside(text)) continue;
-        hs_errors_add(&f->errors, map->key[i], "beside '%s' stand label, train or impl, not '%s'%s%s%s", key->text, text,
+        hs_errors_add(&f->errors, map->key[i], "beside '%s' stand label, model, train or impl, not '%s'%s%s%s", key->text, text,
                       near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
     }
     return 0;
@@ -149,11 +149,11 @@ static int find_variant(plan_file *f, plan_series *s)
 }
 
 /* ---- its options, label, impl ----------------------------------------------------------------------------------- */
-/* Is it an option of this series, the task or the training? */
+/* Is it an option of this series, the task, the model or the training? */
 static int is_placeholder(const plan_file *f, const plan_series *s, const char *name)
 {
     return plan_group_find(&s->options, name) || plan_group_find(&f->task_options, name) ||
-           plan_group_find(&s->train, name) || json_object_get(s->options.fixed, name);
+           plan_group_find(&s->model, name) || plan_group_find(&s->train, name) || json_object_get(s->options.fixed, name);
 }
 
 /* A label is one line of text; each {name} in it is an option. */
@@ -173,7 +173,7 @@ static void read_label(plan_file *f, plan_series *s)
         if (!end) hs_errors_add(&f->errors, n, "label has a '{' without its '}'");
         snprintf(name, sizeof name, "%.*s", end ? (int)(end - p - 1) : 0, p + 1);
         if (end && s->variant && f->task && !is_placeholder(f, s, name))
-            hs_errors_add(&f->errors, n, "label: {%s} is no option of %s, of the task or of train", name, s->name);
+            hs_errors_add(&f->errors, n, "label: {%s} is no option of %s, of the task, of model or of train", name, s->name);
     }
     s->label = strdup(n->text);
 }
@@ -216,6 +216,7 @@ static void read_series(plan_file *f, plan_series *s, hs_node *node)
     char what[160];
     size_t size;
     *s = (plan_series){ .node = node };
+    plan_group_copy(&s->model, &f->model);
     plan_group_copy(&s->train, &f->train);
     if (find_variant(f, s)) return;
     identify(s);
@@ -223,8 +224,9 @@ static void read_series(plan_file *f, plan_series *s, hs_node *node)
     plan_group_init(&s->options, s->table, s->variant ? nn_common_table : NULL);
     snprintf(what, sizeof what, "variant %s", s->name);
     if (s->options_node) plan_group_read(&s->options, s->options_node, what, NULL, &f->errors);
-    s->train_node = hs_node_get(node, "train");
-    if (s->train_node) plan_group_read(&s->train, s->train_node, "train", NULL, &f->errors);
+    hs_node *model = hs_node_get(node, "model"), *train = hs_node_get(node, "train");
+    if (!plan_model_refused(f, model) && model) plan_group_read(&s->model, model, "model", NULL, &f->errors);
+    if (train) plan_group_read(&s->train, train, "train", NULL, &f->errors);
     read_label(f, s);
     read_impl(f, s);
 }
@@ -244,6 +246,7 @@ void plan_series_read(plan_file *f, hs_node *list)
 void plan_series_release(plan_series *s)
 {
     plan_group_release(&s->options);
+    plan_group_release(&s->model);
     plan_group_release(&s->train);
     hs_opts_rebuilt_free(s->table);
     free(s->name);

@@ -230,19 +230,26 @@ static json_t *variant_json(const attn_variant *v)
                      "impls", impls_json(v->impls));
 }
 
+/* {option: value}. */
+static json_t *defaults_json(const task_default *d)
+{
+    json_t *defaults = json_object();
+    for (; d && d->option; d++) json_object_set_new(defaults, d->option, text_json(d->value));
+    return defaults;
+}
+
 /* One task, without path and digest. */
 static json_t *task_json(const task *t)
 {
-    json_t *metrics = json_array(), *defaults = json_object();
+    json_t *metrics = json_array();
     for (const task_metric *m = t->metrics; m->name; m++)
         json_array_append_new(metrics, json_pack("{s:o, s:o, s:o, s:i, s:b}", "name", text_json(m->name), "unit",
                               text_json(m->unit), "help", text_json(m->help), "better", (int)m->better, "series",
                               (int)m->series));
-    for (const task_default *d = t->train_defaults; d && d->option; d++)
-        json_object_set_new(defaults, d->option, text_json(d->value));
-    return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o}", "kind", "task", "name", text_json(t->name),
+    return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "kind", "task", "name", text_json(t->name),
                      "title", text_json(t->title), "paper", text_json(t->paper), "options", hs_opts_describe(t->opts),
-                     "metrics", metrics, "train_defaults", defaults);
+                     "metrics", metrics, "train_defaults", defaults_json(t->train_defaults),
+                     "model_defaults", t->model_defaults ? defaults_json(t->model_defaults) : json_null());
 }
 
 /* Adds where it is from, and appends it. */

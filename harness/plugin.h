@@ -35,7 +35,7 @@ hs_catalog *hs_catalog_keep(hs_catalog *);      /* another owner: each calls hs_
 hs_catalog *hs_catalog_from_json(const json_t *descriptions);
 void hs_catalog_free(hs_catalog *);
 /* The JSON of one: {"kind":"variant","name","title","paper","cost","path","digest","options":[..],"gates","params",
- * "states","impls":[{name,device,dtypes,modes,rank}],"flags"} or {"kind":"task",...,"metrics":[..],"train_defaults"}. */
+ * "states","impls":[{name,device,dtypes,modes,rank}],"flags"} or {"kind":"task",...,"metrics":[..],"train_defaults","model_defaults"}. */
 const json_t *hs_catalog_variant(const hs_catalog *, const char *name);
 const json_t *hs_catalog_task(const hs_catalog *, const char *name);
 const json_t *hs_catalog_path(const hs_catalog *, const char *path, const char *name_or_null, char *why, size_t nwhy);

@@ -37,6 +37,7 @@ typedef struct task_host {              /* services lent to the task; ctx is the
 } task_host;
 
 struct nn_train_opts;                   /* nn/train.h */
+struct nn_model_opts;                   /* nn/model.h */
 struct nn_mixer_spec;                   /* nn/mixer.h: variant, its options, implementation */
 typedef struct task_call {
     uint32_t size;
@@ -48,6 +49,7 @@ typedef struct task_call {
     uint64_t seed;
     const char *checkpoint;             /* a path to save to and to resume from, or NULL */
     const task_host *host;
+    const struct nn_model_opts *model;  /* NULL unless the task has model_defaults */
 } task_call;
 
 typedef struct task_default { const char *option, *value; } task_default;   /* "stop.loss", "1e-3" */
@@ -61,6 +63,8 @@ typedef struct task {
     const task_default *train_defaults; /* where this task's training options differ from nn_train_table; ends with NULL */
     int (*check)(const void *opts, char *why, size_t nwhy);     /* options that contradict each other: nonzero; may be NULL */
     int (*run)(const task_call *);
+    const task_default *model_defaults; /* where this task's model differs from nn_model_table; ends with NULL.  NULL itself: the
+                                           task builds no model, and `model:` of an experiment file is refused */
 } task;
 
 #ifdef __cplusplus

@@ -3,6 +3,7 @@
  * Each check leaves one sentence that names the field; whoever has the path puts it in front. */
 #include "options.h"
 #include "plugin.h"
+#include "nn/model.h"
 #include "nn/train.h"
 #include <math.h>
 #include <stdarg.h>
@@ -145,16 +146,16 @@ int hs_variant_valid(const attn_variant *v, char *text, size_t n)
     return 0;
 }
 
-/* A task's own defaults of training options: known names, values in range. */
-static int check_train_defaults(const task_default *d, why w)
+/* A task's own defaults of training or model options: known names, values in range. */
+static int check_defaults(const task_default *d, const char *which, const attn_opt *table, why w)
 {
-    nn_train_opts scratch;
+    union { nn_train_opts train; nn_model_opts model; } scratch;
     char reason[256];
     for (; d && d->option; d++) {
-        const attn_opt *o = hs_opts_find(nn_train_table, d->option);
-        if (!o) return bad(w, "train_defaults names the unknown option %s", d->option);
-        if (!d->value) return bad(w, "train_defaults gives %s no value", d->option);
-        if (hs_opt_set_text(o, &scratch, d->value, reason, sizeof reason)) return bad(w, "train_defaults: %s", reason);
+        const attn_opt *o = hs_opts_find(table, d->option);
+        if (!o) return bad(w, "%s names the unknown option %s", which, d->option);
+        if (!d->value) return bad(w, "%s gives %s no value", which, d->option);
+        if (hs_opt_set_text(o, &scratch, d->value, reason, sizeof reason)) return bad(w, "%s: %s", which, reason);
     }
     return 0;
 }
@@ -175,5 +176,6 @@ int hs_task_valid(const task *t, char *text, size_t n)
         if (m->series != 0 && m->series != 1) return bad(w, "metric %s has series = %d, not 0 or 1", m->name, m->series);
     }
     if (!t->run) return bad(w, "there is no run()");
-    return check_train_defaults(t->train_defaults, w);
+    if (check_defaults(t->train_defaults, "train_defaults", nn_train_table, w)) return -1;
+    return check_defaults(t->model_defaults, "model_defaults", nn_model_table, w);
 }

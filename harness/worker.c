@@ -23,6 +23,7 @@
 #include "plugin.h"
 #include "protocol.h"
 #include "redraw.h"
+#include "nn/model.h"
 #include "nn/train.h"
 
 enum { LOADED_MAX = 16, PROGRESS_MS = 100 };
@@ -43,6 +44,7 @@ typedef struct job {
     const task *task;
     nn_mixer_spec mixer;
     nn_train_opts train;
+    nn_model_opts model;
     void *task_opts, *variant_opts;
     k_dev *dev;
     k_dtype dtype;
@@ -195,6 +197,10 @@ static int prepare_plugins(job *j)
     hs_opts_defaults(nn_train_table, &j->train);
     if (hs_opts_set_json(nn_train_table, &j->train, json_object_get(j->doc, "train"), why, sizeof why) < 0)
         return fail(j, "train: %s", why);
+    hs_opts_defaults(nn_model_table, &j->model);
+    const json_t *model = json_object_get(j->doc, "model");
+    if (j->task->model_defaults && model && hs_opts_set_json(nn_model_table, &j->model, model, why, sizeof why) < 0)
+        return fail(j, "model: %s", why);
     return 0;
 }
 
@@ -285,9 +291,11 @@ static const char *run_task(job *j)
     const task_host host = {sizeof host, j, host_metric, host_progress, host_stop, host_reason};
     const task_call call = {.size = sizeof call, .opts = j->task_opts, .train = &j->train, .mixer = &j->mixer, .dev = j->dev,
         .dtype = j->dtype, .seed = (uint64_t)json_integer_value(json_object_get(j->doc, "seed")),
-        .checkpoint = json_string_value(json_object_get(j->message, "checkpoint")), .host = &host};
+        .checkpoint = json_string_value(json_object_get(j->message, "checkpoint")), .host = &host,
+        .model = j->task->model_defaults ? &j->model : NULL};
     char what[256] = "";
-    if (j->task->check && j->task->check(j->task_opts, what, sizeof what) != 0) {
+    if ((call.model && nn_model_check(call.model, what, sizeof what) != 0) ||
+        (j->task->check && j->task->check(j->task_opts, what, sizeof what) != 0)) {
         fail(j, "%s", what);
         return "refused";
     }

@@ -20,16 +20,20 @@ static const attn_opt task_options[] = {
     { "keys", "", 0, ATTN_INT, 20, 1, 1000, NULL, 0 }, { "replacement", "", 8, ATTN_BOOL, 0, 0, 1, NULL, 0 },
     { "noise", "", 16, ATTN_FLOAT, 0, 0, 1, NULL, 0 }, { .name = NULL } };
 
-/* A new catalog: variants softmax and linear (impls ref, cpu), task recall (metrics loss, steps). */
+/* A new catalog: variants softmax and linear (impls ref, cpu), tasks recall (metrics loss, steps) and writer, which builds a
+ * model. */
 static hs_catalog *catalog(void)
 {
     json_t *all = json_pack(
-        "[{s:s,s:s,s:s,s:s,s:o,s:[{s:s},{s:s}]},{s:s,s:s,s:s,s:s,s:[],s:[{s:s}]},{s:s,s:s,s:s,s:s,s:o,s:[{s:s},{s:s}],s:{s:s,s:s}}]",
+        "[{s:s,s:s,s:s,s:s,s:o,s:[{s:s},{s:s}]},{s:s,s:s,s:s,s:s,s:[],s:[{s:s}]},{s:s,s:s,s:s,s:s,s:o,s:[{s:s},{s:s}],s:{s:s,s:s}},"
+        "{s:s,s:s,s:s,s:s,s:[],s:[{s:s}],s:{},s:{s:s,s:s}}]",
         "kind", "variant", "name", "linear", "path", "/x/linear.so", "digest", "d1", "options", hs_opts_describe(linear_options),
         "impls", "name", "ref", "name", "cpu",
         "kind", "variant", "name", "softmax", "path", "/x/softmax.so", "digest", "d2", "options", "impls", "name", "ref",
         "kind", "task", "name", "recall", "path", "/x/recall.so", "digest", "d3", "options", hs_opts_describe(task_options),
-        "metrics", "name", "loss", "name", "steps", "train_defaults", "stop.loss", "1e-3", "optimizer", "adamw");
+        "metrics", "name", "loss", "name", "steps", "train_defaults", "stop.loss", "1e-3", "optimizer", "adamw",
+        "kind", "task", "name", "writer", "path", "/x/writer.so", "digest", "d4", "options", "metrics", "name", "loss",
+        "train_defaults", "model_defaults", "layers", "2", "norm", "rms");
     assert_non_null(all);
     hs_catalog *c = hs_catalog_from_json(all);
     json_decref(all);
@@ -100,6 +104,10 @@ static const json_t *doc_at(const hs_plan *p, size_t i, const char *part, const 
     return name ? json_object_get(j, name) : j;
 }
 
+/* Arguments from lists that end with NULL. */
+#define SETS(...) &(hs_plan_args){ .set = (const char *const[]){ __VA_ARGS__ }, .nset = sizeof((const char *[]){ __VA_ARGS__ }) / sizeof(char *) }
+#define ONLY(...) &(hs_plan_args){ .only = (const char *const[]){ __VA_ARGS__ }, .nonly = sizeof((const char *[]){ __VA_ARGS__ }) / sizeof(char *) }
+
 /* ---- expansion -------------------------------------------------------------------------------------------------------- */
 static void one_cell(void **state)
 {
@@ -135,6 +143,40 @@ static void train_options_in_layers(void **state)
     assert_int_equal(json_integer_value(doc_at(&p, 1, "train", NULL, "batch")), 8);
     assert_int_equal(json_integer_value(doc_at(&p, 1, "train", NULL, "stop.patience")), 7);
     hs_plan_release(&p);
+}
+
+/* The same layers; the model is part of a cell of a task that builds one, and of no other. */
+static void model_options_in_layers(void **state)
+{
+    (void)state;
+    hs_plan p = good_with("experiment: e\ntask: writer\nvariants:\n  - softmax\n  - linear: {nu: 2}\n    label: L{d_model}\n"
+                          "    model: {positions: none}\nmodel: {d_model: [64, 128], heads: 4}\n", SETS("model.heads=2", "model.bias=false"));
+    assert_int_equal(p.ncells, 4);
+    axes_are(&p, 1, "{\"d_model\":128,\"variant\":\"softmax\",\"seed\":1}");
+    assert_string_equal(p.cell[3].label, "L128");
+    assert_int_equal(json_integer_value(doc_at(&p, 1, "model", NULL, "layers")), 2);
+    assert_string_equal(json_string_value(doc_at(&p, 1, "model", NULL, "norm")), "rms");
+    assert_int_equal(json_integer_value(doc_at(&p, 1, "model", NULL, "heads")), 2);
+    assert_true(json_is_false(doc_at(&p, 1, "model", NULL, "bias")));
+    assert_string_equal(json_string_value(doc_at(&p, 1, "model", NULL, "positions")), "sinusoidal");
+    assert_string_equal(json_string_value(doc_at(&p, 2, "model", NULL, "positions")), "none");
+    hs_plan_release(&p);
+    p = good(HEAD "variants: [softmax]\n");
+    assert_null(doc_at(&p, 0, "model", NULL, NULL));
+    hs_plan_release(&p);
+}
+
+static void bad_models(void **state)
+{
+    (void)state;
+    bad(HEAD "variants: [softmax, linear: {model: {layers: 2}}]\nmodel: {layers: 2}\n",
+        "F:3:30: variant linear has no option 'model'\nF:4:8: the task recall builds no model: it takes no 'model'\n");
+    bad(HEAD "variants:\n  - linear: {}\n    model: {layers: 2}\n", "F:5:12: the task recall builds no model: it takes no 'model'\n");
+    bad("experiment: e\ntask: writer\nvariants:\n  - softmax: {}\n    model: {heads: 0}\nmodel: {layer: 2, norm: rmsnorm, d_model: big}\n",
+        "F:5:20: heads must be 1..1024, not 0\nF:6:9: model has no option 'layer'; did you mean 'layers'?\n"
+        "F:6:25: norm must be layer|rms, not 'rmsnorm'\nF:6:43: d_model must be an integer (1..65536), not 'big'\n");
+    bad_with(HEAD "variants: [softmax]\n", SETS("model.layers=2"), HS_EXIT_SPEC,
+             "--set model.layers=2: the task recall builds no model: it takes no 'model'\n");
 }
 
 static void order_axes_and_labels(void **state)
@@ -224,6 +266,24 @@ static void keys_are_hashes_of_docs(void **state)
     hs_plan_release(&p);
 }
 
+/* The same with a model. */
+static void keys_of_models_are_hashes_too(void **state)
+{
+    char digest[65];
+    (void)state;
+    hs_plan p = good("experiment: e\ntask: writer\nvariants: [softmax]\nmodel: {layers: [2, 3]}\n");
+    for (size_t i = 0; i < p.ncells; i++) {
+        json_t *doc = p.cell[i].doc;
+        char *text = json_dumps(doc, JSON_SORT_KEYS | JSON_COMPACT | JSON_REAL_PRECISION(17));
+        assert_string_equal(SHA256Data((const uint8_t *)text, strlen(text), digest), p.cell[i].key);
+        free(text);
+    }
+    assert_int_equal(p.ncells, 2);
+    assert_string_not_equal(p.cell[0].key, p.cell[1].key);
+    assert_string_not_equal(p.cell[0].ident, p.cell[1].ident);
+    hs_plan_release(&p);
+}
+
 /* How a value is spelled, and whether a default is written, is no part of the key. */
 static void keys_know_no_spelling(void **state)
 {
@@ -237,9 +297,6 @@ static void keys_know_no_spelling(void **state)
 }
 
 /* ---- --set, --only, --device ------------------------------------------------------------------------------------------------ */
-/* Arguments from lists that end with NULL. */
-#define SETS(...) &(hs_plan_args){ .set = (const char *const[]){ __VA_ARGS__ }, .nset = sizeof((const char *[]){ __VA_ARGS__ }) / sizeof(char *) }
-#define ONLY(...) &(hs_plan_args){ .only = (const char *const[]){ __VA_ARGS__ }, .nonly = sizeof((const char *[]){ __VA_ARGS__ }) / sizeof(char *) }
 #define SWEEP "experiment: e\ntask: {name: recall, keys: {from: 20, to: 60, step: 20}}\nvariants:\n  - softmax\n" \
               "  - linear: {nu: [1, 2]}\n    label: L{nu}\nseeds: [1, 2]\n"
 
@@ -306,7 +363,7 @@ static void only_filters(void **state)
 static void nothing_missing(void **state)
 {
     (void)state;
-    bad("x: 1\n", "F:1:1: an experiment has no key 'x'; known are experiment, about, task, variants, train, seeds, device, dtype, "
+    bad("x: 1\n", "F:1:1: an experiment has no key 'x'; known are experiment, about, task, variants, model, train, seeds, device, dtype, "
         "limits, jobs, figures\nF:1:1: the key 'experiment' is missing: a name for this experiment\n"
         "F:1:1: the key 'task' is missing: as in task: {name: associative_retrieval, keys: 20}\n"
         "F:1:1: the key 'variants' is missing: a list of variants, as in variants: [softmax, linear]\n");
@@ -325,9 +382,9 @@ static void bad_entries(void **state)
         "F:3:12: an entry of variants is a name or a map, as in linear: {nu: 2}\n"
         "F:3:23: an entry of variants names a variant, as in linear: {nu: 2}, or a path\n"
         "F:3:49: nu must be 1..64, not 99\nF:3:65: variant linear has no option 'nuu'; did you mean 'nu'?\n"
-        "F:3:74: beside 'linear' stand label, train or impl, not 'lable'; did you mean 'label'?\n");
+        "F:3:74: beside 'linear' stand label, model, train or impl, not 'lable'; did you mean 'label'?\n");
     bad(HEAD "variants:\n  - linear: 3\n  - linear:\n    label: \"{nux}\"\n    impl: gpu\n  - softmax: {a: 1}\n    label: \"a\\nb\"\n",
-        "F:4:13: variant linear: a map of options is expected\nF:6:12: label: {nux} is no option of linear, of the task or of train\n"
+        "F:4:13: variant linear: a map of options is expected\nF:6:12: label: {nux} is no option of linear, of the task, of model or of train\n"
         "F:7:11: linear has no implementation 'gpu', but ref, cpu\nF:8:15: variant softmax has no option 'a'\n"
         "F:9:12: label must be one line without control characters\n");
     bad(HEAD "variants: [softmax, softmax]\n", "F:3:11: 'softmax' and 'softmax' are the same computation: leave one out\n");
@@ -416,7 +473,8 @@ static void ten_thousand(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_cell), cmocka_unit_test(train_options_in_layers), cmocka_unit_test(order_axes_and_labels),
+        cmocka_unit_test(one_cell), cmocka_unit_test(train_options_in_layers), cmocka_unit_test(model_options_in_layers),
+        cmocka_unit_test(bad_models), cmocka_unit_test(keys_of_models_are_hashes_too), cmocka_unit_test(order_axes_and_labels),
         cmocka_unit_test(names_that_clash), cmocka_unit_test(lists_of_integers), cmocka_unit_test(ranges),
         cmocka_unit_test(keys_are_hashes_of_docs), cmocka_unit_test(keys_know_no_spelling), cmocka_unit_test(set_values),
         cmocka_unit_test(set_refused), cmocka_unit_test(only_filters), cmocka_unit_test(nothing_missing),

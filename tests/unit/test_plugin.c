@@ -131,7 +131,7 @@ static void bad_options(void **state)
 static void bad_tasks(void **state)
 {
     (void)state;
-    TASK_REFUSED(t.task.size = 8, "size is 8, less than the 80 bytes of ABI 1");
+    TASK_REFUSED(t.task.size = 8, "size is 8, less than the 88 bytes of ABI 1");
     TASK_REFUSED(t.task.name = "", "the name '' is not [a-z0-9_]+");
     TASK_REFUSED(t.task.metrics = NULL, "there are no metrics");
     TASK_REFUSED(t.metric[0].unit = NULL, "metric loss has no unit (\"1\" when there is none)");
@@ -140,6 +140,9 @@ static void bad_tasks(void **state)
     TASK_REFUSED(t.task.run = NULL, "there is no run()");
     TASK_REFUSED(t.train[0].option = "lrr", "train_defaults names the unknown option lrr");
     TASK_REFUSED(t.train[0].value = "fast", "train_defaults: lr must be a number (0..10), not 'fast'");
+    TASK_REFUSED(t.task.model_defaults = t.train, "model_defaults names the unknown option lr");
+    TASK_REFUSED((t.train[0] = (task_default){ "lr", "1" }, t.task.model_defaults = (task_default[]){ { "heads", "0" }, { NULL, NULL } }),
+                 "model_defaults: heads must be 1..1024, not 0");
 }
 
 /* ---- files ------------------------------------------------------------------------------------------------------ */
