@@ -19,7 +19,7 @@
 #include <string.h>
 
 #include "harness/nn/train.h"
-#include "kernels/philox.h"
+#include "tasks/data/words.h"
 
 enum { WRITE_VALUE_AND_KEY, WRITE_KEY };
 enum { INIT_AUTO, INIT_UNIFORM, INIT_XAVIER };
@@ -66,15 +66,6 @@ static const task_default TRAIN[] = {
 
 /* ---- data ------------------------------------------------------------------------------------------- */
 
-/* Words of one (seed, stream, draw), in order. */
-typedef struct words { uint64_t seed, i; uint32_t stream, draw; philox4 block; } words;
-
-static uint32_t below(words *w, uint32_t n)
-{
-    if ((w->i & 3) == 0) w->block = philox4x32_10(w->seed, w->i >> 2, w->stream, w->draw);
-    return philox_below(w->block.v[w->i++ & 3], n);
-}
-
 /* x[n]: n of 0..S-1, without replacement (n <= S) by Fisher and Yates in perm[S], or with. */
 static void draw(words *w, int replacement, int S, int n, int32_t *perm, int32_t *x)
 {
@@ -82,10 +73,10 @@ static void draw(words *w, int replacement, int S, int n, int32_t *perm, int32_t
         for (int i = 0; i < S; i++) perm[i] = i;
     for (int i = 0; i < n; i++) {
         if (replacement) {
-            x[i] = (int32_t)below(w, (uint32_t)S);
+            x[i] = (int32_t)words_below(w, (uint32_t)S);
             continue;
         }
-        int j = i + (int)below(w, (uint32_t)(S - i));
+        int j = i + (int)words_below(w, (uint32_t)(S - i));
         x[i] = perm[j];
         perm[j] = perm[i];
     }
@@ -242,9 +233,9 @@ static int train_batch(void *ctx, int64_t step)
         last_positions(r->S, x->T, key, r->last);
         int at;
         if (r->o->query == QUERY_TOKEN) {
-            at = r->last[key[below(&w, (uint32_t)x->T)]];
+            at = r->last[key[words_below(&w, (uint32_t)x->T)]];
         } else {
-            do at = r->last[below(&w, (uint32_t)r->S)]; while (at < 0);
+            do at = r->last[words_below(&w, (uint32_t)r->S)]; while (at < 0);
         }
         x->host_query[b] = key[at];
         x->host_target[b] = value[at];
@@ -317,14 +308,6 @@ static int evaluate(void *ctx, int64_t step, double *loss)
 }
 
 /* ---- a cell ---------------------------------------------------------------------------------------------------- */
-
-/* The value of an integer option of the variant, 0 when it has none of that name. */
-static int variant_int(const nn_mixer_spec *m, const char *name)
-{
-    for (const attn_opt *o = m->variant->opts; o && o->name; o++)
-        if (o->type == ATTN_INT && strcmp(o->name, name) == 0) return *(const int32_t *)((const char *)m->opts + o->off);
-    return 0;
-}
 
 /* Asks the variant for its plan: whether it can serve, and which gates it wants. */
 static int probe(run *r)
@@ -399,7 +382,7 @@ static int check(const void *opts_, char *why, size_t nwhy)
 static int task_run(const task_call *call)
 {
     const opts *o = call->opts;
-    run r = { .call = call, .o = o, .S = o->keys, .redraw_interval = variant_int(call->mixer, "redraw_interval") };
+    run r = { .call = call, .o = o, .S = o->keys, .redraw_interval = nn_redraw_interval(call->mixer) };
     r.L = o->length ? o->length : o->replacement ? 2 * o->keys : o->keys;
     r.embed = o->embed_dim ? o->embed_dim : (int)(2 * o->keys * 1.1);
     r.eval_length = o->eval_length ? o->eval_length : o->keys;
