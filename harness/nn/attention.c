@@ -81,7 +81,7 @@ static int check_inputs(nn_graph *g, const attn_shape *s, nn_id q, nn_id k, nn_i
     return -1;
 }
 
-/* Fills in[] with the gates, as wide as planned, and with the parameters, declared as prefix.NAME. */
+/* Fills in[] with the gates, as wide as planned, and with the parameters, declared as prefix.NAME or prefix.ALIAS.NAME. */
 static int bind_extras(nn_graph *g, const nn_mixer_spec *spec, const attn_plan *plan, const char *prefix, const nn_id *gates, nn_id *in)
 {
     const attn_variant *v = spec->variant;
@@ -97,7 +97,7 @@ static int bind_extras(nn_graph *g, const nn_mixer_spec *spec, const attn_plan *
         }
         if (plan->param_dims[i].n && !(v->params[i].flags & ATTN_OPTIONAL)) {
             char name[120];
-            snprintf(name, sizeof name, "%s.%s", prefix, v->params[i].name);
+            snprintf(name, sizeof name, "%s.%s%s%s", prefix, spec->alias ? spec->alias : "", spec->alias ? "." : "", v->params[i].name);
             in[PARAMS + i] = nn_use(g, nn_param(g->params, name, plan->param_dims[i], plan->param_init[i], v->params[i].flags));
         }
     }

@@ -22,6 +22,8 @@ typedef struct nn_mixer_spec {
     const void *opts;                   /* the variant's options struct; must outlive the mixer */
     nn_common_opts common;
     const char *impl;                   /* name, or NULL: the highest rank that fits device, dtype and mode */
+    const char *alias;                  /* NULL, or what its own parameters are called by, too, so that graphs over one
+                                           nn_params may use a variant with options that size them otherwise */
     attn_shape shape;                   /* dtype: of q, k, v, o as the caller holds them: f32, f64 or bf16 */
 } nn_mixer_spec;
 
