@@ -8,9 +8,10 @@ CC      := gcc
 endif
 NVCC    := $(shell command -v nvcc 2>/dev/null || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 GNUPLOT := $(shell command -v gnuplot 2>/dev/null)
-LIB_PKGS := openblas jansson libpcre2-8#     what libharness.so stands on, with libunistring, which pkg-config does not know
-PKGS    := yaml-0.1 sqlite3 libmd $(LIB_PKGS)
-MISSING := $(shell for p in $(PKGS); do pkg-config --exists $$p 2>/dev/null || echo $$p; done)
+LIB_PKGS := openblas jansson libmd libpcre2-8#     what libharness.so stands on, with libunistring, which pkg-config does not know
+PKGS    := yaml-0.1 sqlite3 $(LIB_PKGS)
+IO_PKGS := libarchive libcurl#                what alone unpacks and fetches stands on
+MISSING := $(shell for p in $(PKGS) $(IO_PKGS); do pkg-config --exists $$p 2>/dev/null || echo $$p; done)
 # One instruction set for a whole class of machines, so that the same source gives the same bits on all of them.
 MARCH   ?= $(shell grep -qw avx2 /proc/cpuinfo 2>/dev/null && grep -qw fma /proc/cpuinfo && echo x86-64-v3 || echo $(if $(filter x86_64,$(shell uname -m)),x86-64,native))
 
@@ -49,9 +50,11 @@ NVFLAGS   := -std=c++17 -O3 -lineinfo -gencode=arch=compute_$(CUDA_ARCH),code=sm
 CUDA_DIR  := build/cuda-$(CUDA_ARCH)#                one for all builds: neither CC nor SAN is of any account to nvcc
 CUDA_OBJ  := $(patsubst %.cu,$(CUDA_DIR)/%.cu.o,$(wildcard kernels/cuda/*.cu))
 CUDA_LIB  := $(if $(and $(NVCC),$(CUDA_OBJ)),$(B)/libharness-cuda.so)
+# ---- sentencepiece, where it is installed: an object of its own, because it is C++ ------------------------
+SPM_LIB   := $(if $(shell pkg-config --exists sentencepiece 2>/dev/null && command -v g++),$(B)/libharness-sentencepiece.so)
 
 .PHONY: all help found deps run test bench install clean lint
-all: found $(HARNESS) $(CUDA_LIB) $(VARIANTS) $(TASKS)   ## build the program, libharness.so, every variant and every task
+all: found $(HARNESS) $(B)/libharness-data.so $(CUDA_LIB) $(SPM_LIB) $(VARIANTS) $(TASKS)   ## build the program, libharness.so, every variant and every task
 
 help:                                        ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,7 +104,7 @@ install: all                                 ## install under PREFIX (DESTDIR re
 	install -m644 plots/*.gp.in $(DESTDIR)$(PREFIX)/share/harness/plots
 	install -m644 variants/TEMPLATE.c $(DESTDIR)$(PREFIX)/share/harness
 	install -m755 $(HARNESS) $(DESTDIR)$(PREFIX)/bin/harness
-	install -m755 $(B)/libharness.so $(CUDA_LIB) $(DESTDIR)$(PREFIX)/lib
+	install -m755 $(B)/libharness.so $(B)/libharness-data.so $(CUDA_LIB) $(SPM_LIB) $(DESTDIR)$(PREFIX)/lib
 	install -m755 $(VARIANTS) $(TASKS) $(DESTDIR)$(PREFIX)/lib/harness/plugins
 	install -m644 harness/attn.h kernels/kernels.h $(DESTDIR)$(PREFIX)/include/harness
 	sed 's|"../kernels/kernels.h"|"kernels.h"|' harness/task.h >$(DESTDIR)$(PREFIX)/include/harness/task.h
@@ -118,8 +121,15 @@ $(B)/obj/harness/env.o: CFLAGS += -DHS_GIT='"$(GIT_COMMIT)"' -DHS_CFLAGS='"$(OPT
 
 $(B)/libharness.so: $(call obj,$(LIB_SRC))
 	$(CC) $(CFLAGS) -shared -Wl,-soname,libharness.so $^ -o $@ $(shell pkg-config --libs $(LIB_PKGS)) -lunistring -lm -ldl
+# What unpacks and fetches is opened when it is needed: a machine that only trains needs neither libarchive nor libcurl.
+$(B)/obj/tasks/data/io/%.o: CFLAGS += -fvisibility=hidden $(shell pkg-config --cflags $(IO_PKGS) 2>/dev/null)
+$(B)/libharness-data.so: $(call obj,$(wildcard tasks/data/io/*.c))
+	$(CC) $(CFLAGS) -shared $^ -o $@ $(shell pkg-config --libs $(IO_PKGS))
 $(HARNESS): $(call obj,$(PROG_SRC)) $(B)/libharness.so
 	$(CC) $(CFLAGS) -rdynamic $(call obj,$(PROG_SRC)) -o $@ -L$(B) -lharness -Wl,-rpath,'$$ORIGIN:$$ORIGIN/../lib' $(LIBS)
+$(B)/libharness-sentencepiece.so: tasks/data/sentencepiece.cc tasks/data/subwords.h
+	@mkdir -p $(@D)
+	g++ -std=c++17 -O2 -Wall -Wextra -Werror -fPIC -shared $< -o $@ $(shell pkg-config --cflags --libs sentencepiece)
 # Static cudart, and what it calls of kernels.h comes from the program: the build runs where CUDA is not installed.
 $(CUDA_DIR)/%.cu.o: %.cu
 	@mkdir -p $(@D)

@@ -27,6 +27,8 @@ static const hs_command commands[] = {
       "run one variant on your own NPY tensors" },
     { "bleu", cmd_bleu, "HYP REF... [--tokenize 13a|intl|none] [--lowercase] [--smooth exp|floor|none] [--effective-order]"
       " [--bootstrap N] [--against HYP] [--seed N] [--json]", "score a translation as sacreBLEU does, with its signature; - reads standard input" },
+    { "subwords", cmd_subwords, "learn MODEL FILE... [--vocabulary N] [--kind bpe|unigram] [--coverage SHARE] [--sentences N]\n"
+      "       harness subwords split|join MODEL <in >out", "learn subword units with sentencepiece, apply them or subword-nmt's codes, undo them" },
     { "describe", cmd_describe, "[--fd N] FILE.so|--device D", NULL },
     { "worker", cmd_worker, "", NULL },
     { NULL, NULL, NULL, NULL },
@@ -56,7 +58,7 @@ int hs_help(void)
 {
     puts("harness - is an attention mechanism right, how good is it, what does it cost?\n");
     for (const hs_command *c = commands; c->name; c++)
-        if (c->help) printf("  harness %-7s %s\n", c->name, c->help);
+        if (c->help) printf("  harness %-8s %s\n", c->name, c->help);
     puts("\n  harness COMMAND -h says more; harness --version names the build.\n"
          "  exit status: 0 done, 1 some cells failed, 2 usage, 3 bad experiment file, 4 no such device,\n"
          "               5 bad plug-in, 6 nothing to do, 7 the store failed, 130 interrupted");

@@ -12,6 +12,10 @@ need=(
   "openblas|libopenblas-dev|matrix products on the CPU"
   "libpcre2-8|libpcre2-dev|the tokenisers of BLEU"
   "unistring|libunistring-dev|UTF-8 and case"
+  "g++|g++|the door to sentencepiece, which is C++"
+  "sentencepiece|libsentencepiece-dev|subword units"
+  "libarchive|libarchive-dev|compressed data sets"
+  "libcurl|libcurl4-gnutls-dev|fetching data sets"
   "cmocka|libcmocka-dev|unit tests"
   "gnuplot|gnuplot-nox|figures (.pdf .png .svg)"
   "sqlite3-shell|sqlite3|SQL on the store from the command line"
@@ -19,7 +23,7 @@ need=(
 have() {
   case $1 in
     gcc) command -v "${CC:-gcc}" >/dev/null 2>&1 && echo '#include <stdio.h>' | "${CC:-gcc}" -fsyntax-only -xc - 2>/dev/null ;;
-    pkg-config|gnuplot) command -v "$1" >/dev/null 2>&1 ;;
+    pkg-config|gnuplot|g++) command -v "$1" >/dev/null 2>&1 ;;
     unistring) echo '#include <unistr.h>' | "${CC:-gcc}" -fsyntax-only -xc - 2>/dev/null ;;
     sqlite3-shell) command -v sqlite3 >/dev/null 2>&1 ;;
     *) command -v pkg-config >/dev/null 2>&1 && pkg-config --exists "$1" 2>/dev/null ;;
