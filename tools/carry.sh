@@ -8,7 +8,7 @@
 # every system (glibc, gcc's runtime) or with CUDA is left out.
 set -eu
 cd "$(dirname "$0")/.."
-B=${B:-build} to=${1:-carry/lib} most=$((45 << 20))
+B=${B:-build} to=${1:-carry/lib} most=$((60 << 20))
 [ -e "$B/harness" ] || { echo "carry: there is no $B/harness: call make first" >&2; exit 1; }
 common='^(linux-vdso|ld-linux.*|libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+|libharness.*|libcuda.*|libcublas.*|libnv.*)\.so'
 
