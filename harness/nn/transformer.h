@@ -1,0 +1,38 @@
+/* transformer.h - the Transformer around any variant, as model.h describes it.
+ *
+ * A model declares its parameters in an nn_params and records itself in as many graphs as wanted (training, evaluation,
+ * other lengths): the same names are the same parameters.
+ *
+ *     nn_transformer_init(&model, params, call->model, call->mixer, 1, vocabulary, T, why, sizeof why);
+ *     nn_id tokens = nn_input(g, K_I32, [B,T]), target = nn_input(g, K_I32, [B*T]);
+ *     nn_id h = nn_transformer_body(&model, g, tokens, ATTN_CAUSAL);
+ *     nn_graph_set_loss(g, nn_transformer_loss(&model, g, h, target, 0)); */
+#ifndef NN_TRANSFORMER_H
+#define NN_TRANSFORMER_H
+#include "model.h"
+#include "nn.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
+typedef struct nn_transformer {
+    nn_params *params;
+    nn_model_opts o;                    /* with what 0 stands for filled in */
+    const nn_mixer_spec *mixer;         /* layer i mixes with mixer[i % nmixers]; shapes are filled in here */
+    int nmixers;
+    int64_t vocabulary, context;        /* context: rows of learned positions, the longest T */
+} nn_transformer;
+
+/* 0, or ATTN_EINVAL with a sentence.  mixers [nmixers] must outlive the model: one for all layers, or several in turn. */
+int nn_transformer_init(nn_transformer *, nn_params *, const nn_model_opts *, const nn_mixer_spec *mixers, int nmixers,
+                        int64_t vocabulary, int64_t context, char *why, size_t nwhy);
+/* The stack over tokens i32 [B,T]: [B,T,d_model], what the output layer reads.  mode: ATTN_CAUSAL makes a decoder,
+ * ATTN_BIDIR an encoder.  Dropout is of training graphs alone. */
+nn_id nn_transformer_body(nn_transformer *, nn_graph *, nn_id tokens, int mode);
+/* Of such an output [B,T,d_model]: the logits [B*T,vocabulary]; the losses [B*T] of targets i32 [B*T], -1 = not asked,
+ * without the logits being whole; smoothing: the part of a target that is shared by the whole vocabulary. */
+nn_id nn_transformer_logits(nn_transformer *, nn_graph *, nn_id h);
+nn_id nn_transformer_loss(nn_transformer *, nn_graph *, nn_id h, nn_id target, double smoothing);
+#ifdef __cplusplus
+}
+#endif
+#endif
