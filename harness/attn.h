@@ -52,9 +52,12 @@ enum { ATTN_INT,                        /* field is int32_t */
        ATTN_FLOAT,                      /* field is double */
        ATTN_BOOL,                       /* field is int32_t, 0 or 1 */
        ATTN_CHOICE,                     /* field is int32_t, the index into choices */
-       ATTN_INTS };                     /* field is attn_ints */
+       ATTN_INTS,                       /* field is attn_ints */
+       ATTN_TEXT };                     /* field is char[ATTN_TEXT_SIZE], with its end */
+enum { ATTN_TEXT_SIZE = 128 };
 typedef struct attn_ints { int32_t n, v[ATTN_MAX_INTS]; } attn_ints;
-enum { ATTN_OPEN_MIN = 1 };             /* option flag: min itself is out of range (scale > 0) */
+enum { ATTN_OPEN_MIN = 1,               /* option flag: min itself is out of range (scale > 0) */
+       ATTN_DATA_SET = 2 };             /* option flag: the text names a prepared data set; a cell knows its digest */
 
 typedef struct attn_opt {               /* a row of a table that ends with name == NULL */
     const char *name, *help;
@@ -62,7 +65,7 @@ typedef struct attn_opt {               /* a row of a table that ends with name 
     int32_t type;
     double def, min, max;               /* CHOICE and BOOL: def is the index, min and max unused.
                                            INTS: the default list is { def }, each value in range */
-    const char *choices;                /* "none,rope,alibi" for ATTN_CHOICE, else NULL */
+    const char *choices;                /* "none,rope,alibi" for ATTN_CHOICE; the default of ATTN_TEXT, NULL: ""; else NULL */
     int32_t flags;
 } attn_opt;
 

@@ -15,6 +15,7 @@ typedef struct value {
     int32_t i;                          /* INT, BOOL, CHOICE */
     double d;                           /* FLOAT */
     attn_ints list;                     /* INTS */
+    char text[ATTN_TEXT_SIZE];          /* TEXT */
 } value;
 
 /* Writes the sentence and returns -1, so that a failing line reads `return refuse(...)`. */
@@ -139,6 +140,7 @@ void hs_opt_range(const attn_opt *o, char *out, size_t n)
     const char *what = o->type == ATTN_INTS ? "list of " : "";
     int open = o->flags & ATTN_OPEN_MIN;
     if (o->type == ATTN_BOOL) snprintf(out, n, "true|false");
+    else if (o->type == ATTN_TEXT) snprintf(out, n, "%s", o->flags & ATTN_DATA_SET ? "a prepared data set" : "text");
     else if (o->type == ATTN_CHOICE) {
         snprintf(out, n, "%s", o->choices ? o->choices : "");
         for (char *p = out; *p; p++) if (*p == ',') *p = '|';
@@ -210,6 +212,20 @@ static int parse_ints(const attn_opt *o, const json_t *v, attn_ints *out, char *
     return 0;
 }
 
+/* Text of one line; a bare number or truth value in YAML is text too. */
+static int parse_text(const attn_opt *o, const json_t *v, char *out, char *why, size_t nwhy)
+{
+    char *dump = json_is_object(v) || json_is_array(v) || json_is_null(v) ? NULL : json_dumps(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
+    const char *text = json_is_string(v) ? json_string_value(v) : dump;
+    int rc = 0;
+    if (!text) rc = refuse(why, nwhy, "%s must be text", o->name);
+    else if (strlen(text) >= ATTN_TEXT_SIZE) rc = refuse(why, nwhy, "%s must be shorter than %d bytes", o->name, ATTN_TEXT_SIZE);
+    else if (strpbrk(text, "\n\r\t")) rc = refuse(why, nwhy, "%s must be text of one line", o->name);
+    else snprintf(out, ATTN_TEXT_SIZE, "%s", text);
+    free(dump);
+    return rc;
+}
+
 /* The one parser: a JSON value checked against type and range. */
 static int parse(const attn_opt *o, const json_t *v, value *out, char *why, size_t nwhy)
 {
@@ -234,6 +250,8 @@ static int parse(const attn_opt *o, const json_t *v, value *out, char *why, size
         return out->i >= 0 && !json_is_array(v) ? 0 : refuse_choice(o, got, why, nwhy);
     case ATTN_INTS:
         return parse_ints(o, v, &out->list, why, nwhy);
+    case ATTN_TEXT:
+        return parse_text(o, v, out->text, why, nwhy);
     }
     return refuse(why, nwhy, "%s has the unknown type %d", o->name, o->type);
 }
@@ -243,6 +261,7 @@ static int parse(const attn_opt *o, const json_t *v, value *out, char *why, size
 static value default_of(const attn_opt *o)
 {
     value v = { .i = (int32_t)o->def, .d = o->def, .list = { .n = 1, .v = { (int32_t)o->def } } };
+    if (o->type == ATTN_TEXT) snprintf(v.text, sizeof v.text, "%s", o->choices ? o->choices : "");
     return v;
 }
 
@@ -252,6 +271,7 @@ static void store(const attn_opt *o, const value *v, void *opts)
     char *field = (char *)opts + o->off;
     if (o->type == ATTN_FLOAT) memcpy(field, &v->d, sizeof v->d);
     else if (o->type == ATTN_INTS) memcpy(field, &v->list, sizeof v->list);
+    else if (o->type == ATTN_TEXT) memcpy(field, v->text, sizeof v->text);
     else memcpy(field, &v->i, sizeof v->i);
 }
 
@@ -262,6 +282,7 @@ static value load(const attn_opt *o, const void *opts)
     const char *field = (const char *)opts + o->off;
     if (o->type == ATTN_FLOAT) memcpy(&v.d, field, sizeof v.d);
     else if (o->type == ATTN_INTS) memcpy(&v.list, field, sizeof v.list);
+    else if (o->type == ATTN_TEXT) memcpy(v.text, field, sizeof v.text);
     else memcpy(&v.i, field, sizeof v.i);
     return v;
 }
@@ -285,6 +306,7 @@ static json_t *to_json(const attn_opt *o, const value *v)
         list = json_array();
         for (int32_t i = 0; i < v->list.n; i++) json_array_append_new(list, json_integer(v->list.v[i]));
         return list;
+    case ATTN_TEXT:   return json_string(v->text);
     }
     return json_integer(v->i);
 }
@@ -344,7 +366,7 @@ static json_t *list_json(const char *text)
 /* See options.h. */
 int hs_opt_set_text(const attn_opt *o, void *opts, const char *text, char *why, size_t nwhy)
 {
-    json_t *v = o->type == ATTN_CHOICE ? json_string(text) : o->type == ATTN_INTS ? list_json(text) : hs_scalar_json(text);
+    json_t *v = o->type == ATTN_CHOICE || o->type == ATTN_TEXT ? json_string(text) : o->type == ATTN_INTS ? list_json(text) : hs_scalar_json(text);
     int rc = v ? hs_opt_set_json(o, opts, v, why, nwhy) : refuse(why, nwhy, "%s is not UTF-8 text", o->name);
     json_decref(v);
     return rc;
@@ -382,9 +404,9 @@ json_t *hs_opt_canonical(const attn_opt *o, const json_t *json, char *why, size_
 }
 
 /* ---- across a process border ---------------------------------------------------------------------------- */
-static const char *const type_names[] = { "int", "float", "bool", "choice", "ints" };
+static const char *const type_names[] = { "int", "float", "bool", "choice", "ints", "text" };
 
-/* Rows of {"name","help","type","default","min","max","open_min","choices","range"}; an infinite limit is "inf". */
+/* Rows of {"name","help","type","default","min","max","open_min","choices","data_set","range"}; an infinite limit is "inf". */
 json_t *hs_opts_describe(const attn_opt *table)
 {
     json_t *rows = json_array();
@@ -395,12 +417,13 @@ json_t *hs_opts_describe(const attn_opt *table)
         json_t *help = json_string(o->help ? o->help : "");    /* NULL: not UTF-8 */
         json_t *row = json_pack("{s:s, s:o, s:s, s:o, s:s}", "name", o->name, "help", help ? help : json_string("(not UTF-8)"),
                                 "type", type_names[o->type], "default", to_json(o, &v), "range", range);
-        if (o->type != ATTN_BOOL && o->type != ATTN_CHOICE) {
+        if (o->type != ATTN_BOOL && o->type != ATTN_CHOICE && o->type != ATTN_TEXT) {
             json_object_set_new(row, "min", real_json(o->min));
             json_object_set_new(row, "max", real_json(o->max));
             json_object_set_new(row, "open_min", json_boolean(o->flags & ATTN_OPEN_MIN));
         }
-        if (o->choices) json_object_set_new(row, "choices", json_string(o->choices));
+        if (o->type == ATTN_CHOICE) json_object_set_new(row, "choices", json_string(o->choices ? o->choices : ""));
+        if (o->flags & ATTN_DATA_SET) json_object_set_new(row, "data_set", json_true());
         json_array_append_new(rows, row);
     }
     return rows;
@@ -419,19 +442,20 @@ static attn_opt rebuild_row(const json_t *row, size_t *size)
 {
     attn_opt o = { .type = type_of(json_string_value(json_object_get(row, "type"))) };
     const char *help = json_string_value(json_object_get(row, "help"));
-    const char *choices = json_string_value(json_object_get(row, "choices"));
     const json_t *def = json_object_get(row, "default");
+    const char *choices = json_string_value(o.type == ATTN_TEXT ? def : json_object_get(row, "choices"));
     o.name = strdup(json_string_value(json_object_get(row, "name")));
     o.help = strdup(help ? help : "");
     o.choices = choices ? strdup(choices) : NULL;
     json_float(json_object_get(row, "min"), &o.min);
     json_float(json_object_get(row, "max"), &o.max);
     o.flags = json_is_true(json_object_get(row, "open_min")) ? ATTN_OPEN_MIN : 0;
+    if (json_is_true(json_object_get(row, "data_set"))) o.flags |= ATTN_DATA_SET;
     if (o.type == ATTN_CHOICE) o.def = choice_index(o.choices, json_string_value(def));
     else if (o.type == ATTN_BOOL) o.def = json_is_true(def);
     else json_float(o.type == ATTN_INTS ? json_array_get(def, 0) : def, &o.def);
     o.off = *size;
-    *size += (sizeof(attn_ints) + 7) & ~(size_t)7;     /* room for the widest type, aligned for a double */
+    *size += (o.type == ATTN_TEXT ? ATTN_TEXT_SIZE : sizeof(attn_ints) + 7) & ~(size_t)7;  /* room for a list, aligned for a double */
     return o;
 }
 

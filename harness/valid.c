@@ -33,8 +33,8 @@ static int bad(why w, const char *fmt, ...)
 /* Size and alignment of the field of an option; 0 for an unknown type. */
 static size_t field_size(int32_t type, size_t *align)
 {
-    *align = type == ATTN_FLOAT ? _Alignof(double) : _Alignof(int32_t);
-    return type == ATTN_FLOAT ? sizeof(double) : type == ATTN_INTS ? sizeof(attn_ints)
+    *align = type == ATTN_FLOAT ? _Alignof(double) : type == ATTN_TEXT ? 1 : _Alignof(int32_t);
+    return type == ATTN_TEXT ? ATTN_TEXT_SIZE : type == ATTN_FLOAT ? sizeof(double) : type == ATTN_INTS ? sizeof(attn_ints)
          : type >= ATTN_INT && type <= ATTN_INTS ? sizeof(int32_t) : 0;
 }
 
@@ -63,6 +63,8 @@ static int check_choices(const attn_opt *o, why w)
 static int check_default(const attn_opt *o, why w)
 {
     if (o->type == ATTN_CHOICE) return check_choices(o, w);
+    if (o->type == ATTN_TEXT)
+        return !o->choices || strlen(o->choices) < ATTN_TEXT_SIZE ? 0 : bad(w, "the default of option %s is too long", o->name);
     if (o->type == ATTN_BOOL)
         return o->def == 0 || o->def == 1 ? 0 : bad(w, "the default of option %s is neither 0 nor 1", o->name);
     if (!(o->min <= o->max)) return bad(w, "option %s has min above max", o->name);

@@ -222,11 +222,66 @@ static void names(void **state)
     assert_false(hs_name_valid("a..b", 1) || hs_name_valid(".a", 1) || hs_name_valid("a.", 1) || hs_name_valid("a-b", 1));
 }
 
+/* Text: its own little table, so that the other tests' structs stay as they are. */
+typedef struct named { char name[ATTN_TEXT_SIZE], data[ATTN_TEXT_SIZE]; } named;
+static const attn_opt named_table[] = {
+    { "name", "what it is called", offsetof(named, name), ATTN_TEXT, 0, 0, 0, "none yet", 0 },
+    { "data", "what it reads", offsetof(named, data), ATTN_TEXT, 0, 0, 0, NULL, ATTN_DATA_SET },
+    { .name = NULL } };
+
+static void text(void **state)
+{
+    named o;
+    char too_long[ATTN_TEXT_SIZE + 1], range[64];
+    (void)state;
+    hs_opts_defaults(named_table, &o);
+    assert_string_equal(o.name, "none yet");
+    assert_string_equal(o.data, "");
+    assert_int_equal(hs_opt_set_text(&named_table[0], &o, "true", why, sizeof why), 0);
+    assert_string_equal(o.name, "true");
+    json_t *number = json_integer(103), *list = json_array();
+    assert_int_equal(hs_opt_set_json(&named_table[1], &o, number, why, sizeof why), 0);
+    assert_string_equal(o.data, "103");
+    assert_int_equal(hs_opt_set_json(&named_table[1], &o, list, why, sizeof why), -1);
+    assert_string_equal(why, "data must be text");
+    memset(too_long, 'x', ATTN_TEXT_SIZE);
+    too_long[ATTN_TEXT_SIZE] = 0;
+    assert_int_equal(hs_opt_set_text(&named_table[0], &o, too_long, why, sizeof why), -1);
+    assert_int_equal(hs_opt_set_text(&named_table[0], &o, "two\nlines", why, sizeof why), -1);
+    assert_string_equal(o.name, "true");
+    hs_opt_range(&named_table[1], range, sizeof range);
+    assert_string_equal(range, "a prepared data set");
+    json_decref(number);
+    json_decref(list);
+}
+
+static void text_across_a_border(void **state)
+{
+    size_t size;
+    named o;
+    (void)state;
+    json_t *described = hs_opts_describe(named_table);
+    attn_opt *again = hs_opts_rebuild(described, &size);
+    char *fields = calloc(1, size);
+    hs_opts_defaults(again, fields);
+    hs_opts_defaults(named_table, &o);
+    assert_int_equal(again[1].flags, ATTN_DATA_SET);
+    assert_int_equal(hs_opt_set_text(&again[1], fields, "wikitext-103", why, sizeof why), 0);
+    assert_int_equal(hs_opt_set_text(&named_table[1], &o, "wikitext-103", why, sizeof why), 0);
+    json_t *a = hs_opts_to_json(again, fields), *b = hs_opts_to_json(named_table, &o);
+    assert_true(json_equal(a, b));
+    assert_string_equal(json_string_value(json_object_get(a, "name")), "none yet");
+    json_decref(a), json_decref(b), json_decref(described);
+    free(fields);
+    hs_opts_rebuilt_free(again);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults), cmocka_unit_test(text_forms), cmocka_unit_test(sentences), cmocka_unit_test(ranges),
         cmocka_unit_test(json_both_ways), cmocka_unit_test(canonical_types), cmocka_unit_test(across_a_border),
-        cmocka_unit_test(nearest), cmocka_unit_test(scalars), cmocka_unit_test(names) };
+        cmocka_unit_test(nearest), cmocka_unit_test(scalars), cmocka_unit_test(names), cmocka_unit_test(text),
+        cmocka_unit_test(text_across_a_border) };
     return cmocka_run_group_tests_name("options", tests, NULL, NULL);
 }
