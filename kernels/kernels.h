@@ -10,7 +10,7 @@
  *  3. Pointers are the device's, dense, row-major, aligned to K_ALIGN when they come from k_alloc.
  *  4. dtype is K_F32 or K_F64 for every kernel unless its comment says otherwise.  CUDA takes K_BF16 as well and
  *     computes in float; what adds up over many rows then is float: C of k_gemm_wide, out of k_sum_rows, dtable of
- *     k_scatter_add_rows, the losses.  The optimiser's kernels never take it.
+ *     k_scatter_add_rows, dgain and dbias of k_norm_backward, the losses.  The optimiser's kernels never take it.
  *  5. Functions that can fail return 0 or a negative K_E code and leave the sentence in k_error(dev).
  *  6. Nothing allocates but k_dev_open, k_alloc and what their comments say. */
 #ifndef KERNELS_H
@@ -121,15 +121,20 @@ void k_gemm_wide(k_dev *, k_dtype, int ta, int tb, int64_t m, int64_t n, int64_t
 
 /* ---- element-wise -------------------------------------------------------------------------------------- */
 void k_axpy(k_dev *, k_dtype, int64_t n, double a, const void *x, void *y);              /* y += a x */
-void k_scale(k_dev *, k_dtype, int64_t n, double a, void *x);
+void k_scale(k_dev *, k_dtype, int64_t n, double a, void *y, const void *x);             /* y = a x; y may be x */
 void k_add(k_dev *, k_dtype, int64_t n, void *out, const void *x, const void *y);
-void k_mul(k_dev *, k_dtype, int64_t n, void *out, const void *x, const void *y);
-void k_add_bias(k_dev *, k_dtype, int64_t rows, int64_t d, void *x, const void *bias);   /* x[rows,d] += bias[d] */
+void k_mul(k_dev *, k_dtype, int64_t n, int add, void *out, const void *x, const void *y);  /* out = (add ? out : 0) + x y */
+void k_add_bias(k_dev *, k_dtype, int64_t rows, int64_t d, void *y, const void *x, const void *bias);   /* y[rows,d] = x + bias[d]; y may be x */
 void k_sum_rows(k_dev *, k_dtype, int64_t rows, int64_t d, const void *x, void *out);    /* out[d] += sum over rows */
 typedef enum k_unary { K_RELU, K_SIGMOID, K_TANH, K_EXP, K_SILU, K_GELU, K_SOFTPLUS, K_ELU1, K_UNARIES } k_unary;
 /* gelu is x times the normal distribution function (erf); elu1 is elu + 1; softplus is exact for all x. */
 void k_unary_forward(k_dev *, k_dtype, k_unary, int64_t n, void *y, const void *x);
-void k_unary_backward(k_dev *, k_dtype, k_unary, int64_t n, void *dx, const void *dy, const void *x, const void *y); /* dx += */
+/* dx = (add ? dx : 0) + dy f'(x) */
+void k_unary_backward(k_dev *, k_dtype, k_unary, int64_t n, int add, void *dx, const void *dy, const void *x, const void *y);
+/* y = (add ? y : 0) + x / (1 - p) where an element is kept, which word i of (seed, stream, *draw) decides: it is at least
+ * 2^32 p.  Applied to dy it gives dx.  draw is the device's, so that a recorded call drops other elements when it has changed. */
+void k_dropout(k_dev *, k_dtype, int64_t n, double p, uint64_t seed, uint32_t stream, const uint32_t *draw, int add, void *y, const void *x);
+void k_tick(k_dev *, uint32_t *count);          /* ++*count, the device's */
 
 /* ---- rows of a table (embeddings) ----------------------------------------------------------------------- */
 /* out[i,:] = (accumulate ? out[i,:] : 0) + table[idx[i],:], i < n.  idx is int32 in 0..rows-1. */
@@ -140,18 +145,24 @@ void k_scatter_add_rows(k_dev *, k_dtype, int64_t n, int64_t d, int64_t rows, vo
 void k_one_hot_move(k_dev *, k_dtype, int64_t n, int64_t d, void *x, const int32_t *idx, int32_t *shown);
 
 /* ---- normalisation and losses ------------------------------------------------------------------------------ */
-/* y = x / sqrt(mean(x^2) + eps) per row of d; dx += its gradient. */
-void k_rms_forward(k_dev *, k_dtype, int64_t rows, int64_t d, double eps, void *y, const void *x);
-void k_rms_backward(k_dev *, k_dtype, int64_t rows, int64_t d, double eps, void *dx, const void *dy, const void *x);
+/* y = gain (x - m) / sqrt(mean((x - m)^2) + eps) + bias per row of d; m is the row's mean, or 0 for K_NORM_RMS; gain and bias
+ * [d] may be NULL.  backward: dx = (add ? dx : 0) + ..., dgain and dbias += ...; each of them may be NULL. */
+typedef enum k_norm_kind { K_NORM_LAYER, K_NORM_RMS } k_norm_kind;
+void k_norm_forward(k_dev *, k_dtype, k_norm_kind, int64_t rows, int64_t d, double eps, void *y, const void *x, const void *gain, const void *bias);
+void k_norm_backward(k_dev *, k_dtype, k_norm_kind, int64_t rows, int64_t d, double eps, int add, void *dx, void *dgain, void *dbias,
+                     const void *dy, const void *x, const void *gain);
 /* *weight (the device's) = 1 / how many of n targets are not -1, 0 when none is: the weight of a row in their mean. */
 void k_mean_weight(k_dev *, int64_t n, const int32_t *target, double *weight);
 /* loss[i] = 0.5 |y_i - onehot(target[i])|^2; a target of -1 gives loss 0 and gradient 0.
- * backward: dy[i,:] += *w (y_i - onehot(target[i])); w is the device's. */
+ * backward: dy[i,:] = (add ? dy[i,:] : 0) + *w (y_i - onehot(target[i])); w is the device's. */
 void k_half_sq_forward(k_dev *, k_dtype, int64_t rows, int64_t d, void *loss, const void *y, const int32_t *target);
-void k_half_sq_backward(k_dev *, k_dtype, int64_t rows, int64_t d, const double *w, void *dy, const void *y, const int32_t *target);
-/* Softmax cross-entropy by row: loss[i] = lse(y_i) - y_i[target[i]]; backward dy += *w (softmax - onehot). */
-void k_xent_forward(k_dev *, k_dtype, int64_t rows, int64_t d, void *loss, const void *y, const int32_t *target);
-void k_xent_backward(k_dev *, k_dtype, int64_t rows, int64_t d, const double *w, void *dy, const void *y, const int32_t *target);
+void k_half_sq_backward(k_dev *, k_dtype, int64_t rows, int64_t d, const double *w, int add, void *dy, const void *y, const int32_t *target);
+/* Softmax cross-entropy by row against q = (1 - smoothing) onehot(target[i]) + smoothing / d: loss[i] = lse(y_i) - q y_i; its
+ * gradient is *w (softmax - q).  k_xent_both gives the loss and leaves the gradient in the place of y. */
+void k_xent_forward(k_dev *, k_dtype, int64_t rows, int64_t d, double smoothing, void *loss, const void *y, const int32_t *target);
+void k_xent_backward(k_dev *, k_dtype, int64_t rows, int64_t d, double smoothing, const double *w, int add, void *dy, const void *y,
+                     const int32_t *target);
+void k_xent_both(k_dev *, k_dtype, int64_t rows, int64_t d, double smoothing, const double *w, void *loss, void *y, const int32_t *target);
 
 /* ---- optimiser ------------------------------------------------------------------------------------------------ */
 typedef struct k_adam { double lr, beta1, beta2, eps, weight_decay; int decoupled; int64_t step; } k_adam;  /* step from 1 */

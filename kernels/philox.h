@@ -44,4 +44,7 @@ K_HD float philox_uniform(uint32_t bits) { return (float)(bits >> 8) * 0x1p-24f;
 
 /* A uniform integer in 0..n-1 by multiplication (bias below n / 2^32). */
 K_HD uint32_t philox_below(uint32_t bits, uint32_t n) { return (uint32_t)(((uint64_t)bits * n) >> 32); }
+
+/* Random bits are below it with probability p < 1. */
+K_HD uint32_t philox_threshold(double p) { return (uint32_t)(p * 0x1p32); }
 #endif

@@ -40,7 +40,8 @@ static int attention_backward(nn_graph *g, node *n)
     return rc;
 }
 
-static const op attention_op = { "attention", attention_forward, attention_backward };
+static int attention_compile(nn_graph *, node *, char *why, size_t nwhy);
+static const op attention_op = { .name = "attention", .forward = attention_forward, .backward = attention_backward, .compile = attention_compile };
 
 /* ---- building -------------------------------------------------------------------------------------------------- */
 
@@ -166,7 +167,8 @@ static int bind_gradient(nn_graph *g, node *n, int i, attn_tensor like, attn_ten
     return 0;
 }
 
-int nn_compile_attention(nn_graph *g, node *n, char *why, size_t nwhy)
+/* Makes the mixer and fixes its pointers. */
+static int attention_compile(nn_graph *g, node *n, char *why, size_t nwhy)
 {
     attention *a = n->attention;
     int rc = nn_mixer_new(g->dev, &a->spec, 0, &a->mixer, why, nwhy);

@@ -1,4 +1,4 @@
-/* graph.c - the tape: recorded once by the builders of ops.c, compiled, replayed.
+/* graph.c - the tape: recorded once by the builders of ops*.c, compiled, replayed.
  *
  * Invariants:
  *  1. Nodes stand in the order in which they were recorded, which is an order of evaluation.
@@ -28,7 +28,7 @@ void nn_graph_free(nn_graph *g)
     nn_step_release(g);
     for (int i = 0; i < g->nnodes; i++) {
         nn_release_attention(g, g->nodes[i].attention);
-        k_free(g->dev, g->nodes[i].sum);
+        k_free(g->dev, g->nodes[i].room);
         k_free(g->dev, g->nodes[i].weight);
     }
     for (int i = 0; i < g->ntensors; i++)
@@ -183,7 +183,7 @@ int nn_graph_set_loss(nn_graph *g, nn_id rows)
         return ATTN_EINVAL;
     nn_id root = rows < 0 ? NN_NONE : g->tensors[rows].root;
     for (int i = 0; i < g->nnodes; i++)
-        if (g->nodes[i].out == root && nn_op_is_loss(g->nodes[i].op)) {
+        if (g->nodes[i].out == root && g->nodes[i].op->loss) {
             g->loss = root;
             return 0;
         }
@@ -265,7 +265,7 @@ static int take_loss(nn_graph *g, char *why, size_t nwhy)
 {
     for (int i = 0; i < g->nnodes; i++) {
         node *n = &g->nodes[i];
-        if (!nn_op_is_loss(n->op))
+        if (!n->op->loss)
             continue;
         if (k_alloc(g->dev, K_TAG_ACTIVATION, sizeof *n->weight, (void **)&n->weight)) {
             snprintf(why, nwhy, "a loss: %s", k_error(g->dev));
@@ -298,10 +298,8 @@ int nn_graph_compile(nn_graph *g, char *why, size_t nwhy)
     if (!rc)
         rc = take_loss(g, why, nwhy);
     for (int i = 0; !rc && i < g->nnodes; i++)
-        rc = nn_compile_sums(g, &g->nodes[i], why, nwhy);
-    for (int i = 0; !rc && i < g->nnodes; i++)
-        if (g->nodes[i].attention)
-            rc = nn_compile_attention(g, &g->nodes[i], why, nwhy);
+        if (g->nodes[i].op->compile)
+            rc = g->nodes[i].op->compile(g, &g->nodes[i], why, nwhy);
     g->compiled = 1;
     g->code = rc;
     if (rc)
@@ -324,6 +322,8 @@ int nn_forward(nn_graph *g)
 {
     if (!g->compiled || g->code)
         return ATTN_EINVAL;
+    if (g->dropouts)
+        k_tick(g->dev, g->params->forwards);
     for (node *n = g->nodes, *end = n + g->nnodes; n < end; n++) {
         int rc = n->op->forward(g, n);
         if (rc)

@@ -34,6 +34,7 @@ struct nn_params {
     char *value, *grad, *m, *v;         /* blocks of the device: all, learned, learned, learned elements */
     char *seen;                         /* the values as graphs see them: `value`, or that rounded to bf16 */
     double *factor;                     /* of the device: what clips this step's gradient */
+    uint32_t *forwards;                 /* of the device: forwards of training graphs so far; numbers the masks of dropout */
     int64_t step;                       /* of the optimiser, taken so far */
     char why[200];                      /* the first mistake of nn_param */
 };
@@ -62,7 +63,9 @@ typedef struct node node;
 typedef struct op {                     /* one kind of node */
     const char *name;
     int (*forward)(nn_graph *, node *);
-    int (*backward)(nn_graph *, node *);    /* reads the gradient of out; see into() for those of in */
+    int (*backward)(nn_graph *, node *);    /* reads the gradient of out; see nn_into() for those of in */
+    int (*compile)(nn_graph *, node *, char *why, size_t nwhy);     /* takes what the node needs of its own; may be NULL */
+    int loss;                           /* whether out is losses by row */
 } op;
 
 typedef struct attention {              /* what a node of nn_attention owns */
@@ -79,9 +82,13 @@ struct node {
     int n_in, live;                     /* live: takes part in backward */
     uint8_t add[NN_MAX_IN];             /* another consumer wrote this input's gradient before */
     int64_t rows, width, depth;         /* sizes of the kernel call; meaning by op */
+    int64_t chunk;                      /* rows at a time, where that is not all */
+    double number;                      /* eps, probability, factor, smoothing; by op */
+    uint32_t stream;                    /* of random numbers */
     k_unary unary;
+    k_norm_kind norm;
     attention *attention;
-    float *sum;                         /* gather in bf16 from a table that is no parameter: its gradient in float */
+    void *room;                         /* to work in, see the op's compile */
     double *weight;                     /* losses: of the device, what each row of the last forward weighs in the mean */
 };
 
@@ -98,15 +105,14 @@ struct nn_graph {
     int64_t steps;                      /* of nn_step, that began with fresh gradients */
     k_recording *recording;             /* of such a step, NULL: none */
     unsigned char *written;             /* by parameter: the recorded step writes its gradient */
+    int stepping;                       /* in nn_step: backward follows this forward at once */
+    int dropouts;                       /* nodes that drop */
     int code;                           /* the first mistake, and its sentence */
     char why[256];
 };
 
-int nn_compile_attention(nn_graph *, node *, char *why, size_t nwhy);   /* ops.c: mixer, pointers */
 void nn_release_attention(nn_graph *, attention *);
-int nn_compile_sums(nn_graph *, node *, char *why, size_t nwhy);        /* ops.c: a gather's sums in float */
 void nn_step_release(nn_graph *);       /* step.c */
-int nn_op_is_loss(const op *);
 int nn_is_narrow(const nn_graph *, nn_id);  /* its gradient is of its own dtype: all but a parameter's in bf16 */
 
 /* graph.c, for builders.  All do nothing and return NN_BAD once a mistake is recorded. */

@@ -367,7 +367,7 @@ static void norm_run(nn_mixer *m, const void *ctx, int64_t rows, int64_t D, int6
 {
     const norm *n = ctx;
     int64_t each = (int64_t)k_dtype_size(m->inner);
-    k_rms_forward(m->dev, m->inner, rows, D, m->common.output_norm_eps, n->y + a * each, n->x + b * each);
+    k_norm_forward(m->dev, m->inner, K_NORM_RMS, rows, D, m->common.output_norm_eps, n->y + a * each, n->x + b * each, NULL, NULL);
 }
 
 typedef struct norm_back { char *dx; const char *x, *dy; } norm_back;
@@ -377,7 +377,8 @@ static void norm_back_run(nn_mixer *m, const void *ctx, int64_t rows, int64_t D,
 {
     const norm_back *n = ctx;
     int64_t each = (int64_t)k_dtype_size(m->inner);
-    k_rms_backward(m->dev, m->inner, rows, D, m->common.output_norm_eps, n->dx + a * each, n->dy + b * each, n->x + a * each);
+    k_norm_backward(m->dev, m->inner, K_NORM_RMS, rows, D, m->common.output_norm_eps, 1, n->dx + a * each, NULL, NULL, n->dy + b * each,
+                    n->x + a * each, NULL);
 }
 
 /* What follows the variant's forward or decode: output norm, then the caller's dtype. */

@@ -12,7 +12,8 @@
  *     needs no gradient has none.
  *  3. Initial values depend on (seed, parameter name) alone, not on the order of construction.
  *  4. With K_BF16 (CUDA) tensors are bf16, values, gradients and moments of parameters float, and sums are float.  A
- *     parameter is then an input of linear, matmul, gather and the variant's params alone.
+ *     parameter is then an input of linear, matmul, gather, add_rows (the table), the norms (gain and bias),
+ *     linear_cross_entropy and the variant's params alone.
  *  5. Building functions return an nn_id or NN_BAD after recording the first error; later calls with NN_BAD do
  *     nothing, so a model is built without checks between the lines and nn_graph_compile reports. */
 #ifndef NN_H
@@ -41,6 +42,9 @@ void *nn_param_grad(nn_params *, int);          /* NULL when frozen */
 void nn_params_redraw(nn_params *, uint32_t draw);  /* every ATTN_REDRAW parameter from draw number `draw` */
 void nn_params_zero_grad(nn_params *);
 int64_t nn_params_step(const nn_params *);      /* optimiser steps taken */
+/* Forwards so far of graphs that drop: every forward has masks of its own, which its number tells. */
+uint32_t nn_params_forwards(nn_params *);       /* waits */
+void nn_params_set_forwards(nn_params *, uint32_t);
 /* Everything that training needs to go on bit for bit: values (redrawn ones too), moments, step and `extra` of the
  * caller, as one safetensors file (see checkpoint.c).  Written to path.tmp, flushed, renamed.  load refuses damage, another
  * seed and another set of names or shapes with a sentence, and then has changed nothing. */
@@ -62,7 +66,13 @@ nn_id nn_matmul(nn_graph *, nn_id a, nn_id b);              /* [m,k] x [k,n] */
 nn_id nn_gather(nn_graph *, nn_id table, nn_id idx);        /* [rows,d], i32 [n..] -> [n..,d] */
 nn_id nn_gather2(nn_graph *, nn_id ta, nn_id ia, nn_id tb, nn_id ib);   /* ta[ia] + tb[ib], one pass */
 nn_id nn_add(nn_graph *, nn_id, nn_id);
+nn_id nn_mul(nn_graph *, nn_id, nn_id);                     /* element by element: gated units */
+nn_id nn_scale(nn_graph *, nn_id, double a);
+nn_id nn_add_rows(nn_graph *, nn_id x, nn_id table);        /* [..,T,d] + [T,d]: positions, learned, frozen or an input */
 nn_id nn_unary(nn_graph *, k_unary, nn_id);
+nn_id nn_layer_norm(nn_graph *, nn_id x, nn_id gain, nn_id bias, double eps);   /* [..,d]; gain, bias [d] or NN_NONE */
+nn_id nn_rms_norm(nn_graph *, nn_id x, nn_id gain, double eps);
+nn_id nn_dropout(nn_graph *, nn_id x, double p);            /* x itself when p is 0 or the graph does not train */
 nn_id nn_reshape(nn_graph *, nn_id, attn_dims);             /* no copy */
 /* The variant: q [B,Tq,Hq,Dk], k [B,Tk,Hk,Dk], v [B,Tk,Hv,Dv], gates [B,Tk,Hv,width] -> [B,Tq,Hq,Dv], with
  * ATTN_GROUPED_QK [B,Tq,Hv,Dv].
@@ -71,6 +81,9 @@ nn_id nn_attention(nn_graph *, const nn_mixer_spec *, const char *prefix, nn_id 
 /* Losses: one number per row; the graph's loss is the mean over rows whose target is not -1. */
 nn_id nn_half_squared_error(nn_graph *, nn_id y, nn_id target);     /* y [rows,d], target i32 [rows] */
 nn_id nn_cross_entropy(nn_graph *, nn_id y, nn_id target);
+nn_id nn_cross_entropy_smoothed(nn_graph *, nn_id y, nn_id target, double smoothing);   /* 1 - smoothing on the target, the rest even */
+/* The same of the scores y = x w^T + b, x [rows,d], w [words,d], b [words] or NN_NONE: never whole, but chunk by chunk. */
+nn_id nn_linear_cross_entropy(nn_graph *, nn_id x, nn_id w, nn_id b, nn_id target, double smoothing);
 int  nn_graph_set_loss(nn_graph *, nn_id loss_rows);
 
 attn_dims nn_dims(const nn_graph *, nn_id);

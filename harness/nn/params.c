@@ -35,7 +35,7 @@ void nn_params_free(nn_params *p)
 {
     if (!p)
         return;
-    void *const blocks[] = { p->value, p->grad, p->m, p->v, p->seen != p->value ? p->seen : NULL, p->factor };
+    void *const blocks[] = { p->value, p->grad, p->m, p->v, p->seen != p->value ? p->seen : NULL, p->factor, p->forwards };
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         k_free(p->dev, blocks[i]);
     for (int i = 0; i < p->count; i++)
@@ -209,13 +209,15 @@ int nn_params_alloc(nn_params *p, char *why, size_t nwhy)
     p->seen = p->value;
     if (!rc && p->wide != p->dtype)
         rc = take_block(p, K_TAG_PARAM, p->dtype, p->all, &p->seen, why, nwhy);
-    if (!rc && k_alloc(p->dev, K_TAG_OPTIMISER, sizeof *p->factor, (void **)&p->factor)) {
+    if (!rc && (k_alloc(p->dev, K_TAG_OPTIMISER, sizeof *p->factor, (void **)&p->factor) ||
+                k_alloc(p->dev, K_TAG_OPTIMISER, sizeof *p->forwards, (void **)&p->forwards))) {
         snprintf(why, nwhy, "parameters: %s", k_error(p->dev));
         rc = NN_ENOMEM;
     }
     if (rc)
         return rc;
     p->allocated = 1;
+    nn_params_set_forwards(p, 0);
     for (int i = 0; i < p->count; i++)
         draw_param(p, &p->list[i], 0);
     nn_params_round(p);
@@ -266,6 +268,15 @@ void nn_params_redraw(nn_params *p, uint32_t draw)
         if (p->list[i].flags & ATTN_REDRAW)
             draw_param(p, &p->list[i], draw);
     nn_params_round(p);
+}
+
+void nn_params_set_forwards(nn_params *p, uint32_t n) { k_upload(p->dev, p->forwards, &n, sizeof n); }
+
+uint32_t nn_params_forwards(nn_params *p)
+{
+    uint32_t n;
+    k_download(p->dev, &n, p->forwards, sizeof n);
+    return n;
 }
 
 void nn_params_zero_grad(nn_params *p)

@@ -21,7 +21,9 @@ static int run(void *graph)
 {
     nn_graph *g = graph;
     k_range_push(g->dev, "forward");
+    g->stepping = 1;
     int rc = nn_forward(g);
+    g->stepping = 0;
     k_range_pop(g->dev);
     k_range_push(g->dev, "backward");
     if (!rc)

@@ -29,12 +29,15 @@ void k_gemm_wide(k_dev *dev, k_dtype t, int ta, int tb, int64_t m, int64_t n, in
 }
 
 void k_axpy(k_dev *dev, k_dtype t, int64_t n, double a, const void *x, void *y) { dev->ops->axpy(dev, t, n, a, x, y); }
-void k_scale(k_dev *dev, k_dtype t, int64_t n, double a, void *x) { dev->ops->scale(dev, t, n, a, x); }
+void k_scale(k_dev *dev, k_dtype t, int64_t n, double a, void *y, const void *x) { dev->ops->scale(dev, t, n, a, y, x); }
 void k_add(k_dev *dev, k_dtype t, int64_t n, void *out, const void *x, const void *y) { dev->ops->add(dev, t, n, out, x, y); }
-void k_mul(k_dev *dev, k_dtype t, int64_t n, void *out, const void *x, const void *y) { dev->ops->mul(dev, t, n, out, x, y); }
-void k_add_bias(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *x, const void *bias)
+void k_mul(k_dev *dev, k_dtype t, int64_t n, int add, void *out, const void *x, const void *y)
 {
-    dev->ops->add_bias(dev, t, rows, d, x, bias);
+    dev->ops->mul(dev, t, n, add, out, x, y);
+}
+void k_add_bias(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *y, const void *x, const void *bias)
+{
+    dev->ops->add_bias(dev, t, rows, d, y, x, bias);
 }
 void k_sum_rows(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const void *x, void *out)
 {
@@ -44,10 +47,16 @@ void k_unary_forward(k_dev *dev, k_dtype t, k_unary f, int64_t n, void *y, const
 {
     dev->ops->unary_forward(dev, t, f, n, y, x);
 }
-void k_unary_backward(k_dev *dev, k_dtype t, k_unary f, int64_t n, void *dx, const void *dy, const void *x, const void *y)
+void k_unary_backward(k_dev *dev, k_dtype t, k_unary f, int64_t n, int add, void *dx, const void *dy, const void *x, const void *y)
 {
-    dev->ops->unary_backward(dev, t, f, n, dx, dy, x, y);
+    dev->ops->unary_backward(dev, t, f, n, add, dx, dy, x, y);
 }
+void k_dropout(k_dev *dev, k_dtype t, int64_t n, double p, uint64_t seed, uint32_t stream, const uint32_t *draw, int add, void *y,
+               const void *x)
+{
+    dev->ops->dropout(dev, t, n, p, seed, stream, draw, add, y, x);
+}
+void k_tick(k_dev *dev, uint32_t *count) { dev->ops->tick(dev, count); }
 
 void k_gather_rows(k_dev *dev, k_dtype t, int64_t n, int64_t d, void *out, const void *table, const int32_t *idx,
                    int accumulate)
@@ -64,13 +73,15 @@ void k_one_hot_move(k_dev *dev, k_dtype t, int64_t n, int64_t d, void *x, const 
 {
     dev->ops->one_hot_move(dev, t, n, d, x, idx, shown);
 }
-void k_rms_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double eps, void *y, const void *x)
+void k_norm_forward(k_dev *dev, k_dtype t, k_norm_kind kind, int64_t rows, int64_t d, double eps, void *y, const void *x, const void *gain,
+                    const void *bias)
 {
-    dev->ops->rms_forward(dev, t, rows, d, eps, y, x);
+    dev->ops->norm_forward(dev, t, kind, rows, d, eps, y, x, gain, bias);
 }
-void k_rms_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double eps, void *dx, const void *dy, const void *x)
+void k_norm_backward(k_dev *dev, k_dtype t, k_norm_kind kind, int64_t rows, int64_t d, double eps, int add, void *dx, void *dgain, void *dbias,
+                     const void *dy, const void *x, const void *gain)
 {
-    dev->ops->rms_backward(dev, t, rows, d, eps, dx, dy, x);
+    dev->ops->norm_backward(dev, t, kind, rows, d, eps, add, dx, dgain, dbias, dy, x, gain);
 }
 void k_mean_weight(k_dev *dev, int64_t n, const int32_t *target, double *weight)
 {
@@ -80,19 +91,24 @@ void k_half_sq_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *los
 {
     dev->ops->half_sq_forward(dev, t, rows, d, loss, y, target);
 }
-void k_half_sq_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const double *w, void *dy, const void *y,
+void k_half_sq_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const double *w, int add, void *dy, const void *y,
                         const int32_t *target)
 {
-    dev->ops->half_sq_backward(dev, t, rows, d, w, dy, y, target);
+    dev->ops->half_sq_backward(dev, t, rows, d, w, add, dy, y, target);
 }
-void k_xent_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *loss, const void *y, const int32_t *target)
+void k_xent_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double smoothing, void *loss, const void *y, const int32_t *target)
 {
-    dev->ops->xent_forward(dev, t, rows, d, loss, y, target);
+    dev->ops->xent_forward(dev, t, rows, d, smoothing, loss, y, target);
 }
-void k_xent_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const double *w, void *dy, const void *y,
+void k_xent_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double smoothing, const double *w, int add, void *dy, const void *y,
                      const int32_t *target)
 {
-    dev->ops->xent_backward(dev, t, rows, d, w, dy, y, target);
+    dev->ops->xent_backward(dev, t, rows, d, smoothing, w, add, dy, y, target);
+}
+void k_xent_both(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double smoothing, const double *w, void *loss, void *y,
+                 const int32_t *target)
+{
+    dev->ops->xent_both(dev, t, rows, d, smoothing, w, loss, y, target);
 }
 
 void k_adam_step(k_dev *dev, k_dtype t, int64_t n, void *p, const void *g, void *m, void *v, const k_adam *o, const double *gscale)

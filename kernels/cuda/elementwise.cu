@@ -1,5 +1,6 @@
-/* elementwise.cu - fills, sums, products and activations, element by element. */
+/* elementwise.cu - fills, sums, products, activations and dropout, element by element. */
 #include "map.cuh"
+#include "../philox.h"
 
 template <class T> __global__ static void fill_kernel(int64_t n, T *x, T value)
 {
@@ -17,69 +18,73 @@ template <class W> struct axpy_of { W a; __device__ W operator()(const W *v) con
 template <class W> struct scale_of { W a; __device__ W operator()(const W *v) const { return a * v[0]; } };
 template <class W> struct sum_of { __device__ W operator()(const W *v) const { return v[0] + v[1]; } };
 template <class W> struct product_of { __device__ W operator()(const W *v) const { return v[0] * v[1]; } };
+template <class W> struct more_product_of { __device__ W operator()(const W *v) const { return v[2] + v[0] * v[1]; } };
 
 void cuda_axpy(k_dev *dev, k_dtype t, int64_t n, double a, const void *x, void *y)
 {
     CUDA_TYPED(t, map<T, 2>(dev, n, (T *)y, { { (const T *)x, (const T *)y } }, axpy_of<wide<T>>{ (wide<T>)a }));
 }
-void cuda_scale(k_dev *dev, k_dtype t, int64_t n, double a, void *x)
+void cuda_scale(k_dev *dev, k_dtype t, int64_t n, double a, void *y, const void *x)
 {
-    CUDA_TYPED(t, map<T, 1>(dev, n, (T *)x, { { (const T *)x } }, scale_of<wide<T>>{ (wide<T>)a }));
+    CUDA_TYPED(t, map<T, 1>(dev, n, (T *)y, { { (const T *)x } }, scale_of<wide<T>>{ (wide<T>)a }));
 }
 void cuda_add(k_dev *dev, k_dtype t, int64_t n, void *out, const void *x, const void *y)
 {
     CUDA_TYPED(t, map<T, 2>(dev, n, (T *)out, { { (const T *)x, (const T *)y } }, sum_of<wide<T>>{}));
 }
-void cuda_mul(k_dev *dev, k_dtype t, int64_t n, void *out, const void *x, const void *y)
+void cuda_mul(k_dev *dev, k_dtype t, int64_t n, int add, void *out, const void *x, const void *y)
 {
-    CUDA_TYPED(t, map<T, 2>(dev, n, (T *)out, { { (const T *)x, (const T *)y } }, product_of<wide<T>>{}));
+    if (add)
+        CUDA_TYPED(t, map<T, 3>(dev, n, (T *)out, { { (const T *)x, (const T *)y, (const T *)out } }, more_product_of<wide<T>>{}));
+    else
+        CUDA_TYPED(t, map<T, 2>(dev, n, (T *)out, { { (const T *)x, (const T *)y } }, product_of<wide<T>>{}));
 }
 
 /* ---- rows and columns ---------------------------------------------------------------------------------------------- */
 
-/* x [rows,d] += bias [d] */
-template <class T> __global__ static void add_bias_kernel(int64_t rows, int64_t d, T *x, const T *bias)
+/* y [rows,d] = x + bias [d] */
+template <class T> __global__ static void add_bias_kernel(int64_t rows, int64_t d, T *y, const T *x, const T *bias)
 {
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < rows * d; i += (int64_t)gridDim.x * blockDim.x)
-        x[i] = (T)((wide<T>)x[i] + (wide<T>)bias[i % d]);
+        y[i] = (T)((wide<T>)x[i] + (wide<T>)bias[i % d]);
 }
 
 /* The same by packs; d and the pointers allow it. */
-template <class T> __global__ static void add_bias_packs(int64_t rows, int64_t d, T *x, const T *bias)
+template <class T> __global__ static void add_bias_packs(int64_t rows, int64_t d, T *y, const T *x, const T *bias)
 {
     const int64_t across = d / pack<T>::N;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < rows * across; i += (int64_t)gridDim.x * blockDim.x) {
-        pack<T> v = ((pack<T> *)x)[i];
+        pack<T> v = ((const pack<T> *)x)[i];
         const pack<T> b = ((const pack<T> *)bias)[i % across];
 #pragma unroll
         for (int e = 0; e < pack<T>::N; e++)
             v.v[e] = (T)((wide<T>)v.v[e] + (wide<T>)b.v[e]);
-        ((pack<T> *)x)[i] = v;
+        ((pack<T> *)y)[i] = v;
     }
 }
 
-template <class T> static void add_bias(k_dev *dev, int64_t rows, int64_t d, T *x, const T *bias)
+template <class T> static void add_bias(k_dev *dev, int64_t rows, int64_t d, T *y, const T *x, const T *bias)
 {
     if (rows * d <= 0)
         return;
-    if (d % pack<T>::N == 0 && aligned16(x) && aligned16(bias))
-        CUDA_RUN(dev, add_bias_packs<T>, cuda_blocks(dev, rows * d / pack<T>::N, 256), 256, rows, d, x, bias);
+    if (d % pack<T>::N == 0 && aligned16(y) && aligned16(x) && aligned16(bias))
+        CUDA_RUN(dev, add_bias_packs<T>, cuda_blocks(dev, rows * d / pack<T>::N, 256), 256, rows, d, y, x, bias);
     else
-        CUDA_RUN(dev, add_bias_kernel<T>, cuda_blocks(dev, rows * d, 256), 256, rows, d, x, bias);
+        CUDA_RUN(dev, add_bias_kernel<T>, cuda_blocks(dev, rows * d, 256), 256, rows, d, y, x, bias);
 }
 
-void cuda_add_bias(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *x, const void *bias)
+void cuda_add_bias(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *y, const void *x, const void *bias)
 {
-    CUDA_TYPED(t, add_bias(dev, rows, d, (T *)x, (const T *)bias));
+    CUDA_TYPED(t, add_bias(dev, rows, d, (T *)y, (const T *)x, (const T *)bias));
 }
 
 /* The sums of columns in two steps.  A block sums the columns of 32 packs over a span of rows: 8 rows at a time, each thread
  * one pack of every 8th row; then the spans are added in order.  Sums over a span are wide, sums of spans double. */
-enum { SPAN_PACKS = 32, SPAN_LANES = 8, MAX_SPANS = 128, ROWS_PER_SPAN = 64 };
+enum { SPAN_PACKS = 32, SPAN_LANES = 8, MAX_SPANS = 128, ROWS_PER_SPAN = 64, MOST_COLUMNS = CUDA_SCRATCH / 8 / 16 };
 
-/* Packs of N; d is a multiple of it. */
+/* Packs of N; d columns of rows of length ld, both multiples of it. */
 template <class T, int N> __global__ static void __launch_bounds__(SPAN_PACKS * SPAN_LANES)
-sum_spans(int64_t rows, int64_t d, int64_t per_span, const T *x, double *part)
+sum_spans(int64_t rows, int64_t d, int64_t ld, int64_t per_span, const T *x, double *part)
 {
     __shared__ double sum[SPAN_LANES][SPAN_PACKS * N];
     const int lane = (int)threadIdx.y, column = (int)threadIdx.x * N;
@@ -89,7 +94,7 @@ sum_spans(int64_t rows, int64_t d, int64_t per_span, const T *x, double *part)
     if (j < d) {
 #pragma unroll 4
         for (int64_t r = first + lane; r < end; r += SPAN_LANES) {
-            const pack<T, N> v = *(const pack<T, N> *)(x + r * d + j);
+            const pack<T, N> v = *(const pack<T, N> *)(x + r * ld + j);
 #pragma unroll
             for (int e = 0; e < N; e++)
                 s[e] += (wide<T>)v.v[e];
@@ -119,7 +124,8 @@ template <class W> __global__ static void add_spans(int64_t spans, int64_t d, co
     }
 }
 
-template <class T, int N> static void sum_rows(k_dev *dev, int64_t rows, int64_t d, const T *x, wide<T> *out)
+/* As many columns as there is room for sums of: at least 16 spans have their place. */
+template <class T, int N> static void sum_columns(k_dev *dev, int64_t rows, int64_t d, int64_t ld, const T *x, wide<T> *out)
 {
     double *part = (double *)cuda_of(dev)->scratch;
     const int64_t most = CUDA_SCRATCH / (int64_t)sizeof *part / d;
@@ -128,9 +134,15 @@ template <class T, int N> static void sum_rows(k_dev *dev, int64_t rows, int64_t
     spans = spans < most ? spans : most;
     const int64_t per_span = (rows + spans - 1) / spans;
     const dim3 blocks((unsigned)((d + SPAN_PACKS * N - 1) / (SPAN_PACKS * N)), (unsigned)((rows + per_span - 1) / per_span));
-    sum_spans<T, N><<<blocks, dim3(SPAN_PACKS, SPAN_LANES), 0, cuda_stream(dev)>>>(rows, d, per_span, x, part);
+    sum_spans<T, N><<<blocks, dim3(SPAN_PACKS, SPAN_LANES), 0, cuda_stream(dev)>>>(rows, d, ld, per_span, x, part);
     cuda_failed(dev, cudaPeekAtLastError(), "sum_spans");
     CUDA_RUN(dev, add_spans<wide<T>>, cuda_blocks(dev, d, 256), 256, blocks.y, d, part, out);
+}
+
+template <class T, int N> static void sum_rows(k_dev *dev, int64_t rows, int64_t d, const T *x, wide<T> *out)
+{
+    for (int64_t at = 0; at < d; at += MOST_COLUMNS)
+        sum_columns<T, N>(dev, rows, d - at < MOST_COLUMNS ? d - at : (int64_t)MOST_COLUMNS, d, x + at, out + at);
 }
 
 void cuda_sum_rows(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const void *x, void *out)
@@ -174,9 +186,9 @@ template <k_unary f, class W> struct value_of {
     }
 };
 
-/* dx + dy f'(x), y = f(x); v: dx, dy, x, y */
-template <k_unary f, class W> struct slope_of {
-    __device__ W operator()(const W *v) const { return v[0] + v[1] * slope(v[2], v[3]); }
+/* dy f'(x), y = f(x); v: dy, x, y, and dx where it is added to.  What a function does not ask for is not read. */
+template <k_unary f, class W, bool ADD> struct slope_of {
+    __device__ W operator()(const W *v) const { return (ADD ? v[3] : 0) + v[0] * slope(v[1], v[2]); }
     static __device__ W slope(W x, W y)
     {
         switch (f) {
@@ -197,9 +209,12 @@ template <class T, k_unary f> static void forward(k_dev *dev, int64_t n, void *y
 {
     map<T, 1>(dev, n, (T *)y, { { (const T *)x } }, value_of<f, wide<T>>{});
 }
-template <class T, k_unary f> static void backward(k_dev *dev, int64_t n, void *dx, const void *dy, const void *x, const void *y)
+template <class T, k_unary f> static void backward(k_dev *dev, int64_t n, int add, void *dx, const void *dy, const void *x, const void *y)
 {
-    map<T, 4>(dev, n, (T *)dx, { { (const T *)dx, (const T *)dy, (const T *)x, (const T *)y } }, slope_of<f, wide<T>>{});
+    if (add)
+        map<T, 4>(dev, n, (T *)dx, { { (const T *)dy, (const T *)x, (const T *)y, (const T *)dx } }, slope_of<f, wide<T>, true>{});
+    else
+        map<T, 3>(dev, n, (T *)dx, { { (const T *)dy, (const T *)x, (const T *)y } }, slope_of<f, wide<T>, false>{});
 }
 
 /* call<T, f>(arguments) for the f at hand. */
@@ -220,7 +235,53 @@ void cuda_unary_forward(k_dev *dev, k_dtype t, k_unary f, int64_t n, void *y, co
 {
     CUDA_TYPED(t, EACH_UNARY(f, forward, dev, n, y, x));
 }
-void cuda_unary_backward(k_dev *dev, k_dtype t, k_unary f, int64_t n, void *dx, const void *dy, const void *x, const void *y)
+void cuda_unary_backward(k_dev *dev, k_dtype t, k_unary f, int64_t n, int add, void *dx, const void *dy, const void *x, const void *y)
 {
-    CUDA_TYPED(t, EACH_UNARY(f, backward, dev, n, dx, dy, x, y));
+    CUDA_TYPED(t, EACH_UNARY(f, backward, dev, n, add, dx, dy, x, y));
 }
+
+/* ---- dropout --------------------------------------------------------------------------------------------------------------- */
+
+/* Elements of whole counter blocks and of 16 bytes at least, made by one thread. */
+template <class T> struct dropped { enum { N = sizeof(T) == 2 ? 8 : 4 }; typedef pack<T, N> group; };
+
+template <class T> __global__ static void __launch_bounds__(MAP_THREADS)
+dropout_kernel(int64_t n, uint32_t threshold, wide<T> keep, uint64_t seed, uint32_t stream, const uint32_t *draw, int add, T *y, const T *x)
+{
+    typedef typename dropped<T>::group group;
+    const bool whole = (uintptr_t)x % sizeof(group) == 0 && (uintptr_t)y % sizeof(group) == 0;
+    const int64_t thread = (int64_t)blockIdx.x * MAP_THREADS + threadIdx.x, threads = (int64_t)gridDim.x * MAP_THREADS;
+    const uint32_t drawn = *draw;
+    const int64_t groups = whole ? n / group::N : 0;
+    for (int64_t i = thread; i < groups; i += threads) {
+        group v = ((const group *)x)[i], sum;
+        if (add)
+            sum = ((const group *)y)[i];
+#pragma unroll
+        for (int e = 0; e < group::N; e += 4) {
+            const philox4 word = philox4x32_10(seed, (uint64_t)(i * group::N + e) / 4, stream, drawn);
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                const wide<T> kept = word.v[k] >= threshold ? keep * (wide<T>)v.v[e + k] : 0;
+                v.v[e + k] = (T)(add ? (wide<T>)sum.v[e + k] + kept : kept);
+            }
+        }
+        ((group *)y)[i] = v;
+    }
+    for (int64_t i = groups * group::N + thread; i < n; i += threads) {
+        const wide<T> kept = philox_u32(seed, stream, drawn, (uint64_t)i) >= threshold ? keep * (wide<T>)x[i] : 0;
+        y[i] = (T)(add ? (wide<T>)y[i] + kept : kept);
+    }
+}
+
+void cuda_dropout(k_dev *dev, k_dtype t, int64_t n, double p, uint64_t seed, uint32_t stream, const uint32_t *draw, int add, void *y,
+                  const void *x)
+{
+    if (n > 0)
+        CUDA_TYPED(t, CUDA_RUN(dev, dropout_kernel<T>, cuda_blocks(dev, n, MAP_THREADS * dropped<T>::N), MAP_THREADS, n,
+                               philox_threshold(p), (wide<T>)(1 / (1 - p)), seed, stream, draw, add, (T *)y, (const T *)x));
+}
+
+__global__ static void tick_kernel(uint32_t *count) { ++*count; }
+
+void cuda_tick(k_dev *dev, uint32_t *count) { CUDA_RUN(dev, tick_kernel, 1, 1, count); }

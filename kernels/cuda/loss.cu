@@ -1,37 +1,9 @@
 /* loss.cu - losses by row, and what a row weighs in their mean.  A block a row: 256 threads, fixed order of sums. */
-#include "device.cuh"
+#include "block.cuh"
 
-enum { THREADS = 256, WARP = 32, WARPS = THREADS / WARP };
+enum { THREADS = 256 };
 
-/* ---- a block's sum and maximum, in every thread -------------------------------------------------------------------------- */
-
-template <class A> static __device__ A block_sum(A x)
-{
-    __shared__ A part[WARPS];
-    x = warp_sum(x);
-    __syncthreads();                    /* the last call's readers are done */
-    if (threadIdx.x % WARP == 0)
-        part[threadIdx.x / WARP] = x;
-    __syncthreads();
-    A total = 0;
-    for (int i = 0; i < WARPS; i++)
-        total += part[i];
-    return total;
-}
-
-template <class A> static __device__ A block_max(A x)
-{
-    __shared__ A part[WARPS];
-    x = warp_max(x);
-    __syncthreads();
-    if (threadIdx.x % WARP == 0)
-        part[threadIdx.x / WARP] = x;
-    __syncthreads();
-    A most = part[0];
-    for (int i = 1; i < WARPS; i++)
-        most = part[i] > most ? part[i] : most;
-    return most;
-}
+/* ---- walking along a row ------------------------------------------------------------------------------------------------- */
 
 /* Calls f(j, y[j]) for every column of a row y [d] that is this thread's, 16 bytes at a time where they are aligned. */
 template <class T, class F> static inline __device__ void each_column(int64_t d, const T *y, F f)
@@ -48,21 +20,23 @@ template <class T, class F> static inline __device__ void each_column(int64_t d,
         f(j, (wide<T>)y[j]);
 }
 
-/* The same where a gradient g [d] is added to: g[j] += f(j, y[j]). */
-template <class T, class F> static inline __device__ void add_columns(int64_t d, const T *y, T *g, F f)
+/* The same where a gradient is made, g[j] = (add ? g[j] : 0) + f(j, y[j]), g [d]; g may be y. */
+template <class T, class F> static inline __device__ void make_columns(int64_t d, const T *y, int add, T *g, F f)
 {
     const int64_t packs = aligned16(y) && aligned16(g) ? d / pack<T>::N : 0;
 #pragma unroll 2
     for (int64_t i = threadIdx.x; i < packs; i += THREADS) {
         const pack<T> v = ((const pack<T> *)y)[i];
-        pack<T> s = ((const pack<T> *)g)[i];
+        pack<T> s;
+        if (add)
+            s = ((const pack<T> *)g)[i];
 #pragma unroll
         for (int e = 0; e < pack<T>::N; e++)
-            s.v[e] = (T)((wide<T>)s.v[e] + f(i * pack<T>::N + e, (wide<T>)v.v[e]));
+            s.v[e] = (T)((add ? (wide<T>)s.v[e] : 0) + f(i * pack<T>::N + e, (wide<T>)v.v[e]));
         ((pack<T> *)g)[i] = s;
     }
     for (int64_t j = packs * pack<T>::N + threadIdx.x; j < d; j += THREADS)
-        g[j] = (T)((wide<T>)g[j] + f(j, (wide<T>)y[j]));
+        g[j] = (T)((add ? (wide<T>)g[j] : 0) + f(j, (wide<T>)y[j]));
 }
 
 /* ---- the mean's weight ------------------------------------------------------------------------------------------------------ */
@@ -72,7 +46,7 @@ __global__ static void __launch_bounds__(THREADS) weight_kernel(int64_t n, const
     double counted = 0;
     for (int64_t i = threadIdx.x; i < n; i += THREADS)
         counted += target[i] >= 0;
-    counted = block_sum(counted);
+    counted = block_sum<THREADS>(counted);
     if (threadIdx.x == 0)
         *weight = counted > 0 ? 1 / counted : 0;
 }
@@ -94,18 +68,18 @@ half_sq_kernel(int64_t d, wide<T> *loss, const T *y, const int32_t *target)
             const wide<T> miss = j == hit ? v - 1 : v;
             s += miss * miss;
         });
-    s = block_sum(s);
+    s = block_sum<THREADS>(s);
     if (threadIdx.x == 0)
         loss[r] = (wide<T>)0.5 * s;
 }
 
 template <class T> __global__ static void __launch_bounds__(THREADS)
-half_sq_back_kernel(int64_t d, const double *w, T *dy, const T *y, const int32_t *target)
+half_sq_back_kernel(int64_t d, const double *w, int add, T *dy, const T *y, const int32_t *target)
 {
     const int64_t r = blockIdx.x, hit = target[r];
-    const wide<T> weight = (wide<T>)*w;
-    if (hit >= 0)
-        add_columns(d, y + r * d, dy + r * d, [&](int64_t j, wide<T> v) { return weight * (j == hit ? v - 1 : v); });
+    const wide<T> weight = hit >= 0 ? (wide<T>)*w : 0;
+    if (hit >= 0 || !add)
+        make_columns(d, y + r * d, add, dy + r * d, [&](int64_t j, wide<T> v) { return weight * (j == hit ? v - 1 : v); });
 }
 
 /* ---- softmax cross-entropy -------------------------------------------------------------------------------------------------- */
@@ -127,35 +101,70 @@ template <class T> static __device__ void softmax_of(int64_t d, const T *y, wide
         }
         s += exp_of(v - m);
     });
-    *max = block_max(m);
-    *total = block_sum(m == -INFINITY ? s : s * exp_of(m - *max));      /* a NaN in s stays */
+    *max = block_max<THREADS>(m);
+    *total = block_sum<THREADS>(m == -INFINITY ? s : s * exp_of(m - *max));      /* a NaN in s stays */
+}
+
+/* The sum of a row y [d], in every thread. */
+template <class T> static __device__ wide<T> sum_of(int64_t d, const T *y)
+{
+    wide<T> s = 0;
+    each_column(d, y, [&](int64_t, wide<T> v) { s += v; });
+    return block_sum<THREADS>(s);
+}
+
+/* lse(y) - q y of a row y [d], which every thread calls and one gets right: that of thread 0. */
+template <class T>
+static __device__ wide<T> entropy(int64_t d, wide<T> smoothing, const T *y, int64_t hit, wide<T> max, wide<T> total)
+{
+    const wide<T> even = smoothing > 0 ? smoothing / (wide<T>)d * sum_of(d, y) : 0;
+    return log_of(total) + max - (1 - smoothing) * (wide<T>)y[hit] - even;
 }
 
 template <class T> __global__ static void __launch_bounds__(THREADS)
-xent_kernel(int64_t d, wide<T> *loss, const T *y, const int32_t *target)
+xent_kernel(int64_t d, wide<T> smoothing, wide<T> *loss, const T *y, const int32_t *target)
+{
+    const int64_t r = blockIdx.x, hit = target[r];
+    wide<T> max, total, value = 0;
+    if (hit >= 0) {
+        softmax_of(d, y + r * d, &max, &total);
+        value = entropy(d, smoothing, y + r * d, hit, max, total);
+    }
+    if (threadIdx.x == 0)
+        loss[r] = value;
+}
+
+template <class T> __global__ static void __launch_bounds__(THREADS)
+xent_back_kernel(int64_t d, wide<T> smoothing, const double *w, int add, T *dy, const T *y, const int32_t *target)
 {
     const int64_t r = blockIdx.x, hit = target[r];
     wide<T> max, total;
     if (hit < 0) {
-        if (threadIdx.x == 0)
-            loss[r] = 0;
+        if (!add)
+            make_columns(d, y + r * d, 0, dy + r * d, [](int64_t, wide<T>) { return (wide<T>)0; });
         return;
     }
     softmax_of(d, y + r * d, &max, &total);
-    if (threadIdx.x == 0)
-        loss[r] = log_of(total) + max - (wide<T>)y[r * d + hit];
+    const wide<T> weight = (wide<T>)*w, c = weight / total, even = weight * smoothing / (wide<T>)d, own = weight * (1 - smoothing);
+    make_columns(d, y + r * d, add, dy + r * d, [&](int64_t j, wide<T> v) { return c * exp_of(v - max) - even - (j == hit ? own : 0); });
 }
 
+/* The loss, and the gradient in the place of y. */
 template <class T> __global__ static void __launch_bounds__(THREADS)
-xent_back_kernel(int64_t d, const double *w, T *dy, const T *y, const int32_t *target)
+xent_both_kernel(int64_t d, wide<T> smoothing, const double *w, wide<T> *loss, T *y, const int32_t *target)
 {
     const int64_t r = blockIdx.x, hit = target[r];
-    wide<T> max, total;
-    if (hit < 0)
-        return;
-    softmax_of(d, y + r * d, &max, &total);
-    const wide<T> weight = (wide<T>)*w, c = weight / total;
-    add_columns(d, y + r * d, dy + r * d, [&](int64_t j, wide<T> v) { return c * exp_of(v - max) - (j == hit ? weight : 0); });
+    T *yr = y + r * d;
+    wide<T> max = 0, total = 1, value = 0;
+    if (hit >= 0) {
+        softmax_of(d, yr, &max, &total);
+        value = entropy(d, smoothing, yr, hit, max, total);
+    }
+    if (threadIdx.x == 0)
+        loss[r] = value;
+    __syncthreads();                    /* y[hit] is read */
+    const wide<T> weight = hit >= 0 ? (wide<T>)*w : 0, c = weight / total, even = weight * smoothing / (wide<T>)d, own = weight * (1 - smoothing);
+    make_columns(d, yr, 0, yr, [&](int64_t j, wide<T> v) { return hit >= 0 ? c * exp_of(v - max) - even - (j == hit ? own : 0) : 0; });
 }
 
 /* ---- the seam ------------------------------------------------------------------------------------------------------------------ */
@@ -165,18 +174,26 @@ void cuda_half_sq_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *
     if (rows > 0)
         CUDA_TYPED(t, CUDA_RUN(dev, half_sq_kernel<T>, rows, THREADS, d, (wide<T> *)loss, (const T *)y, target));
 }
-void cuda_half_sq_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const double *w, void *dy, const void *y, const int32_t *target)
+void cuda_half_sq_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const double *w, int add, void *dy, const void *y,
+                           const int32_t *target)
 {
     if (rows > 0)
-        CUDA_TYPED(t, CUDA_RUN(dev, half_sq_back_kernel<T>, rows, THREADS, d, w, (T *)dy, (const T *)y, target));
+        CUDA_TYPED(t, CUDA_RUN(dev, half_sq_back_kernel<T>, rows, THREADS, d, w, add, (T *)dy, (const T *)y, target));
 }
-void cuda_xent_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *loss, const void *y, const int32_t *target)
+void cuda_xent_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double smoothing, void *loss, const void *y, const int32_t *target)
 {
     if (rows > 0)
-        CUDA_TYPED(t, CUDA_RUN(dev, xent_kernel<T>, rows, THREADS, d, (wide<T> *)loss, (const T *)y, target));
+        CUDA_TYPED(t, CUDA_RUN(dev, xent_kernel<T>, rows, THREADS, d, (wide<T>)smoothing, (wide<T> *)loss, (const T *)y, target));
 }
-void cuda_xent_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const double *w, void *dy, const void *y, const int32_t *target)
+void cuda_xent_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double smoothing, const double *w, int add, void *dy,
+                        const void *y, const int32_t *target)
 {
     if (rows > 0)
-        CUDA_TYPED(t, CUDA_RUN(dev, xent_back_kernel<T>, rows, THREADS, d, w, (T *)dy, (const T *)y, target));
+        CUDA_TYPED(t, CUDA_RUN(dev, xent_back_kernel<T>, rows, THREADS, d, (wide<T>)smoothing, w, add, (T *)dy, (const T *)y, target));
+}
+void cuda_xent_both(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double smoothing, const double *w, void *loss, void *y,
+                    const int32_t *target)
+{
+    if (rows > 0)
+        CUDA_TYPED(t, CUDA_RUN(dev, xent_both_kernel<T>, rows, THREADS, d, (wide<T>)smoothing, w, (wide<T> *)loss, (T *)y, target));
 }

@@ -1,4 +1,4 @@
-/* rows.cu - what works row by row: embedding tables and normalisation. */
+/* rows.cu - rows of embedding tables. */
 #include "device.cuh"
 #include <cub/device/device_radix_sort.cuh>
 
@@ -108,88 +108,4 @@ void cuda_one_hot_move(k_dev *dev, k_dtype t, int64_t n, int64_t d, void *x, con
 {
     if (n > 0)
         CUDA_TYPED(t, CUDA_RUN(dev, one_hot_kernel<T>, cuda_blocks(dev, n, THREADS), THREADS, n, d, (T *)x, idx, shown));
-}
-
-/* ---- normalisation: a warp a row, N numbers a lane at a time; d is a multiple of N ---------------------------------------- */
-
-/* Calls f(j, x[j..j+N)) for the packs of a row x [d] that are this lane's. */
-template <class T, int N, class F> static inline __device__ void each_pack(int64_t d, const T *x, F f)
-{
-    for (int64_t j = threadIdx.x % WARP * N; j < d; j += WARP * N)
-        f(j, *(const pack<T, N> *)(x + j));
-}
-
-/* 1 / sqrt(mean(x^2) + eps) of a row x [d], in every lane. */
-template <class T, int N> static inline __device__ wide<T> inverse_rms(int64_t d, const T *x, double eps)
-{
-    wide<T> s = 0;
-    each_pack<T, N>(d, x, [&](int64_t, pack<T, N> v) {
-        for (int e = 0; e < N; e++)
-            s += (wide<T>)v.v[e] * (wide<T>)v.v[e];
-    });
-    return (wide<T>)(1 / sqrt((double)warp_sum(s) / (double)d + eps));
-}
-
-template <class T, int N> __global__ static void __launch_bounds__(THREADS)
-rms_kernel(int64_t rows, int64_t d, double eps, T *y, const T *x)
-{
-    for (int64_t r = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP; r < rows; r += (int64_t)gridDim.x * WARPS) {
-        const wide<T> s = inverse_rms<T, N>(d, x + r * d, eps);
-        each_pack<T, N>(d, x + r * d, [&](int64_t j, pack<T, N> v) {
-            for (int e = 0; e < N; e++)
-                v.v[e] = (T)(s * (wide<T>)v.v[e]);
-            *(pack<T, N> *)(y + r * d + j) = v;
-        });
-    }
-}
-
-/* With s = 1 / rms: dx += s dy - s^3 x (x . dy) / d. */
-template <class T, int N> __global__ static void __launch_bounds__(THREADS)
-rms_back_kernel(int64_t rows, int64_t d, double eps, T *dx, const T *dy, const T *x)
-{
-    for (int64_t r = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP; r < rows; r += (int64_t)gridDim.x * WARPS) {
-        const T *xr = x + r * d, *gr = dy + r * d;
-        const wide<T> s = inverse_rms<T, N>(d, xr, eps);
-        wide<T> dot = 0;
-        each_pack<T, N>(d, xr, [&](int64_t j, pack<T, N> v) {
-            const pack<T, N> g = *(const pack<T, N> *)(gr + j);
-            for (int e = 0; e < N; e++)
-                dot += (wide<T>)v.v[e] * (wide<T>)g.v[e];
-        });
-        const wide<T> c = s * s * s * warp_sum(dot) / (wide<T>)d;
-        each_pack<T, N>(d, xr, [&](int64_t j, pack<T, N> v) {
-            const pack<T, N> g = *(const pack<T, N> *)(gr + j);
-            pack<T, N> *out = (pack<T, N> *)(dx + r * d + j), sum = *out;
-            for (int e = 0; e < N; e++)
-                sum.v[e] = (T)((wide<T>)sum.v[e] + s * (wide<T>)g.v[e] - c * (wide<T>)v.v[e]);
-            *out = sum;
-        });
-    }
-}
-
-template <class T> static void rms(k_dev *dev, int64_t rows, int64_t d, double eps, T *y, const T *x)
-{
-    if (d % pack<T>::N == 0 && aligned16(y) && aligned16(x))
-        CUDA_RUN(dev, (rms_kernel<T, pack<T>::N>), cuda_blocks(dev, rows, WARPS), THREADS, rows, d, eps, y, x);
-    else
-        CUDA_RUN(dev, (rms_kernel<T, 1>), cuda_blocks(dev, rows, WARPS), THREADS, rows, d, eps, y, x);
-}
-
-template <class T> static void rms_back(k_dev *dev, int64_t rows, int64_t d, double eps, T *dx, const T *dy, const T *x)
-{
-    if (d % pack<T>::N == 0 && aligned16(dx) && aligned16(dy) && aligned16(x))
-        CUDA_RUN(dev, (rms_back_kernel<T, pack<T>::N>), cuda_blocks(dev, rows, WARPS), THREADS, rows, d, eps, dx, dy, x);
-    else
-        CUDA_RUN(dev, (rms_back_kernel<T, 1>), cuda_blocks(dev, rows, WARPS), THREADS, rows, d, eps, dx, dy, x);
-}
-
-void cuda_rms_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double eps, void *y, const void *x)
-{
-    if (rows > 0)
-        CUDA_TYPED(t, rms(dev, rows, d, eps, (T *)y, (const T *)x));
-}
-void cuda_rms_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double eps, void *dx, const void *dy, const void *x)
-{
-    if (rows > 0)
-        CUDA_TYPED(t, rms_back(dev, rows, d, eps, (T *)dx, (const T *)dy, (const T *)x));
 }

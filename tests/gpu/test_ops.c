@@ -12,7 +12,7 @@
 #include "kernels/kernels.h"
 #include "kernels/philox.h"
 
-enum { BUFFERS = 6, MOST = 1 << 17, SIZES = 12, BF16_STEPS = 2 };
+enum { BUFFERS = 6, MOST = 1 << 17, SIZES = 13, BF16_STEPS = 2 };
 typedef struct sizes { int64_t rows, d, k; int variant; } sizes;
 typedef struct trial {
     const char *name;
@@ -42,43 +42,66 @@ static k_dtype sum_type(k_dtype t) { return t == K_BF16 ? K_F32 : t; }
 
 TRIAL(fill) { UNUSED; k_fill(v, t, N, b[0], 0.3); }
 TRIAL(axpy) { UNUSED; k_axpy(v, t, N, 0.7, b[1], b[0]); }
-TRIAL(scale) { UNUSED; k_scale(v, t, N, -1.3, b[0]); }
+TRIAL(scale) { UNUSED; k_scale(v, t, N, -1.3, b[0], b[s->variant % 2]); }
 TRIAL(add) { UNUSED; k_add(v, t, N, b[0], b[1], b[2]); }
-TRIAL(mul) { UNUSED; k_mul(v, t, N, b[0], b[0], b[1]); }
-TRIAL(add_bias) { UNUSED; k_add_bias(v, t, s->rows, s->d, b[0], b[1]); }
+TRIAL(mul) { UNUSED; k_mul(v, t, N, s->variant & 1, b[0], b[1], b[2]); }
+TRIAL(add_bias) { UNUSED; k_add_bias(v, t, s->rows, s->d, b[0], b[s->variant & 1 ? 2 : 0], b[1]); }
 TRIAL(sum_rows) { UNUSED; k_sum_rows(v, t, s->rows, s->d, b[0], b[1]); }
 TRIAL(unary)
 {
     UNUSED;
     k_unary_forward(v, t, (k_unary)(s->variant % K_UNARIES), N, b[0], b[1]);
-    k_unary_backward(v, t, (k_unary)(s->variant % K_UNARIES), N, b[2], b[3], b[1], b[4]);
+    k_unary_backward(v, t, (k_unary)(s->variant % K_UNARIES), N, s->variant >= K_UNARIES || s->variant & 1, b[2], b[3], b[1], b[4]);
 }
 TRIAL(gather) { k_gather_rows(v, t, s->rows, s->d, b[0], b[1], x, s->variant & 1); }
 TRIAL(scatter) { k_scatter_add_rows(v, t, s->rows, s->d, s->k, b[0], b[1], x); }
-TRIAL(rms)
+/* Dropped alike on both, by a draw that lies in memory of the device. */
+TRIAL(dropout)
+{
+    uint32_t *draw = (uint32_t *)x;
+    k_dropout(v, t, N, 0.3, 99, 7, draw, s->variant & 1, b[0], b[1]);
+    k_tick(v, draw);
+    k_dropout(v, t, N, 0.3, 99, 7, draw, 0, b[2], b[2]);
+}
+/* Both kinds, with and without vectors, added to dx and not; b[4]: gain, b[5]: bias, behind b[2] and b[3]: their gradients. */
+TRIAL(norm)
 {
     UNUSED;
-    k_rms_forward(v, t, s->rows, s->d, 1e-3, b[0], b[1]);
-    k_rms_backward(v, t, s->rows, s->d, 1e-3, b[2], b[3], b[1]);
+    const k_norm_kind kind = s->variant & 1 ? K_NORM_RMS : K_NORM_LAYER;
+    const int bare = s->variant % 3 == 2;
+    k_norm_forward(v, t, kind, s->rows, s->d, 1e-3, b[0], b[1], bare ? NULL : b[4], bare ? NULL : b[5]);
+    k_norm_backward(v, t, kind, s->rows, s->d, 1e-3, s->variant & 2, b[2], NULL, NULL, b[3], b[1], bare ? NULL : b[4]);
+}
+TRIAL(norm_vectors)
+{
+    UNUSED;
+    const k_norm_kind kind = s->variant & 1 ? K_NORM_RMS : K_NORM_LAYER;
+    k_norm_backward(v, t, kind, s->rows, s->d, 1e-3, 0, s->variant & 2 ? b[2] : NULL, b[0], s->variant % 3 ? b[5] : NULL, b[3], b[1], b[4]);
 }
 TRIAL(half_sq)
 {
     k_mean_weight(v, s->rows, x, b[5]);
     k_half_sq_forward(v, t, s->rows, s->d, b[0], b[1], x);
-    k_half_sq_backward(v, t, s->rows, s->d, b[5], b[2], b[1], x);
+    k_half_sq_backward(v, t, s->rows, s->d, b[5], s->variant & 1, b[2], b[1], x);
 }
 TRIAL(xent)
 {
+    const double smoothing = s->variant % 3 ? 0.1 : 0;
     k_mean_weight(v, s->rows, x, b[5]);
-    k_xent_forward(v, t, s->rows, s->d, b[0], b[1], x);
-    k_xent_backward(v, t, s->rows, s->d, b[5], b[2], b[1], x);
+    k_xent_forward(v, t, s->rows, s->d, smoothing, b[0], b[1], x);
+    k_xent_backward(v, t, s->rows, s->d, smoothing, b[5], s->variant & 1, b[2], b[1], x);
+}
+TRIAL(xent_both)
+{
+    k_mean_weight(v, 1, x, b[5]);               /* 1: the gradient is as large as what it is held against */
+    k_xent_both(v, t, s->rows, s->d, s->variant % 3 ? 0.1 : 0, b[5], b[0], b[1], x);
 }
 TRIAL(adam)
 {
     UNUSED;
     const k_adam o = { .lr = 0.01, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-3, .weight_decay = s->variant & 1 ? 0.1 : 0,
                        .decoupled = s->variant & 2, .step = 3 };
-    k_mul(v, t, N, b[3], b[3], b[3]);           /* a second moment is not negative */
+    k_mul(v, t, N, 0, b[3], b[3], b[3]);           /* a second moment is not negative */
     k_clip_factor(v, t, N, b[1], 0.5, b[5]);
     k_adam_step(v, t, N, b[0], b[1], b[2], b[3], &o, s->variant & 4 ? b[5] : NULL);
 }
@@ -108,8 +131,9 @@ static const trial trials[] = {
     { "add", run_add, 2, 0, { 1 } }, { "mul", run_mul, 2, 0, { 1 } }, { "add_bias", run_add_bias, 2, 0, { 1 } },
     { "sum_rows", run_sum_rows, 200, 0, { 0, 2 } }, { "unary", run_unary, 16, 0, { 1, 0, 1 } },
     { "gather_rows", run_gather, 2, 0, { 1 } }, { "scatter_add_rows", run_scatter, 200, 0, { 2 } },
-    { "rms", run_rms, 40, 0, { 1, 0, 1 } }, { "half_sq", run_half_sq, 100, 0, { 2, 0, 1 } },
-    { "xent", run_xent, 40, 0, { 2, 0, 1 } }, { "adam", run_adam, 40, 1, { 1, 0, 1, 1 } },
+    { "dropout", run_dropout, 4, 0, { 1, 0, 1 } }, { "norm", run_norm, 60, 0, { 1, 0, 1 } },
+    { "norm_vectors", run_norm_vectors, 200, 0, { 2, 0, 1, 0, 0, 2 } }, { "half_sq", run_half_sq, 100, 0, { 2, 0, 1 } },
+    { "xent", run_xent, 40, 0, { 2, 0, 1 } }, { "xent_both", run_xent_both, 40, 0, { 2, 1 } }, { "adam", run_adam, 40, 1, { 1, 0, 1, 1 } },
     { "gemm", run_gemm, 100, 0, { 1 } }, { "gemm_wide", run_gemm_wide, 100, 0, { 2 } },
     { "gemm_batched", run_gemm_batched, 100, 0, { 1 } },
 };
@@ -121,9 +145,9 @@ static double epsilon_of(k_dtype t) { return t == K_F64 ? 0x1p-52 : t == K_BF16 
 /* Sizes of case i: small, odd, one row, one column, one large. */
 static sizes sizes_of(int i)
 {
-    static const int64_t row[SIZES] = { 1, 5, 33, 64, 257, 1, 700, 96, 128, 1000, 31, 2 };
-    static const int64_t width[SIZES] = { 1, 7, 64, 128, 33, 1000, 1, 40, 256, 120, 1024, 20000 };
-    static const int64_t inner[SIZES] = { 1, 3, 17, 64, 100, 9, 31, 128, 72, 16, 33, 5 };
+    static const int64_t row[SIZES] = { 1, 5, 33, 64, 257, 1, 700, 96, 128, 1000, 31, 2, 9 };
+    static const int64_t width[SIZES] = { 1, 7, 64, 128, 33, 1000, 1, 40, 256, 120, 1024, 20000, 3000 };
+    static const int64_t inner[SIZES] = { 1, 3, 17, 64, 100, 9, 31, 128, 72, 16, 33, 5, 7 };
     return (sizes){ row[i], width[i], inner[i], i };
 }
 

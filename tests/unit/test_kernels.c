@@ -32,8 +32,8 @@ static void run_fill(k_dev *v, k_dtype t, const problem *p, void **b) { k_fill(v
 static void naive_fill(const problem *p, double **b) { EACH b[0][i] = 0.7; }
 static void run_axpy(k_dev *v, k_dtype t, const problem *p, void **b) { k_axpy(v, t, p->n, -1.5, b[0], b[1]); }
 static void naive_axpy(const problem *p, double **b) { EACH b[1][i] += -1.5 * b[0][i]; }
-static void run_scale(k_dev *v, k_dtype t, const problem *p, void **b) { k_scale(v, t, p->n, 0.3, b[2]); }
-static void naive_scale(const problem *p, double **b) { EACH b[2][i] *= 0.3; }
+static void run_scale(k_dev *v, k_dtype t, const problem *p, void **b) { k_scale(v, t, p->n, 0.3, b[2], b[p->variant]); }
+static void naive_scale(const problem *p, double **b) { EACH b[2][i] = 0.3 * b[p->variant][i]; }
 static void run_add(k_dev *v, k_dtype t, const problem *p, void **b)
 {
     k_add(v, t, p->n, b[0], b[1], b[2]);
@@ -42,10 +42,14 @@ static void run_add(k_dev *v, k_dtype t, const problem *p, void **b)
 static void naive_add(const problem *p, double **b) { EACH b[0][i] = b[1][i] + b[2][i] + b[1][i]; }
 static void run_mul(k_dev *v, k_dtype t, const problem *p, void **b)
 {
-    k_mul(v, t, p->n, b[0], b[1], b[2]);
-    k_mul(v, t, p->n, b[0], b[1], b[0]);
+    k_mul(v, t, p->n, p->variant, b[0], b[1], b[2]);
+    k_mul(v, t, p->n, 0, b[3], b[1], b[3]);
 }
-static void naive_mul(const problem *p, double **b) { EACH b[0][i] = b[1][i] * b[1][i] * b[2][i]; }
+static void naive_mul(const problem *p, double **b)
+{
+    EACH b[0][i] = (p->variant ? b[0][i] : 0) + b[1][i] * b[2][i];
+    EACH b[3][i] *= b[1][i];
+}
 static void run_copies(k_dev *v, k_dtype t, const problem *p, void **b)
 {
     const size_t bytes = (size_t)p->n * k_dtype_size(t);
@@ -80,17 +84,19 @@ static double unary(int f, double x)
 }
 static void run_unary(k_dev *v, k_dtype t, const problem *p, void **b)
 {
-    k_unary_forward(v, t, (k_unary)p->variant, p->n, b[1], b[0]);
-    k_unary_backward(v, t, (k_unary)p->variant, p->n, b[3], b[2], b[0], b[1]);
+    const k_unary f = (k_unary)(p->variant % K_UNARIES);
+    k_unary_forward(v, t, f, p->n, b[1], b[0]);
+    k_unary_backward(v, t, f, p->n, p->variant >= K_UNARIES, b[3], b[2], b[0], b[1]);
 }
-/* The slope by central differences, exact to 1e-10. */
+/* The slope by central differences, exact to 1e-10; the second half of the variants adds. */
 static void naive_unary(const problem *p, double **b)
 {
     const double h = 1e-5;
+    const int f = p->variant % K_UNARIES, add = p->variant >= K_UNARIES;
     EACH {
         const double x = b[0][i];
-        b[1][i] = unary(p->variant, x);
-        b[3][i] += b[2][i] * (unary(p->variant, x + h) - unary(p->variant, x - h)) / (2 * h);
+        b[1][i] = unary(f, x);
+        b[3][i] = (add ? b[3][i] : 0) + b[2][i] * (unary(f, x + h) - unary(f, x - h)) / (2 * h);
     }
 }
 
@@ -132,8 +138,8 @@ static void naive_adam(const problem *p, double **b)
 }
 
 /* ---- row by row ------------------------------------------------------------------------------------------ */
-static void run_add_bias(k_dev *v, k_dtype t, const problem *p, void **b) { k_add_bias(v, t, p->rows, p->d, b[0], b[1]); }
-static void naive_add_bias(const problem *p, double **b) { ROWS COLUMNS b[0][r * p->d + j] += b[1][j]; }
+static void run_add_bias(k_dev *v, k_dtype t, const problem *p, void **b) { k_add_bias(v, t, p->rows, p->d, b[0], b[p->variant], b[1]); }
+static void naive_add_bias(const problem *p, double **b) { ROWS COLUMNS b[0][r * p->d + j] = b[p->variant][r * p->d + j] + b[1][j]; }
 static void run_sum_rows(k_dev *v, k_dtype t, const problem *p, void **b) { k_sum_rows(v, t, p->rows, p->d, b[0], b[1]); }
 static void naive_sum_rows(const problem *p, double **b) { ROWS COLUMNS b[1][j] += b[0][r * p->d + j]; }
 static void run_gather(k_dev *v, k_dtype t, const problem *p, void **b)
@@ -170,33 +176,69 @@ static void naive_one_hot(const problem *p, double **b)
 {
     ROWS COLUMNS b[0][r * p->d + j] = j == (p->index[r] < 0 ? 0 : p->index[r]);
 }
-static void run_rms(k_dev *v, k_dtype t, const problem *p, void **b)
+/* Every element alone: its word, and what comes of it; the second variant adds. */
+static void run_dropout(k_dev *v, k_dtype t, const problem *p, void **b)
 {
-    k_rms_forward(v, t, p->rows, p->d, 0.1, b[1], b[0]);
-    k_rms_backward(v, t, p->rows, p->d, 0.1, b[3], b[2], b[0]);
+    uint32_t draw = 6;
+    k_tick(v, &draw);
+    k_dropout(v, t, p->n, 0.25, UINT64_C(0x100000002), 77, &draw, p->variant, b[0], b[1]);
 }
-static void naive_rms(const problem *p, double **b)
+static void naive_dropout(const problem *p, double **b)
 {
+    EACH {
+        const double kept = philox_u32(UINT64_C(0x100000002), 77, 7, (uint64_t)i) >= 1u << 30 ? b[1][i] / 0.75 : 0;
+        b[0][i] = (p->variant ? b[0][i] : 0) + kept;
+    }
+}
+
+/* Variants: 1 RMS, 2 without gain and bias, 4 added to dx, 8 the gradients of gain and bias alone.  The vectors lie behind
+ * the matrices: gain, dgain, bias, dbias behind x, y, dy, dx. */
+static void run_norm(k_dev *v, k_dtype t, const problem *p, void **b)
+{
+    const k_norm_kind kind = p->variant & 1 ? K_NORM_RMS : K_NORM_LAYER;
+    const int bare = p->variant & 2, alone = p->variant & 8;
+    void *end[BUFFERS];
+    for (int i = 0; i < BUFFERS; i++)
+        end[i] = (char *)b[i] + (size_t)p->n * k_dtype_size(t);
+    k_norm_forward(v, t, kind, p->rows, p->d, 0.1, b[1], b[0], bare ? NULL : end[0], bare ? NULL : end[2]);
+    k_norm_backward(v, t, kind, p->rows, p->d, 0.1, p->variant & 4, alone ? NULL : b[3], bare ? NULL : end[1], bare ? NULL : end[3], b[2],
+                    b[0], bare ? NULL : end[0]);
+}
+static void naive_norm(const problem *p, double **b)
+{
+    const int bare = p->variant & 2;
+    const double *gain = b[0] + p->n, *bias = b[2] + p->n, D = (double)p->d;
     ROWS {
         const double *x = b[0] + r * p->d, *dy = b[2] + r * p->d;
-        double square = 0, dot = 0;
-        COLUMNS square += x[j] * x[j], dot += x[j] * dy[j];
-        const double rms = sqrt(square / (double)p->d + 0.1);
-        COLUMNS b[1][r * p->d + j] = x[j] / rms;
-        COLUMNS b[3][r * p->d + j] += dy[j] / rms - x[j] * dot / ((double)p->d * rms * rms * rms);
+        double *dx = b[3] + r * p->d, mean = 0, square = 0, sum = 0, dot = 0;
+        COLUMNS mean += p->variant & 1 ? 0 : x[j] / D;
+        COLUMNS square += (x[j] - mean) * (x[j] - mean);
+        const double sd = sqrt(square / D + 0.1);
+        COLUMNS {
+            const double z = (x[j] - mean) / sd, g = dy[j] * (bare ? 1 : gain[j]);
+            sum += p->variant & 1 ? 0 : g / D;
+            dot += g * z / D;
+            b[1][r * p->d + j] = bare ? z : z * gain[j] + bias[j];
+            b[1][p->n + j] += bare ? 0 : dy[j] * z;
+            b[3][p->n + j] += bare ? 0 : dy[j];
+        }
+        for (int64_t j = 0; !(p->variant & 8) && j < p->d; j++)
+            dx[j] = (p->variant & 4 ? dx[j] : 0) + (dy[j] * (bare ? 1 : gain[j]) - sum - (x[j] - mean) / sd * dot) / sd;
     }
 }
 static const double quarter = 0.25;
 static void run_half_sq(k_dev *v, k_dtype t, const problem *p, void **b)
 {
     k_half_sq_forward(v, t, p->rows, p->d, b[1], b[0], p->index);
-    k_half_sq_backward(v, t, p->rows, p->d, &quarter, b[2], b[0], p->index);
+    k_half_sq_backward(v, t, p->rows, p->d, &quarter, p->variant, b[2], b[0], p->index);
 }
 static void naive_half_sq(const problem *p, double **b)
 {
     ROWS {
         const int32_t hit = p->index[r];
         b[1][r] = 0;
+        for (int64_t j = 0; !p->variant && j < p->d; j++)
+            b[2][r * p->d + j] = 0;
         for (int64_t j = 0; hit >= 0 && j < p->d; j++) {
             const double miss = b[0][r * p->d + j] - (j == hit);
             b[1][r] += 0.5 * miss * miss;
@@ -204,32 +246,43 @@ static void naive_half_sq(const problem *p, double **b)
         }
     }
 }
+/* Variants: 1 smoothed, 2 added to dy, 4 both at once in the place of the scores. */
+static double smoothing_of(const problem *p) { return p->variant & 1 ? 0.3 : 0; }
 static void run_xent(k_dev *v, k_dtype t, const problem *p, void **b)
 {
-    k_xent_forward(v, t, p->rows, p->d, b[1], b[0], p->index);
-    k_xent_backward(v, t, p->rows, p->d, &quarter, b[2], b[0], p->index);
+    if (p->variant & 4) {
+        k_xent_both(v, t, p->rows, p->d, smoothing_of(p), &quarter, b[1], b[0], p->index);
+        return;
+    }
+    k_xent_forward(v, t, p->rows, p->d, smoothing_of(p), b[1], b[0], p->index);
+    k_xent_backward(v, t, p->rows, p->d, smoothing_of(p), &quarter, p->variant & 2, b[2], b[0], p->index);
 }
 static void naive_xent(const problem *p, double **b)
 {
+    const double even = smoothing_of(p) / (double)p->d;
     ROWS {
         const double *y = b[0] + r * p->d;
+        double *dy = b[p->variant & 4 ? 0 : 2] + r * p->d, total = 0;
         const int32_t hit = p->index[r];
-        double total = 0;
         COLUMNS total += exp(y[j]);
-        b[1][r] = hit < 0 ? 0 : log(total) - y[hit];
-        for (int64_t j = 0; hit >= 0 && j < p->d; j++)
-            b[2][r * p->d + j] += 0.25 * (exp(y[j]) / total - (j == hit));
+        b[1][r] = 0;
+        COLUMNS {
+            const double q = even + (j == hit ? 1 - smoothing_of(p) : 0), share = exp(y[j]) / total;
+            b[1][r] += hit < 0 ? 0 : q * (log(total) - y[j]);
+            dy[j] = (p->variant & 2 && !(p->variant & 4) ? dy[j] : 0) + (hit < 0 ? 0 : 0.25 * (share - q));
+        }
     }
 }
 
 static const kernel_case cases[] = {
-    { "fill", run_fill, naive_fill, 1, 0 }, { "axpy", run_axpy, naive_axpy, 1, 0 }, { "scale", run_scale, naive_scale, 1, 0 },
-    { "add", run_add, naive_add, 1, 0 }, { "mul", run_mul, naive_mul, 1, 0 }, { "copies", run_copies, naive_copies, 1, 0 },
-    { "unary", run_unary, naive_unary, K_UNARIES, 0 }, { "adam", run_adam, naive_adam, 3, 0 },
-    { "add_bias", run_add_bias, naive_add_bias, 1, 0 }, { "sum_rows", run_sum_rows, naive_sum_rows, 1, 0 },
+    { "fill", run_fill, naive_fill, 1, 0 }, { "axpy", run_axpy, naive_axpy, 1, 0 }, { "scale", run_scale, naive_scale, 3, 0 },
+    { "add", run_add, naive_add, 1, 0 }, { "mul", run_mul, naive_mul, 2, 0 }, { "copies", run_copies, naive_copies, 1, 0 },
+    { "unary", run_unary, naive_unary, 2 * K_UNARIES, 0 }, { "adam", run_adam, naive_adam, 3, 0 },
+    { "add_bias", run_add_bias, naive_add_bias, 3, 0 }, { "sum_rows", run_sum_rows, naive_sum_rows, 1, 0 },
     { "gather_rows", run_gather, naive_gather, 2, 0 }, { "scatter_add_rows", run_scatter, naive_scatter, 1, 0 },
     { "one_hot_move", run_one_hot, naive_one_hot, 1, 1 },
-    { "rms", run_rms, naive_rms, 1, 1 }, { "half_sq", run_half_sq, naive_half_sq, 1, 1 }, { "xent", run_xent, naive_xent, 1, 1 },
+    { "dropout", run_dropout, naive_dropout, 2, 0 }, { "norm", run_norm, naive_norm, 16, 0 },
+    { "half_sq", run_half_sq, naive_half_sq, 2, 1 }, { "xent", run_xent, naive_xent, 6, 1 },
 };
 static const struct { int64_t rows, d; } shapes[] = { { 0, 5 }, { 1, 1 }, { 3, 1 }, { 1, 17 }, { 17, 3 }, { 50, 20 }, { 1000, 41 },
                                                       { 40001, 1 }, { 2, 40001 }, { 700, 64 } };
@@ -318,8 +371,8 @@ static void cross_entropy_of_large_scores_is_finite(void **state)
     float loss, dy[3] = { 0 };
     const int32_t target = 1;
     const double weight = 1;
-    k_xent_forward(one, K_F32, 1, 3, &loss, y, &target);
-    k_xent_backward(one, K_F32, 1, 3, &weight, dy, y, &target);
+    k_xent_forward(one, K_F32, 1, 3, 0, &loss, y, &target);
+    k_xent_backward(one, K_F32, 1, 3, 0, &weight, 0, dy, y, &target);
     assert_true(loss == 1000 && dy[0] == 1 && dy[1] == -1 && dy[2] == 0);
 }
 
