@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness/nn/measure.h"
+#include "harness/nn/cost.h"
 #include "harness/nn/train.h"
 
 enum { MODE_CAUSAL, MODE_BIDIRECTIONAL, MODE_CROSS };
@@ -26,8 +26,7 @@ enum { STREAM_INPUTS = 1, PIECE = 1 << 20, PREFILL = 512, BLOCKS = 5 + 3 * ATTN_
 
 typedef struct opts {
     int32_t length, batch, tokens, heads, key_heads, dim, dim_v, mode, phase, dtype, decode_position;
-    int32_t cold, warmup_calls, min_samples, max_samples;
-    double warmup_time, max_time, spread;
+    nn_cost_opts cost;
 } opts;
 
 #define OFF(f) offsetof(opts, f)
@@ -45,36 +44,12 @@ static const attn_opt OPTS[] = {
     { "dtype", "of q, k, v, o and gates; auto = bf16 on a GPU, else the experiment's dtype", OFF(dtype), ATTN_CHOICE, DTYPE_AUTO, 0, 0,
       "auto,f32,bf16,f64", 0 },
     { "decode_position", "tokens before the one that is decoded; -1 = length - 1", OFF(decode_position), ATTN_INT, -1, -1, 1 << 26, NULL, 0 },
-    { "cold", "flush the caches before each sample", OFF(cold), ATTN_BOOL, 1, 0, 1, NULL, 0 },
-    { "warmup_calls", "untimed calls, at least", OFF(warmup_calls), ATTN_INT, 3, 0, 1 << 20, NULL, 0 },
-    { "min_samples", "timed calls, at least, unless time is up", OFF(min_samples), ATTN_INT, 10, 1, 1 << 20, NULL, 0 },
-    { "max_samples", "timed calls, at most", OFF(max_samples), ATTN_INT, 500, 1, 1 << 20, NULL, 0 },
-    { "warmup_time", "seconds of untimed calls, at least", OFF(warmup_time), ATTN_FLOAT, 0.2, 0, 3600, NULL, 0 },
-    { "max_time", "seconds of warming up and of sampling, each, at most; one sample is taken in any case", OFF(max_time), ATTN_FLOAT, 2, 0, 3600, NULL, 0 },
-    { "spread", "enough when the interquartile range of the median is this part of it", OFF(spread), ATTN_FLOAT, 0.005, 0, 1, NULL, 0 },
+    NN_COST_OPTIONS(opts, cost),
     { .name = NULL } };
 
 static const task_metric METRICS[] = {
-    { "seconds", "s", "time of the pass, median", -1, 0 },
-    { "seconds_min", "s", "shortest sample", -1, 0 },
-    { "seconds_p20", "s", "20 % of the samples are shorter", -1, 0 },
-    { "seconds_p80", "s", "80 % of the samples are shorter", -1, 0 },
-    { "seconds_low", "s", "lower end of the median's 95 % interval, by bootstrap", -1, 0 },
-    { "seconds_high", "s", "upper end of the median's 95 % interval, by bootstrap", -1, 0 },
-    { "seconds_spread", "1", "interquartile range of the median, relative to it", -1, 0 },
-    { "samples", "1", "number of samples", 0, 0 },
-    { "settled", "1", "1 when the spread asked for was reached, 0 when time or samples ended it", 1, 0 },
-    { "sample_seconds", "s", "every sample, in the order of time", -1, 1 },
-    { "first_call_seconds", "s", "the first call of the pass", -1, 0 },
-    { "tokens_per_second", "1/s", "tokens by the median time", 1, 0 },
-    { "flops", "1", "floating-point operations as planned: a multiply-add is 2, masked pairs are left out", 0, 0 },
-    { "bytes", "bytes", "least traffic as planned: every input once, every output once", 0, 0 },
-    { "tflops", "TFLOP/s", "flops by the median time", 1, 0 },
-    { "gbps", "GB/s", "bytes by the median time", 1, 0 },
-    { "peak_tflops", "TFLOP/s", "a large matrix product of this dtype on this machine", 0, 0 },
-    { "peak_gbps", "GB/s", "a large copy on this machine, read and written", 0, 0 },
-    { "share_of_peak_flops", "1", "tflops of peak_tflops", 1, 0 },
-    { "share_of_peak_bandwidth", "1", "gbps of peak_gbps", 1, 0 },
+    NN_COST_METRICS,
+    NN_TRAFFIC_METRICS,
     { "memory_bytes", "bytes", "peak of the phase that is timed: inputs, outputs, gradients, saved, scratch and state", -1, 0 },
     { "peak_forward_bytes", "bytes", "peak of the forward pass", -1, 0 },
     { "peak_backward_bytes", "bytes", "peak of the backward pass", -1, 0 },
@@ -103,8 +78,7 @@ typedef struct run {
     void *block[BLOCKS];                /* whatever else was taken */
     int nblocks;
     uint32_t drawn;                     /* tensors so far: each has its own random numbers */
-    double first, *sample;              /* seconds of the first call; of all others */
-    nn_measured time;
+    nn_cost cost;
     size_t seen;                        /* what the system sees once every pass has run, before any cache is flushed */
     char why[512];
 } run;
@@ -247,7 +221,7 @@ static int first_call(run *r, k_phase phase, int (*work)(void *), const char *wh
         return ATTN_EDEVICE;
     }
     r->seen = k_memory_seen(r->dev);
-    r->first = r->o->phase == BOTH ? r->first + seconds : seconds;
+    r->cost.first = r->o->phase == BOTH ? r->cost.first + seconds : seconds;
     return ATTN_OK;
 }
 
@@ -313,36 +287,6 @@ static int prepare(run *r)
 
 static void metric(const run *r, const char *name, double value) { r->call->host->metric(r->call->host->ctx, name, 0, value); }
 
-/* The machine's bounds, measured once for each device and dtype that this worker meets, until that succeeds. */
-static nn_peaks peaks_of(const run *r)
-{
-    static struct { char device[32]; int threads; k_dtype dtype; nn_peaks peaks; } known[8];
-    static size_t n;
-    const char *device = k_dev_name(r->dev);
-    int threads = k_dev_threads(r->dev);
-    for (size_t i = 0; i < n; i++)
-        if (!strcmp(known[i].device, device) && known[i].threads == threads && known[i].dtype == r->dtype)
-            return known[i].peaks;
-    nn_peaks peaks = nn_peaks_measure(device, threads, r->dtype);
-    if (n == sizeof known / sizeof *known || peaks.bytes <= 0)
-        return peaks;
-    snprintf(known[n].device, sizeof known[n].device, "%s", device);
-    known[n].threads = threads;
-    known[n].dtype = r->dtype;
-    known[n++].peaks = peaks;
-    return peaks;
-}
-
-/* An amount as planned, its rate, and the rate's share of the machine's bound. */
-static void report_rate(const run *r, double amount, double seconds, double unit, double peak, const char *const name[4])
-{
-    if (peak > 0) metric(r, name[2], peak / unit);
-    if (amount <= 0) return;
-    metric(r, name[0], amount);
-    metric(r, name[1], amount / seconds / unit);
-    if (peak > 0) metric(r, name[3], amount / seconds / peak);
-}
-
 /* Plan's amounts of the phase; 0 when a part of them is unknown. */
 static double amount(const run *r, double fwd, double bwd)
 {
@@ -354,28 +298,12 @@ static double amount(const run *r, double fwd, double bwd)
     }
 }
 
-static void report_time(const run *r)
+/* What one pass works on. */
+static void count(run *r)
 {
-    static const char *const flops[4] = { "flops", "tflops", "peak_tflops", "share_of_peak_flops" };
-    static const char *const bytes[4] = { "bytes", "gbps", "peak_gbps", "share_of_peak_bandwidth" };
-    const attn_shape *s = &r->spec.shape;
-    const nn_measured *m = &r->time;
-    nn_peaks peaks = peaks_of(r);
-    metric(r, "seconds", m->median);
-    metric(r, "seconds_min", m->min);
-    metric(r, "seconds_p20", m->p20);
-    metric(r, "seconds_p80", m->p80);
-    metric(r, "seconds_low", m->low);
-    metric(r, "seconds_high", m->high);
-    metric(r, "seconds_spread", m->spread);
-    metric(r, "samples", m->n);
-    metric(r, "settled", m->settled);
-    metric(r, "first_call_seconds", r->first);
-    metric(r, "tokens_per_second", (double)s->B * s->Tq / m->median);
-    for (int32_t i = 0; i < m->n; i++)
-        r->call->host->metric(r->call->host->ctx, "sample_seconds", i, r->sample[i]);
-    report_rate(r, amount(r, r->plan.flops_fwd, r->plan.flops_bwd), m->median, 1e12, peaks.flops, flops);
-    report_rate(r, amount(r, r->plan.bytes_fwd, r->plan.bytes_bwd), m->median, 1e9, peaks.bytes, bytes);
+    r->cost.tokens = (double)r->spec.shape.B * r->spec.shape.Tq;
+    r->cost.flops = amount(r, r->plan.flops_fwd, r->plan.flops_bwd);
+    r->cost.bytes = amount(r, r->plan.bytes_fwd, r->plan.bytes_bwd);
 }
 
 /* The peak of a phase without what only the measuring needs (a copy of the state) and what belongs to an optimiser. */
@@ -407,15 +335,10 @@ static void report_memory(const run *r)
 static int measure(run *r)
 {
     static int (*const runs[])(void *) = { [FORWARD] = forward, [BACKWARD] = backward, [BOTH] = both, [DECODE] = decode };
-    const opts *o = r->o;
-    nn_measure_opts how = { o->warmup_calls, o->min_samples, o->max_samples, o->warmup_time, o->max_time, o->spread, o->cold };
-    nn_work work = { .run = runs[o->phase], .stop = stop, .arg = r,
-                     .before = o->phase == BACKWARD ? forward : o->phase == DECODE ? restore : NULL };
-    r->sample = calloc((size_t)o->max_samples, sizeof *r->sample);
-    int rc = r->sample ? nn_measure(r->dev, &how, &work, r->first, r->sample, &r->time) : NN_MEASURE_FAILED;
-    if (rc == NN_MEASURE_FAILED)
-        snprintf(r->why, sizeof r->why, "a pass failed: %s", r->sample ? k_error(r->dev) : "no memory for the samples");
-    return rc == 0 ? TASK_DONE : rc == NN_MEASURE_STOPPED ? TASK_INTERRUPTED : TASK_FAILED;
+    nn_work work = { .run = runs[r->o->phase], .stop = stop, .arg = r,
+                     .before = r->o->phase == BACKWARD ? forward : r->o->phase == DECODE ? restore : NULL };
+    count(r);
+    return nn_cost_measure(r->dev, &r->o->cost, &work, &r->cost, r->why, sizeof r->why);
 }
 
 /* ---- a cell ------------------------------------------------------------------------------------------------------- */
@@ -441,10 +364,8 @@ static int check(const void *opts_, char *why, size_t nwhy)
         snprintf(why, nwhy, "decoding is causal");
     else if (o->decode_position >= o->length)
         snprintf(why, nwhy, "decode_position %d leaves no room for a token in a state of %d", o->decode_position, o->length);
-    else if (o->min_samples > o->max_samples)
-        snprintf(why, nwhy, "min_samples %d is more than max_samples %d", o->min_samples, o->max_samples);
     else
-        return 0;
+        return nn_cost_check(&o->cost, why, nwhy);
     return -1;
 }
 
@@ -471,11 +392,11 @@ static int task_run(const task_call *call)
     release(&r);
     if (rc == TASK_DONE) {              /* the device is free again: so are the bounds of the machine */
         report_memory(&r);
-        report_time(&r);
+        nn_cost_report(call, r.dtype, &r.cost, 1);
     } else {
         call->host->reason(call->host->ctx, r.why);
     }
-    free(r.sample);
+    nn_cost_release(&r.cost);
     return rc;
 }
 

@@ -1,0 +1,86 @@
+/* cost.c - measuring and telling what a pass costs, for every task that does. */
+#include "cost.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int nn_cost_check(const nn_cost_opts *o, char *why, size_t nwhy)
+{
+    if (o->min_samples <= o->max_samples)
+        return 0;
+    snprintf(why, nwhy, "min_samples %d is more than max_samples %d", o->min_samples, o->max_samples);
+    return -1;
+}
+
+int nn_cost_measure(k_dev *dev, const nn_cost_opts *o, const nn_work *work, nn_cost *c, char *why, size_t nwhy)
+{
+    nn_measure_opts how = { o->warmup_calls, o->min_samples, o->max_samples, o->warmup_time, o->max_time, o->spread, o->cold };
+    c->sample = calloc((size_t)o->max_samples, sizeof *c->sample);
+    int rc = c->sample ? nn_measure(dev, &how, work, c->first, c->sample, &c->time) : NN_MEASURE_FAILED;
+    if (rc == NN_MEASURE_FAILED)
+        snprintf(why, nwhy, "a pass failed: %s", c->sample ? k_error(dev) : "no memory for the samples");
+    return rc == 0 ? TASK_DONE : rc == NN_MEASURE_STOPPED ? TASK_INTERRUPTED : TASK_FAILED;
+}
+
+void nn_cost_release(nn_cost *c)
+{
+    free(c->sample);
+    c->sample = NULL;
+}
+
+/* The machine's bounds, measured once for each device and dtype that this process meets, until that succeeds. */
+static nn_peaks peaks_of(k_dev *dev, k_dtype dtype)
+{
+    static struct { char device[32]; int threads; k_dtype dtype; nn_peaks peaks; } known[8];
+    static size_t n;
+    const char *device = k_dev_name(dev);
+    int threads = k_dev_threads(dev);
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(known[i].device, device) && known[i].threads == threads && known[i].dtype == dtype)
+            return known[i].peaks;
+    nn_peaks peaks = nn_peaks_measure(device, threads, dtype);
+    if (n == sizeof known / sizeof *known || peaks.bytes <= 0)
+        return peaks;
+    snprintf(known[n].device, sizeof known[n].device, "%s", device);
+    known[n].threads = threads;
+    known[n].dtype = dtype;
+    known[n++].peaks = peaks;
+    return peaks;
+}
+
+static void metric(const task_call *call, const char *name, double value)
+{
+    call->host->metric(call->host->ctx, name, 0, value);
+}
+
+/* An amount as planned, its rate, and the rate's share of the machine's bound. */
+static void report_rate(const task_call *call, double amount, double seconds, double unit, double peak, const char *const name[4])
+{
+    if (peak > 0)
+        metric(call, name[2], peak / unit);
+    if (amount <= 0)
+        return;
+    metric(call, name[0], amount);
+    metric(call, name[1], amount / seconds / unit);
+    if (peak > 0)
+        metric(call, name[3], amount / seconds / peak);
+}
+
+void nn_cost_report(const task_call *call, k_dtype dtype, const nn_cost *c, int traffic)
+{
+    static const char *const flops[4] = { "flops", "tflops", "peak_tflops", "share_of_peak_flops" };
+    static const char *const bytes[4] = { "bytes", "gbps", "peak_gbps", "share_of_peak_bandwidth" };
+    const nn_measured *m = &c->time;
+    const struct { const char *name; double value; } each[] = {
+        { "seconds", m->median }, { "seconds_min", m->min }, { "seconds_p20", m->p20 }, { "seconds_p80", m->p80 },
+        { "seconds_low", m->low }, { "seconds_high", m->high }, { "seconds_spread", m->spread }, { "samples", m->n },
+        { "settled", m->settled }, { "first_call_seconds", c->first }, { "tokens_per_second", c->tokens / m->median } };
+    nn_peaks peaks = peaks_of(call->dev, dtype);
+    for (size_t i = 0; i < sizeof each / sizeof *each; i++)
+        metric(call, each[i].name, each[i].value);
+    for (int32_t i = 0; i < m->n; i++)
+        call->host->metric(call->host->ctx, "sample_seconds", i, c->sample[i]);
+    report_rate(call, c->flops, m->median, 1e12, peaks.flops, flops);
+    if (traffic)
+        report_rate(call, c->bytes, m->median, 1e9, peaks.bytes, bytes);
+}
