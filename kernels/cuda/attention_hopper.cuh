@@ -114,9 +114,11 @@ template <int STAGES> struct turn_of {
     __device__ void next() { stage == STAGES - 1 ? (stage = 0, parity ^= 1) : stage++; }
 };
 
-/* One lane of each warp says so, when all that the warp read of a stage has been multiplied. */
+/* One lane of each warp says so, when all that the warp read of a stage has been multiplied; what an arrival makes known is
+ * what its own lane did, so the others must have come this far. */
 __device__ inline void release(uint64_t *empty)
 {
+    __syncwarp();
     if (threadIdx.x % 32 == 0)
         barrier_arrive(empty);
 }
