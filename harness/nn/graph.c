@@ -13,11 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { CHUNK_BYTES = 64 << 20 };
+
 nn_graph *nn_graph_new(nn_params *params, int training)
 {
     nn_graph *g = calloc(1, sizeof *g);
     if (g)
-        *g = (nn_graph){ .params = params, .dev = params->dev, .training = training, .loss = NN_NONE };
+        *g = (nn_graph){ .params = params, .dev = params->dev, .training = training, .loss = NN_NONE, .chunk_bytes = CHUNK_BYTES };
     return g;
 }
 

@@ -107,6 +107,7 @@ struct nn_graph {
     unsigned char *written;             /* by parameter: the recorded step writes its gradient */
     int stepping;                       /* in nn_step: backward follows this forward at once */
     int dropouts;                       /* nodes that drop */
+    int64_t chunk_bytes;                /* of what is never made whole: so much of it at a time */
     int code;                           /* the first mistake, and its sentence */
     char why[256];
 };

@@ -71,12 +71,12 @@ nn_id nn_cross_entropy_smoothed(nn_graph *g, nn_id y, nn_id target, double smoot
  * scores and with them the losses, so that in a step, where backward follows at once, forward has nothing to do (see
  * nn_step) and every score is made once; to keep what forward made would take the whole matrix, to make gradients in
  * forward a second gradient of w. */
-enum { CHUNK_BYTES = 64 << 20, CHUNK_STEP = 128 };
+enum { CHUNK_STEP = 128 };
 
 /* Rows per chunk: chunks of one size, whole tiles of the products. */
 static int64_t chunk_of(const nn_graph *g, const node *n)
 {
-    int64_t most = CHUNK_BYTES / (n->width * (int64_t)k_dtype_size(g->params->dtype));
+    int64_t most = g->chunk_bytes / (n->width * (int64_t)k_dtype_size(g->params->dtype));
     most = most < 1 ? 1 : most;
     int64_t chunks = (n->rows + most - 1) / most, chunk = (n->rows + chunks - 1) / chunks;
     int64_t whole = (chunk + CHUNK_STEP - 1) / CHUNK_STEP * CHUNK_STEP;

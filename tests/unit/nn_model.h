@@ -23,7 +23,7 @@ static nn_id weight(model *m, const char *name, attn_dims d, double sd)
 }
 
 /* Records the model; e: width of the embedding, width: of keys.  The caller allocates and compiles. */
-static void model_record(model *m, const nn_mixer_spec *spec, int e, int width, int gated)
+__attribute__((unused)) static void model_record(model *m, const nn_mixer_spec *spec, int e, int width, int gated)
 {
     nn_graph *g = m->graph;
     m->key = nn_input(g, K_I32, dims(2, m->B, m->T, 0, 0));
@@ -46,7 +46,7 @@ static void model_record(model *m, const nn_mixer_spec *spec, int e, int width, 
 }
 
 /* Keys and values of one step, drawn with replacement; queries name keys of the sequence; v is one-hot (wide: double). */
-static void model_batch(model *m, uint64_t step, int wide)
+__attribute__((unused)) static void model_batch(model *m, uint64_t step, int wide)
 {
     int32_t *key = nn_data(m->graph, m->key), *value = nn_data(m->graph, m->value);
     int32_t *query = nn_data(m->graph, m->query), *target = nn_data(m->graph, m->target);
