@@ -222,8 +222,8 @@ static int take(nn_graph *g, const tensor *t, k_tag tag, void **out, char *why, 
     return NN_ENOMEM;
 }
 
-/* Moves a constant's values to its data. */
-static int show_constant(nn_graph *g, const tensor *t, char *why, size_t nwhy)
+/* Moves a constant's values to its data; the host's copy is done with. */
+static int show_constant(nn_graph *g, tensor *t, char *why, size_t nwhy)
 {
     void *wide = t->data;
     if (t->dtype != K_F32 && k_alloc(g->dev, K_TAG_WORKSPACE, (size_t)t->n * sizeof *t->constant, &wide)) {
@@ -235,6 +235,8 @@ static int show_constant(nn_graph *g, const tensor *t, char *why, size_t nwhy)
         k_convert(g->dev, t->n, t->data, t->dtype, wide, K_F32);
         k_free(g->dev, wide);
     }
+    free(t->constant);
+    t->constant = NULL;
     return 0;
 }
 

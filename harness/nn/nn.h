@@ -68,7 +68,7 @@ nn_id nn_gather2(nn_graph *, nn_id ta, nn_id ia, nn_id tb, nn_id ib);   /* ta[ia
 nn_id nn_add(nn_graph *, nn_id, nn_id);
 nn_id nn_mul(nn_graph *, nn_id, nn_id);                     /* element by element: gated units */
 nn_id nn_scale(nn_graph *, nn_id, double a);
-nn_id nn_add_rows(nn_graph *, nn_id x, nn_id table);        /* [..,T,d] + [T,d]: positions, learned, frozen or an input */
+nn_id nn_add_rows(nn_graph *, nn_id x, nn_id table);        /* [..,T,d] + the first T rows of [T or more,d]: positions */
 nn_id nn_unary(nn_graph *, k_unary, nn_id);
 nn_id nn_layer_norm(nn_graph *, nn_id x, nn_id gain, nn_id bias, double eps);   /* [..,d]; gain, bias [d] or NN_NONE */
 nn_id nn_rms_norm(nn_graph *, nn_id x, nn_id gain, double eps);

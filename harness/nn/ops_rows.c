@@ -83,7 +83,7 @@ nn_id nn_gather2(nn_graph *g, nn_id ta, nn_id ia, nn_id tb, nn_id ib)
     return gather(g, (nn_id[]){ ta, ia, tb, ib }, 4);
 }
 
-/* ---- add_rows: y [rows,width] = x + table [width], width being a table of all positions ------------------------------- */
+/* ---- add_rows: y [rows,width] = x + table [width], width being the first positions of a table, as many as x has -------- */
 
 static int add_rows_forward(nn_graph *g, node *n)
 {
@@ -108,15 +108,19 @@ nn_id nn_add_rows(nn_graph *g, nn_id x, nn_id table)
     if (!nn_ready(g, "add_rows", in, 2))
         return NN_BAD;
     attn_dims dims = nn_dims(g, x), of = nn_dims(g, table);
+    int64_t width = 1;
     int ok = is_activation(g, x, 0) && is_real(g, table, 0) && of.n < dims.n && !(g->params->dtype == K_BF16 && nn_is_narrow(g, table) && g->tensors[table].learns);
-    for (int i = 0; ok && i < of.n; i++)
-        ok = of.d[i] == dims.d[dims.n - of.n + i];
+    for (int i = 0; ok && i < of.n; i++) {
+        int64_t want = dims.d[dims.n - of.n + i];
+        ok = of.d[i] == want || (i == 0 && of.n > 1 && of.d[i] > want);
+        width *= want;
+    }
     if (!ok)
-        return nn_unfit(g, "add_rows", x, table, "[..,T,d] and [T,d], in bf16 a parameter or nothing learned");
+        return nn_unfit(g, "add_rows", x, table, "[..,T,d] and [T or more,d], in bf16 a parameter or nothing learned");
     node *n = nn_new_node(g, &add_rows_op, in, 2, g->params->dtype, dims);
     if (!n)
         return NN_BAD;
-    n->width = g->tensors[table].n;
+    n->width = width;
     n->rows = g->tensors[n->out].n / n->width;
     return n->out;
 }

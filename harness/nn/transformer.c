@@ -1,0 +1,241 @@
+/* transformer.c - the Transformer around any variant.
+ *
+ *   body   x = drop(embedding[tokens] (x sqrt(d)) + positions);  every layer: x = residual(attention), x = residual(feed
+ *          forward);  pre-norm: a last norm
+ *   pre    residual(F) = x + drop(F(norm(x)))          post   residual(F) = norm(x + drop(F(x)))
+ *   attention    q, k, v and the variant's gates are linear in its input; the heads' outputs go through one more
+ *   feed forward W2 act(W1 x), or with a gated activation W2 (act(Wg x) * (W1 x))
+ *
+ * Parameters are named as they stand in the model: layers.3.attention.q.weight. */
+#include "transformer.h"
+#include "internal.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int nn_transformer_init(nn_transformer *t, nn_params *params, const nn_model_opts *o, const nn_mixer_spec *mixers, int nmixers,
+                        int64_t vocabulary, int64_t context, char *why, size_t nwhy)
+{
+    if (nn_model_check(o, why, nwhy))
+        return ATTN_EINVAL;
+    *t = (nn_transformer){ params, *o, mixers, nmixers, vocabulary, context };
+    nn_model_fill(&t->o);
+    return 0;
+}
+
+/* ---- where in the model we are, and its parameters ------------------------------------------------------------- */
+
+typedef struct place {
+    nn_transformer *t;
+    nn_graph *g;
+    int mode, layer;
+    char path[48];                      /* "layers.3.attention" */
+} place;
+
+static attn_dims dims1(int64_t a) { return (attn_dims){ 1, { a } }; }
+static attn_dims dims2(int64_t a, int64_t b) { return (attn_dims){ 2, { a, b } }; }
+static attn_dims dims3(int64_t a, int64_t b, int64_t c) { return (attn_dims){ 3, { a, b, c } }; }
+static attn_dims dims4(int64_t a, int64_t b, int64_t c, int64_t d) { return (attn_dims){ 4, { a, b, c, d } }; }
+
+/* The parameter path.name.suffix. */
+static nn_id parameter(const place *p, const char *name, const char *suffix, attn_dims dims, attn_init init, int flags)
+{
+    char full[120];
+    snprintf(full, sizeof full, "%s%s%s.%s", p->path, *p->path ? "." : "", name, suffix);
+    return nn_use(p->g, nn_param(p->t->params, full, dims, init, flags));
+}
+
+/* A table [rows,d_model], as embeddings are. */
+static nn_id table(const place *p, const char *name, int64_t rows)
+{
+    return parameter(p, name, "weight", dims2(rows, p->t->o.d_model), (attn_init){ ATTN_INIT_NORMAL, 0, p->t->o.init }, 0);
+}
+
+/* W x (+ b): x [..,in] -> [..,width]. */
+static nn_id linear(const place *p, const char *name, nn_id x, int64_t width, int bias, double sd)
+{
+    attn_dims d = nn_dims(p->g, x);
+    if (x < 0)
+        return NN_BAD;
+    nn_id w = parameter(p, name, "weight", dims2(width, d.d[d.n - 1]), (attn_init){ ATTN_INIT_NORMAL, 0, sd }, 0);
+    nn_id b = bias ? parameter(p, name, "bias", dims1(width), (attn_init){ ATTN_INIT_CONST, 0, 0 }, ATTN_NO_DECAY) : NN_NONE;
+    return nn_linear(p->g, x, w, b);
+}
+
+static nn_id norm(const place *p, const char *name, nn_id x)
+{
+    const nn_model_opts *o = &p->t->o;
+    nn_id gain = parameter(p, name, "weight", dims1(o->d_model), (attn_init){ ATTN_INIT_CONST, 1, 0 }, ATTN_NO_DECAY);
+    if (o->norm == NN_NORM_RMS)
+        return nn_rms_norm(p->g, x, gain, o->norm_eps);
+    nn_id bias = parameter(p, name, "bias", dims1(o->d_model), (attn_init){ ATTN_INIT_CONST, 0, 0 }, ATTN_NO_DECAY);
+    return nn_layer_norm(p->g, x, gain, bias, o->norm_eps);
+}
+
+/* Standard deviation of the weights that a sublayer ends with. */
+static double end_init(const place *p)
+{
+    const nn_model_opts *o = &p->t->o;
+    return o->scale_residual_init ? o->init / sqrt(o->layers * (1 + o->feed_forward)) : o->init;
+}
+
+/* ---- sublayers: [B,T,d_model] -> [B,T,d_model] --------------------------------------------------------------------- */
+
+/* A projection of x as heads [B,T,H,D]. */
+static nn_id heads(const place *p, const char *name, nn_id x, int64_t H, int64_t D)
+{
+    attn_dims d = nn_dims(p->g, x);
+    nn_id y = linear(p, name, x, H * D, p->t->o.attention_bias, p->t->o.init);
+    return nn_reshape(p->g, y, dims4(d.d[0], d.d[1], H, D));
+}
+
+/* The mixer of this layer with the shape of its problem on [B,T,d_model]. */
+static nn_mixer_spec mixer_of(const place *p, int64_t B, int64_t T)
+{
+    const nn_model_opts *o = &p->t->o;
+    nn_mixer_spec m = p->t->mixer[p->layer % p->t->nmixers];
+    int grouped = (m.variant->flags & ATTN_GROUPED_QK) != 0;
+    m.shape = (attn_shape){ .B = (int32_t)B, .Hq = grouped ? o->kv_heads : o->heads, .Hk = o->kv_heads,
+                            .Hv = grouped ? o->heads : o->kv_heads, .Tq = (int32_t)T, .Tk = (int32_t)T, .Dk = o->d_head,
+                            .Dv = o->d_head, .mode = p->mode, .dtype = (int32_t)p->t->params->dtype, .training = p->g->training };
+    return m;
+}
+
+/* The gates that the variant asks for, each a projection to [B,T,Hv,width]; 0, or -1 with the graph's error set. */
+static int gates(const place *p, const nn_mixer_spec *m, nn_id x, nn_id *gate)
+{
+    attn_plan plan;
+    char why[200], name[80];
+    int rc = nn_mixer_ask(p->g->dev, m, 0, &plan, why, sizeof why);
+    if (rc)
+        return nn_fail(p->g, rc, "%s", why);
+    for (int i = 0; i < ATTN_MAX; i++) {
+        gate[i] = NN_NONE;
+        if (plan.gate_width[i] == 0)
+            continue;
+        snprintf(name, sizeof name, "gate.%s", m->variant->gates[i].name);
+        gate[i] = heads(p, name, x, m->shape.Hv, plan.gate_width[i]);
+    }
+    return 0;
+}
+
+static nn_id self_attention(const place *p, nn_id x)
+{
+    const nn_model_opts *o = &p->t->o;
+    attn_dims d = nn_dims(p->g, x);
+    if (x < 0)
+        return NN_BAD;
+    nn_mixer_spec m = mixer_of(p, d.d[0], d.d[1]);
+    uint32_t flags = m.variant->flags;
+    nn_id gate[ATTN_MAX];
+    nn_id q = flags & ATTN_NO_Q ? NN_NONE : heads(p, "q", x, m.shape.Hq, o->d_head);
+    nn_id k = flags & (ATTN_NO_K | ATTN_SHARED_QK) ? NN_NONE : heads(p, "k", x, m.shape.Hk, o->d_head);
+    nn_id v = heads(p, "v", x, m.shape.Hv, o->d_head);
+    if (gates(p, &m, x, gate))
+        return NN_BAD;
+    nn_id y = nn_attention(p->g, &m, p->path, q, k, v, gate);
+    y = nn_reshape(p->g, y, dims3(d.d[0], d.d[1], (int64_t)attn_out_heads(&m.shape) * o->d_head));
+    return linear(p, "out", y, o->d_model, o->attention_bias, end_init(p));
+}
+
+static nn_id feed_forward(const place *p, nn_id x)
+{
+    static const k_unary of[] = { [NN_RELU] = K_RELU, [NN_GELU] = K_GELU, [NN_SILU] = K_SILU,
+                                  [NN_REGLU] = K_RELU, [NN_GEGLU] = K_GELU, [NN_SWIGLU] = K_SILU };
+    const nn_model_opts *o = &p->t->o;
+    nn_id up = linear(p, "up", x, o->d_ff, o->bias, o->init);
+    nn_id gate = nn_model_is_gated(o) ? linear(p, "gate", x, o->d_ff, o->bias, o->init) : up;
+    nn_id y = nn_unary(p->g, of[o->activation], gate);
+    if (nn_model_is_gated(o))
+        y = nn_mul(p->g, y, up);
+    return linear(p, "down", nn_dropout(p->g, y, o->ffn_dropout), o->d_model, o->bias, end_init(p));
+}
+
+/* The sublayer F with its sum and its norm, as sublayer `name` of this layer. */
+static nn_id residual(place *p, const char *name, nn_id (*F)(const place *, nn_id), nn_id x)
+{
+    int pre = p->t->o.norm_position == NN_NORM_PRE;
+    snprintf(p->path, sizeof p->path, "layers.%d.%s", p->layer, name);
+    nn_id y = F(p, pre ? norm(p, "norm", x) : x);
+    nn_id sum = nn_add(p->g, x, nn_dropout(p->g, y, p->t->o.dropout));
+    return pre ? sum : norm(p, "norm", sum);
+}
+
+/* ---- the ends of the model -------------------------------------------------------------------------------------------- */
+
+/* Row t is the place of token t: sin(w t) for d/2 frequencies w, then cos(w t); w falls from 1 to 1/10000. */
+static nn_id sinusoids(const place *p, int64_t T, int64_t d)
+{
+    int reversed = p->t->o.positions == NN_POSITIONS_SINUSOIDAL_REVERSED;
+    float *x = malloc((size_t)(T * d) * sizeof *x);
+    if (!x)
+        return nn_fail(p->g, NN_ENOMEM, "out of host memory");
+    for (int64_t i = 0; i < d / 2; i++) {
+        double w = pow(10000, -2.0 * (double)i / (double)d);
+        for (int64_t t = 0; t < T; t++) {
+            double angle = w * (double)(reversed ? T - 1 - t : t);
+            x[t * d + i] = (float)sin(angle);
+            x[t * d + d / 2 + i] = (float)cos(angle);
+        }
+    }
+    nn_id rows = nn_constant(p->g, dims2(T, d), x);
+    free(x);
+    return rows;
+}
+
+static nn_id embedding(const place *p) { return table(p, "embedding", p->t->vocabulary); }
+
+/* tokens i32 [B,T] -> [B,T,d_model]. */
+static nn_id embed(const place *p, nn_id tokens)
+{
+    const nn_model_opts *o = &p->t->o;
+    int64_t T = nn_dims(p->g, tokens).d[1];
+    nn_id x = nn_gather(p->g, embedding(p), tokens);
+    if (o->scale_embedding)
+        x = nn_scale(p->g, x, sqrt(o->d_model));
+    if (nn_model_is_sinusoidal(o))
+        x = nn_add_rows(p->g, x, sinusoids(p, T, o->d_model));
+    else if (o->positions == NN_POSITIONS_LEARNED)
+        x = nn_add_rows(p->g, x, table(p, "positions", p->t->context));
+    return nn_dropout(p->g, x, o->embedding_dropout);
+}
+
+nn_id nn_transformer_body(nn_transformer *t, nn_graph *g, nn_id tokens, int mode)
+{
+    place p = { .t = t, .g = g, .mode = mode };
+    if (tokens < 0 || nn_dims(g, tokens).n != 2)
+        return nn_fail(g, ATTN_EINVAL, "transformer: tokens must be i32 [B,T]");
+    if (t->o.positions == NN_POSITIONS_LEARNED && nn_dims(g, tokens).d[1] > t->context)
+        return nn_fail(g, ATTN_EINVAL, "transformer: %lld tokens, learned positions for %lld", (long long)nn_dims(g, tokens).d[1], (long long)t->context);
+    nn_id x = embed(&p, tokens);
+    for (; p.layer < t->o.layers; p.layer++) {
+        x = residual(&p, "attention", self_attention, x);
+        if (t->o.feed_forward)
+            x = residual(&p, "feed_forward", feed_forward, x);
+    }
+    p.path[0] = 0;
+    return t->o.norm_position == NN_NORM_PRE ? norm(&p, "norm", x) : x;
+}
+
+/* The output layer's weights [vocabulary,d_model]. */
+static nn_id output(const place *p) { return p->t->o.tie_embeddings ? embedding(p) : table(p, "output", p->t->vocabulary); }
+
+/* h [B,T,d_model] as rows [B*T,d_model]. */
+static nn_id rows_of(nn_graph *g, nn_id h)
+{
+    attn_dims d = nn_dims(g, h);
+    return h < 0 ? NN_BAD : nn_reshape(g, h, dims2(d.d[0] * d.d[1], d.d[2]));
+}
+
+nn_id nn_transformer_logits(nn_transformer *t, nn_graph *g, nn_id h)
+{
+    place p = { .t = t, .g = g };
+    return nn_linear(g, rows_of(g, h), output(&p), NN_NONE);
+}
+
+nn_id nn_transformer_loss(nn_transformer *t, nn_graph *g, nn_id h, nn_id target, double smoothing)
+{
+    place p = { .t = t, .g = g };
+    return nn_linear_cross_entropy(g, rows_of(g, h), output(&p), NN_NONE, target, smoothing);
+}
