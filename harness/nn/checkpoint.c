@@ -2,7 +2,7 @@
  *
  * Layout: 8 bytes little-endian length of the header, the header (JSON), the data.  Tensors: every parameter by its
  * name; of a learned one also "adam.m:NAME" and "adam.v:NAME"; the caller's bytes as "extra:" (U8).  __metadata__:
- * format, seed, step and the FNV-1a (64 bit) of the data, all as text.  numpy and PyTorch readers of
+ * format, seed, step, forwards and the FNV-1a (64 bit) of the data, all as text.  numpy and PyTorch readers of
  * safetensors read the parameters directly.
  *
  * A file is trusted in nothing: lengths, types, ranges, overlaps and the sum are checked before the first value of a
@@ -20,7 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char FORMAT[] = "harness-checkpoint/1";
+static const char FORMAT[] = "harness-checkpoint/2";
 enum { MAX_HEADER = 100 << 20 };        /* bytes, as the format's own reader has it */
 
 /* ---- what is in a file ------------------------------------------------------------------------------------------------ */
@@ -95,11 +95,12 @@ static int write_block(void *ctx, const char *name, const param *q, void *device
 /* The header's metadata: text only, as the format wants it. */
 static int describe_all(writer *w)
 {
-    char seed[32], step[32], sum[32];
+    char seed[32], step[32], forwards[32], sum[32];
     snprintf(seed, sizeof seed, "%" PRIu64, w->params->seed);
     snprintf(step, sizeof step, "%" PRId64, w->params->step);
+    snprintf(forwards, sizeof forwards, "%" PRIu32, nn_params_forwards(w->params));
     snprintf(sum, sizeof sum, "%016" PRIx64, sum_of(w->data, w->size));
-    json_t *meta = json_pack("{s:s, s:s, s:s, s:s}", "format", FORMAT, "seed", seed, "step", step, "fnv1a", sum);
+    json_t *meta = json_pack("{s:s, s:s, s:s, s:s, s:s}", "format", FORMAT, "seed", seed, "step", step, "forwards", forwards, "fnv1a", sum);
     return meta && json_object_set_new(w->header, "__metadata__", meta) == 0 ? 0 : NN_ENOMEM;
 }
 
@@ -418,13 +419,13 @@ int nn_checkpoint_load(nn_params *p, const char *path, void *extra, size_t nextr
     reader r;
     const unsigned char *bytes = NULL;
     size_t n = 0;
-    uint64_t seed = 0, step = 0;
+    uint64_t seed = 0, step = 0, forwards = 0;
     int rc = reader_init(&r, p, path, why, nwhy);
-    if (!rc && !(rc = number(&r, "seed", &seed)))
-        rc = number(&r, "step", &step);
+    if (!rc && !(rc = number(&r, "seed", &seed)) && !(rc = number(&r, "step", &step)))
+        rc = number(&r, "forwards", &forwards);
     if (!rc && seed != p->seed)
         rc = bad(&r, "it was written with seed %" PRIu64 ", not %" PRIu64, seed, p->seed);
-    if (!rc && step > INT64_MAX)
+    if (!rc && (step > INT64_MAX || forwards > UINT32_MAX))
         rc = bad(&r, "its step is out of range");
     if (!rc)
         rc = each_block(p, check_block, &r);
@@ -439,6 +440,7 @@ int nn_checkpoint_load(nn_params *p, const char *path, void *extra, size_t nextr
     if (!rc) {
         nn_params_round(p);
         p->step = (int64_t)step;
+        nn_params_set_forwards(p, (uint32_t)forwards);
         if (n)
             memcpy(extra, bytes, n);
     }

@@ -82,11 +82,13 @@ static void what_is_saved_comes_back(void **state)
         k_dtype dtype = wide ? K_F64 : K_F32;
         nn_params *p = make(dtype, 7, 5), *q = make(dtype, 7, 0);
         char extra[11] = "0123456789";
+        nn_params_set_forwards(p, 4294967295u);
         assert_int_equal(nn_checkpoint_save(p, path, extra, 11, why, sizeof why), 0);
         memset(extra, 0, sizeof extra);
         assert_int_equal(nn_checkpoint_extra(path, why, sizeof why), 11);
         assert_int_equal(nn_checkpoint_load(q, path, extra, 11, why, sizeof why), 0);
         assert_string_equal(extra, "0123456789");
+        assert_int_equal(nn_params_forwards(q), 4294967295u);
         same(p, q, dtype);
         assert_int_equal(nn_checkpoint_save(p, path, NULL, 0, why, sizeof why), 0);    /* over the old file; no extra */
         assert_int_equal(nn_checkpoint_extra(path, why, sizeof why), 0);
@@ -221,10 +223,11 @@ static void hostile_headers_are_refused(void **state)
         { "[0,60]", "[0,92233720368547758070]", "not JSON" }, { "[0,60]", "\"[0,60]\"", "malformed" }, { "[0,60]", "[0.0,60.0]", "malformed" },
         { "[3,5]", "[5,3]", "another type or shape" }, { "[3,5]", "[15]", "another type or shape" }, { "[3,5]", "[3,5.0]", "another type" },
         { "[3,5]", "{}", "malformed" }, { "\"F32\"", "\"F64\"", "another type" }, { "\"F32\"", "7", "malformed" },
-        { "harness-checkpoint/1", "harness-checkpoint/2", "format" }, { "\"seed\":\"7\"", "\"seed\":\"-7\"", "valid seed" },
+        { "harness-checkpoint/2", "harness-checkpoint/1", "format" }, { "\"seed\":\"7\"", "\"seed\":\"-7\"", "valid seed" },
         { "\"seed\":\"7\"", "\"seed\":\"99999999999999999999999\"", "valid seed" }, { "\"seed\":\"7\"", "\"seed\":7", "valid seed" },
         { "\"step\":\"2\"", "\"step\":\"18446744073709551615\"", "out of range" }, 
         { "\"step\":\"2\"", "\"step\":\"2x\"", "valid step" }, { "\"step\":\"2\"", "\"stop\":\"2\"", "valid step" },
+        { "\"forwards\":\"0\"", "\"forwards\":\"4294967296\"", "out of range" }, { "\"forwards\"", "\"backwards\"", "valid forwards" },
         { "\"fnv1a\":\"", "\"fnv1a\":\"0", "damaged" }, { "\"w\":", "\"b\":", "not JSON" }, { "\"w\":", "\"W\":", "no tensor w" },
         { "\"adam.m:w\":", "\"adam.m:x\":", "no tensor adam.m:w" } };
     (void)state;
