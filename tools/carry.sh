@@ -12,7 +12,8 @@ B=${B:-build} to=${1:-carry/lib} most=$((60 << 20))
 [ -e "$B/harness" ] || { echo "carry: there is no $B/harness: call make first" >&2; exit 1; }
 common='^(linux-vdso|ld-linux.*|libc|libm|libdl|librt|libpthread|libgcc_s|libstdc\+\+|libharness.*|libcuda.*|libcublas.*|libnv.*)\.so'
 
-programs=("$B/harness" "$B"/*.so)
+programs=("$B/harness")                 # not what fetches and unpacks data sets: prepared ones are carried
+for p in "$B"/*.so; do [ "${p##*/}" = libharness-data.so ] || programs+=("$p"); done
 for p in "$B"/tests/*/*; do [ -f "$p" ] && [ -x "$p" ] && programs+=("$p"); done
 found=$(ldd "${programs[@]}" 2>/dev/null | awk '$2 == "=>" { print $1, $3 }' | sort -u)
 rm -rf "$to" && mkdir -p "$to"
