@@ -23,7 +23,7 @@ typedef struct data_download {          /* a row of a table that ends with url =
 enum { DATA_OPTIONAL = 1 };             /* flag of a file: the set is complete without it */
 typedef struct data_file {              /* a row of a table that ends with split == NULL */
     const char *split;
-    const char *names;                  /* "a.txt|b/?*.txt": the first pattern that the folder has; .gz .xz .zst .bz2 may follow */
+    const char *names;                  /* "a.txt|b/?*.txt": the first pattern that the folder has; .gz .xz .zst may follow */
     const char *other;                  /* PARALLEL: the other language (NULL: tab-separated); IMAGES: the labels */
     int64_t from, to;                   /* BYTES: this range of bytes; PROTEIN: names whose hash falls in this range of
                                            1000; to 0: all */

@@ -90,7 +90,7 @@ static int find_rows(job *j)
         if (f->other && data_paths_find(&r->other, j->folder, j->nfolders, f->other, j->why, j->nwhy) != 0) return -1;
         const int missing = r->path.n == 0 || (f->other && r->other.n == 0);
         if (missing && !(f->flags & DATA_OPTIONAL)) {
-            snprintf(j->why, j->nwhy, "there is no file %s (.gz .xz .zst .bz2) in %s%s", r->path.n ? f->other : f->names, j->folder[0], j->nfolders > 1 ? " and the other folders" : "");
+            snprintf(j->why, j->nwhy, "there is no file %s (.gz .xz .zst) in %s%s", r->path.n ? f->other : f->names, j->folder[0], j->nfolders > 1 ? " and the other folders" : "");
             return -1;
         }
         if (missing) {
@@ -172,7 +172,9 @@ static int read_split(job *j, data_reading *r, const char *split, int side)
         for (size_t k = 0; k < w->path.n; k++)
             if (readers[j->kind].read(r, w->file, w->path.path[k], w->file->other ? w->other.path[k] : NULL) != 0) return -1;
     }
-    return 0;
+    if (r->out->split[r->out->nsplits - 1].n || j->kind == DATA_PROTEIN) return 0;      /* of few sequences a part may have none */
+    snprintf(j->why, j->nwhy, "%s has no tokens", name);
+    return -1;
 }
 
 /* Whether row i is the first of its split, and has files. */

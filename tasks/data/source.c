@@ -31,7 +31,7 @@ const data_io *data_io_open(char *why, size_t nwhy)
 
 int data_is_packed(const char *path)
 {
-    static const char *const ends[] = { ".gz", ".xz", ".zst", ".bz2" };
+    static const char *const ends[] = { ".gz", ".xz", ".zst" };
     const size_t n = strlen(path);
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
         if (n > strlen(ends[i]) && !strcmp(path + n - strlen(ends[i]), ends[i])) return 1;

@@ -1,4 +1,4 @@
-/* source.h - a file of a data set, plain or compressed (.gz .xz .zst .bz2 by name), as lines or as bytes. */
+/* source.h - a file of a data set, plain or compressed (.gz .xz .zst by name), as lines or as bytes. */
 #ifndef DATA_SOURCE_H
 #define DATA_SOURCE_H
 #include <stddef.h>

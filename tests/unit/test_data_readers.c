@@ -213,6 +213,10 @@ static void test_pairs(void **state)
     assert_non_null(strstr(data_why, "a.de has no line that belongs to this one"));
     put_file("a.de", "eins\nzwei\ndrei\nvier\n\n");
     assert_refused(&pairs, "a.de:5: ");                 /* an empty line at the end is a line too */
+    put_file("a.en", "\n");
+    put_file("a.de", "eins\n");
+    assert_refused(&pairs, "train.en has no tokens");
+    put_file("a.en", "one\ntwo\nthree\nfour\n");
     put_file("a.de", "eins\n\xE9t\xE9\ndrei\nvier\n");
     assert_refused(&pairs, "a.de:2: byte 1 of the line is not UTF-8");
 }

@@ -25,7 +25,6 @@ void *io_open(const char *path, char *why, size_t nwhy)
     archive_read_support_filter_gzip(a);
     archive_read_support_filter_xz(a);
     archive_read_support_filter_zstd(a);
-    archive_read_support_filter_bzip2(a);
     archive_read_support_format_raw(a);
     archive_read_support_format_empty(a);
     if (archive_read_open_filename(a, path, BLOCK) == ARCHIVE_OK) {

@@ -18,7 +18,7 @@ typedef struct data_fetch {
 
 typedef struct data_io {
     uint32_t size;                      /* sizeof(data_io) */
-    /* One compressed file (.gz .xz .zst .bz2, told by its first bytes) as a stream.  NULL, -1: a sentence without the path. */
+    /* One compressed file (.gz .xz .zst, told by its first bytes) as a stream.  NULL, -1: a sentence without the path. */
     void *(*open)(const char *path, char *why, size_t nwhy);
     ssize_t (*read)(void *stream, void *to, size_t n, char *why, size_t nwhy);
     void (*close)(void *stream);
