@@ -90,15 +90,14 @@ static nn_id heads(const place *p, const char *name, nn_id x, int64_t H, int64_t
     return nn_reshape(p->g, y, dims4(d.d[0], d.d[1], H, D));
 }
 
-/* The mixer of this layer with the shape of its problem on [B,T,d_model]. */
-static nn_mixer_spec mixer_of(const place *p, int64_t B, int64_t T)
+nn_mixer_spec nn_transformer_mixer(const nn_transformer *t, int layer, int64_t B, int64_t T, int mode, int training)
 {
-    const nn_model_opts *o = &p->t->o;
-    nn_mixer_spec m = p->t->mixer[p->layer % p->t->nmixers];
+    const nn_model_opts *o = &t->o;
+    nn_mixer_spec m = t->mixer[layer % t->nmixers];
     int grouped = (m.variant->flags & ATTN_GROUPED_QK) != 0;
     m.shape = (attn_shape){ .B = (int32_t)B, .Hq = grouped ? o->kv_heads : o->heads, .Hk = o->kv_heads,
                             .Hv = grouped ? o->heads : o->kv_heads, .Tq = (int32_t)T, .Tk = (int32_t)T, .Dk = o->d_head,
-                            .Dv = o->d_head, .mode = p->mode, .dtype = (int32_t)p->t->params->dtype, .training = p->g->training };
+                            .Dv = o->d_head, .mode = mode, .dtype = (int32_t)t->params->dtype, .training = training };
     return m;
 }
 
@@ -126,7 +125,7 @@ static nn_id self_attention(const place *p, nn_id x)
     attn_dims d = nn_dims(p->g, x);
     if (x < 0)
         return NN_BAD;
-    nn_mixer_spec m = mixer_of(p, d.d[0], d.d[1]);
+    nn_mixer_spec m = nn_transformer_mixer(p->t, p->layer, d.d[0], d.d[1], p->mode, p->g->training);
     uint32_t flags = m.variant->flags;
     nn_id gate[ATTN_MAX];
     nn_id q = flags & ATTN_NO_Q ? NN_NONE : heads(p, "q", x, m.shape.Hq, o->d_head);

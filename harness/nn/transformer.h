@@ -32,6 +32,8 @@ nn_id nn_transformer_body(nn_transformer *, nn_graph *, nn_id tokens, int mode);
  * without the logits being whole; smoothing: the part of a target that is shared by the whole vocabulary. */
 nn_id nn_transformer_logits(nn_transformer *, nn_graph *, nn_id h);
 nn_id nn_transformer_loss(nn_transformer *, nn_graph *, nn_id h, nn_id target, double smoothing);
+/* The mixer of a layer with the shape of its problem on [B,T,d_model]. */
+nn_mixer_spec nn_transformer_mixer(const nn_transformer *, int layer, int64_t B, int64_t T, int mode, int training);
 #ifdef __cplusplus
 }
 #endif
