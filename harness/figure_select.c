@@ -135,7 +135,8 @@ char *fig_series_name(const hs_cell *cell, const json_t *spec, const json_t *spl
 }
 
 /* ---- each ------------------------------------------------------------------------------------------------------- */
-/* The figure for one value of its axis: `where` narrowed to it, the value added to name and title. */
+/* The figure for one value of its axis: `where` narrowed to it, the value added to name and title; a number says little in a
+ * title without the name of its axis. */
 static json_t *figure_for(const json_t *spec, size_t number, const char *axis, const json_t *value, const char *text)
 {
     json_t *one = json_deep_copy(spec), *where = json_object_get(one, "where");
@@ -144,7 +145,8 @@ static json_t *figure_for(const json_t *spec, size_t number, const char *axis, c
     if (!where) json_object_set_new(one, "where", where = json_object());
     json_object_set(where, axis, (json_t *)value);
     json_object_set_new(one, "name", name ? json_sprintf("%s-%s", name, text) : json_sprintf("%zu-%s", number, text));
-    json_object_set_new(one, "title", title ? json_sprintf("%s, %s", title, text) : json_string(text));
+    json_object_set_new(one, "title", json_sprintf("%s%s%s%s%s", title ? title : "", title ? ", " : "", json_is_number(value) ? axis : "",
+                                                   json_is_number(value) ? " " : "", text));
     return one;
 }
 

@@ -72,6 +72,7 @@ figures:
 Y
 "$H" plot more.yaml >log 2>&1; rc=$?
 ok "where, each, scaling and pareto are drawn" "[ $rc = 0 ] && [ \$(ls plots/out/tiny/{where,each-1,each-2,slope,front}.gp | wc -l) = 5 ]"
+ok "a number in a title has its name" "grep -q 'title.*seed 2' plots/out/tiny/each-2.gp"
 ok "where selects" "[ \$(grep -c '^[35]' plots/out/tiny/where.tsv) = 4 ] && ! grep -q '^4' plots/out/tiny/where.tsv"
 ok "a table of slopes beside a scaling figure" "has 'is the baseline' plots/out/tiny/slope-slopes.md && [ -s plots/out/tiny/slope-slopes.csv ] && [ -s plots/out/tiny/slope-slopes.tex ]"
 ok "no label was run there either" "[ -z \"\$(find . -name pwned | head -1)\" ]"
