@@ -1,5 +1,5 @@
 #!/bin/bash
-# The tasks of token sequences: copy, mqar.  A toy of each is trained, solved, killed in the middle and resumed to the bit.
+# The tasks of token sequences: copy, mqar.  A toy of each is trained, killed in the middle and resumed to the bit.
 set -u
 HARNESS=${HARNESS:-$PWD/build/harness}
 tmp=$(mktemp -d) && trap 'rm -rf "$tmp"' EXIT
@@ -41,3 +41,7 @@ for t in copy mqar; do
 done
 check "copy is solved" above "$(value copy.db accuracy)" 0.99
 check "and told for every number of rounds" test "$(sqlite3 copy.db "SELECT count(*) FROM v_metrics WHERE metric LIKE 'accuracy_full' OR metric LIKE 'accuracy_lsh_%'")" = 5
+refused() { "$HARNESS" run "$1" --set "$2" --db refused.db >out 2>err; check "$2 is refused with its reason" grep -q "refused.*$3" err; }
+refused copy.yaml task.length=15 "length 15 is odd"
+refused mqar.yaml task.pairs=5 "length must be at least 4 pairs"
+refused mqar.yaml task.examples=15 "15 examples do not make a batch of 16"
