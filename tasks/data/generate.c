@@ -48,8 +48,8 @@ static int write_text(FILE *f, uint32_t draw, int words)
 {
     dice d = { 0, STREAM_TEXT, draw };
     char word[16];
-    double below[WORDS];
-    for (int i = 0; i < WORDS; i++) below[i] = (i ? below[i - 1] : 0) + 1.0 / (i + 1);
+    double below[WORDS], sum = 0;
+    for (int i = 0; i < WORDS; i++) below[i] = sum += 1.0 / (i + 1);
     for (int n = 0, rank = 0; n < words; ) {
         const int length = 5 + (int)(uniform(&d) * 30);
         if (uniform(&d) < 0.02) fprintf(f, " \n = Title %d = \n \n", n);

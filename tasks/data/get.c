@@ -75,7 +75,8 @@ static int verify(const getting *g, const data_download *d, const char *path, co
         snprintf(g->why, g->nwhy, "%s has the SHA-256 %s, expected %s%s", path, digest, expected, d->sha256 ? "" : " (that of the first copy)");
         return -1;
     }
-    say(g->args, "%s: SHA-256 %s, %s", file_name(d), digest, d->sha256 ? "as published" : *kept ? "as in the first copy" : "none is published, this one is kept");
+    say(g->args, "%s: SHA-256 %s, %s", file_name(d), digest,
+        d->sha256 ? "as published" : *kept ? "as in the first copy" : "none is published, this one is kept");
     if (*expected) return 0;
     snprintf(record, sizeof record, "%s.sha256", name);
     FILE *f = fopen(record, "w");

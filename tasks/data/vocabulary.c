@@ -5,21 +5,30 @@
 
 enum { FIRST_SLOTS = 1 << 12, EMPTY_WORDS = 1 << 11, EMPTY_TEXT = 1 << 14 };
 
-/* FNV-1a, folded: words are short. */
-static uint32_t hash_of(const char *word, size_t n)
+/* A word of up to eight bytes is its own key, so that words of that kind, nearly all of a text, are compared in their slot;
+ * the key of a longer one is its FNV-1a hash. */
+static uint64_t key_of(const char *word, size_t n)
 {
-    uint64_t h = 0xCBF29CE484222325u;
-    for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)word[i]) * 0x100000001B3u;
-    return (uint32_t)(h ^ h >> 32);
+    uint64_t key = 0;
+    if (n <= 8) {
+        for (size_t i = 0; i < n; i++) key = key << 8 | (unsigned char)word[i];
+        return key;
+    }
+    key = 0xCBF29CE484222325u;
+    for (size_t i = 0; i < n; i++) key = (key ^ (unsigned char)word[i]) * 0x100000001B3u;
+    return key;
 }
 
+static size_t first_slot(uint64_t key, int shift) { return (size_t)((key ^ key >> 32) * 0x9E3779B97F4A7C15u >> shift); }
+
 /* The slot of the word: its own, or the empty one that it would take. */
-static vocab_slot *seek(const data_vocab *v, uint32_t hash, const char *word, size_t length)
+static vocab_slot *seek(const data_vocab *v, uint64_t key, const char *word, size_t length)
 {
-    for (size_t i = hash & (v->nslots - 1);; i = (i + 1) & (v->nslots - 1)) {
+    for (size_t i = first_slot(key, v->shift);; i = (i + 1) & (v->nslots - 1)) {
         vocab_slot *s = &v->slot[i];
         if (s->id == UINT32_MAX) return s;
-        if (s->hash == hash && s->length == length && memcmp(v->text + s->begin, word, length) == 0) return s;
+        if (s->key != key || s->length != length) continue;
+        if (length <= 8 || memcmp(v->text + v->end[s->id] - length, word, length) == 0) return s;
     }
 }
 
@@ -27,17 +36,19 @@ static vocab_slot *seek(const data_vocab *v, uint32_t hash, const char *word, si
 static int rehash(data_vocab *v, size_t nslots)
 {
     vocab_slot *old = v->slot, *slot = malloc(nslots * sizeof *slot);
+    const int shift = 64 - __builtin_ctzll(nslots);
     if (!slot) return -1;
     memset(slot, 0xFF, nslots * sizeof *slot);
     for (size_t k = 0; old && k < v->nslots; k++) {
         if (old[k].id == UINT32_MAX) continue;
-        size_t i = old[k].hash & (nslots - 1);
+        size_t i = first_slot(old[k].key, shift);
         while (slot[i].id != UINT32_MAX) i = (i + 1) & (nslots - 1);
         slot[i] = old[k];
     }
     free(old);
     v->slot = slot;
     v->nslots = nslots;
+    v->shift = shift;
     return 0;
 }
 
@@ -63,7 +74,7 @@ void data_vocab_release(data_vocab *v)
 
 int64_t data_vocab_find(const data_vocab *v, const char *word, size_t length)
 {
-    const uint32_t id = seek(v, hash_of(word, length), word, length)->id;
+    const uint32_t id = seek(v, key_of(word, length), word, length)->id;
     return id == UINT32_MAX ? -1 : (int64_t)id;
 }
 
@@ -91,12 +102,12 @@ static int make_room(data_vocab *v, size_t length)
 
 int64_t data_vocab_add(data_vocab *v, const char *word, size_t length, uint64_t times)
 {
-    const uint32_t hash = hash_of(word, length);
-    vocab_slot *s = seek(v, hash, word, length);
+    const uint64_t key = key_of(word, length);
+    vocab_slot *s = seek(v, key, word, length);
     if (s->id == UINT32_MAX) {
-        if (v->n >= INT32_MAX || v->ntext + length > UINT32_MAX || make_room(v, length) != 0) return -1;
-        s = seek(v, hash, word, length);
-        *s = (vocab_slot){ hash, (uint32_t)v->n, (uint32_t)v->ntext, (uint32_t)length };
+        if (v->n >= INT32_MAX || length > INT32_MAX || make_room(v, length) != 0) return -1;
+        s = seek(v, key, word, length);
+        *s = (vocab_slot){ key, (uint32_t)length, (uint32_t)v->n };
         memcpy(v->text + v->ntext, word, length);
         v->ntext += length;
         v->end[v->n] = v->ntext;

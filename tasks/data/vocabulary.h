@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct vocab_slot { uint32_t hash, id, begin, length; } vocab_slot;     /* id UINT32_MAX: empty; begin: of the word in text */
+typedef struct vocab_slot { uint64_t key; uint32_t length, id; } vocab_slot;    /* key: a short word itself; id UINT32_MAX: empty */
 typedef struct data_vocab {
     char *text;                         /* the words, one behind the other */
     size_t ntext, text_room;
@@ -12,6 +12,7 @@ typedef struct data_vocab {
     size_t n, room;
     vocab_slot *slot;                   /* open addressing, [nslots], a power of two */
     size_t nslots;
+    int shift;                          /* 64 - log2 nslots */
 } data_vocab;
 
 int  data_vocab_init(data_vocab *);     /* 0, or -1: no memory */
