@@ -12,13 +12,18 @@ int nn_cost_check(const nn_cost_opts *o, char *why, size_t nwhy)
     return -1;
 }
 
+/* How the GPU ran, for nn_measure. */
+static nn_pace pace_of(const void *clocks) { return nn_clocks_now(clocks); }
+
 int nn_cost_measure(k_dev *dev, const nn_cost_opts *o, const nn_work *work, nn_cost *c, char *why, size_t nwhy)
 {
-    nn_measure_opts how = { o->warmup_calls, o->min_samples, o->max_samples, o->warmup_time, o->max_time, o->spread, o->cold };
+    nn_clocks *clocks = nn_clocks_open(dev);
+    nn_measure_opts how = { o->warmup_calls, o->min_samples, o->max_samples, o->warmup_time, o->max_time, o->spread, o->cold, pace_of, clocks };
     c->sample = calloc((size_t)o->max_samples, sizeof *c->sample);
     int rc = c->sample ? nn_measure(dev, &how, work, c->first, c->sample, &c->time) : NN_MEASURE_FAILED;
     if (rc == NN_MEASURE_FAILED)
         snprintf(why, nwhy, "a pass failed: %s", c->sample ? k_error(dev) : "no memory for the samples");
+    nn_clocks_close(clocks);
     return rc == 0 ? TASK_DONE : rc == NN_MEASURE_STOPPED ? TASK_INTERRUPTED : TASK_FAILED;
 }
 
@@ -74,10 +79,15 @@ void nn_cost_report(const task_call *call, k_dtype dtype, const nn_cost *c, int 
     const struct { const char *name; double value; } each[] = {
         { "seconds", m->median }, { "seconds_min", m->min }, { "seconds_p20", m->p20 }, { "seconds_p80", m->p80 },
         { "seconds_low", m->low }, { "seconds_high", m->high }, { "seconds_spread", m->spread }, { "samples", m->n },
-        { "settled", m->settled }, { "first_call_seconds", c->first }, { "tokens_per_second", c->tokens / m->median } };
+        { "settled", m->settled }, { "throttled_samples", m->throttled }, { "first_call_seconds", c->first },
+        { "tokens_per_second", c->tokens / m->median } };
     nn_peaks peaks = peaks_of(call->dev, dtype);
     for (size_t i = 0; i < sizeof each / sizeof *each; i++)
         metric(call, each[i].name, each[i].value);
+    if (m->hertz > 0) {
+        metric(call, "capped_samples", m->capped);
+        metric(call, "clock_hertz", m->hertz);
+    }
     for (int32_t i = 0; i < m->n; i++)
         call->host->metric(call->host->ctx, "sample_seconds", i, c->sample[i]);
     report_rate(call, c->flops, m->median, 1e12, peaks.flops, flops);

@@ -34,6 +34,9 @@ typedef struct nn_cost_opts {
     { "samples", "1", "number of samples", 0, 0 },                                                                                            \
     { "settled", "1", "1 when the spread asked for was reached, 0 when time or samples ended it", 1, 0 },                                     \
     { "sample_seconds", "s", "every sample, in the order of time", -1, 1 },                                                                   \
+    { "throttled_samples", "1", "samples dropped, because heat or the power supply slowed the GPU down", -1, 0 },                             \
+    { "capped_samples", "1", "samples of a GPU at its power limit", 0, 0 },                                                                   \
+    { "clock_hertz", "Hz", "clock of the GPU's multiprocessors, median over the samples", 0, 0 },                                             \
     { "first_call_seconds", "s", "the first call of the pass", -1, 0 },                                                                       \
     { "tokens_per_second", "1/s", "tokens by the median time", 1, 0 },                                                                        \
     { "flops", "1", "floating-point operations as planned: a multiply-add is 2, masked pairs are left out", 0, 0 },                           \

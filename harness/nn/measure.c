@@ -121,27 +121,43 @@ static int settled(const nn_measure_opts *o, const double *x, int32_t n, int32_t
     return nn_spread(sorted, n) <= o->spread;
 }
 
+/* Takes samples until they are enough or time is up; hertz [max_samples]: the clock at each of them. */
+static int take_samples(k_dev *dev, const nn_measure_opts *o, const nn_work *work, double *sample, double *hertz, double *sorted, nn_measured *out)
+{
+    const double end = now_seconds() + o->max_time;
+    int32_t look = 0;
+    while (!out->settled && out->n < o->max_samples && (out->n == 0 || now_seconds() < end)) {
+        double seconds = sample_once(dev, work, o->cold);
+        if (seconds < 0)
+            return (int)seconds;
+        nn_pace pace = o->pace ? o->pace(o->watch) : (nn_pace){ 0, 0, 0 };
+        if (pace.throttled && now_seconds() < end) {
+            out->throttled++;
+            continue;
+        }
+        out->capped += pace.capped;
+        hertz[out->n] = pace.hertz;
+        sample[out->n++] = seconds;
+        out->settled = settled(o, sample, out->n, &look, sorted);
+    }
+    return 0;
+}
+
 int nn_measure(k_dev *dev, const nn_measure_opts *o, const nn_work *work, double first, double *sample, nn_measured *out)
 {
-    int rc = warm_up(dev, o, work, first);
-    double *sorted = malloc((size_t)o->max_samples * sizeof *sorted), start = now_seconds();
-    int32_t n = 0, look = 0, enough = 0;
-    if (!sorted)
-        rc = NN_MEASURE_FAILED;
-    while (!rc && !enough && n < o->max_samples && (n == 0 || now_seconds() - start < o->max_time)) {
-        double seconds = sample_once(dev, work, o->cold);
-        if (seconds < 0) {
-            rc = (int)seconds;
-            break;
-        }
-        sample[n++] = seconds;
-        enough = settled(o, sample, n, &look, sorted);
-    }
+    double *hertz = malloc((size_t)o->max_samples * sizeof *hertz), *sorted = malloc((size_t)o->max_samples * sizeof *sorted);
+    nn_measured m = { 0 };
+    int rc = hertz && sorted ? warm_up(dev, o, work, first) : NN_MEASURE_FAILED;
+    if (!rc)
+        rc = take_samples(dev, o, work, sample, hertz, sorted, &m);
     if (!rc) {
-        memcpy(sorted, sample, (size_t)n * sizeof *sample);
-        nn_summarise(sorted, n, out);
-        out->settled = enough;
+        memcpy(sorted, sample, (size_t)m.n * sizeof *sample);
+        nn_summarise(sorted, m.n, out);
+        qsort(hertz, (size_t)m.n, sizeof *hertz, by_value);
+        out->hertz = nn_quantile(hertz, m.n, 0.5);
+        out->settled = m.settled, out->throttled = m.throttled, out->capped = m.capped;
     }
+    free(hertz);
     free(sorted);
     return rc;
 }

@@ -178,6 +178,36 @@ static void slow_work_is_sampled_once(void **state)
     assert_true(m.n == 1 && w.runs == 1 && !m.settled);
 }
 
+/* A machine that is throttled in some of its samples, and at its power limit in some others. */
+typedef struct machine { int asked, throttled_every, capped_every; } machine;
+static nn_pace pace_of(const void *watch)
+{
+    machine *m = (machine *)watch;
+    int i = m->asked++;
+    return (nn_pace){ .hertz = 1e9 + i, .throttled = m->throttled_every && i % m->throttled_every == 0,
+                      .capped = m->capped_every && i % m->capped_every == 0 };
+}
+
+static void throttled_samples_are_dropped_and_counted(void **state)
+{
+    (void)state;
+    machine often = { .throttled_every = 3, .capped_every = 4 }, always = { .throttled_every = 1 };
+    nn_measure_opts o = { .min_samples = 8, .max_samples = 8, .max_time = 60, .spread = 0, .pace = pace_of, .watch = &often };
+    work w = { .seconds = { 1e-4 } };
+    nn_work all = all_of(&w);
+    double sample[8];
+    nn_measured m;
+    assert_int_equal(nn_measure(dev, &o, &all, 0, sample, &m), 0);
+    assert_true(m.n == 8 && m.throttled == 4 && w.runs == 12 && often.asked == 12);  /* 0 3 6 9 of 0 .. 11 */
+    assert_true(m.capped == 2 && m.hertz == 1e9 + 6);   /* 4 and 8 of 1 2 4 5 7 8 10 11 */
+    o.watch = &always, o.max_time = 0.02;
+    assert_int_equal(nn_measure(dev, &o, &all, 0, sample, &m), 0);
+    assert_true(m.n == 1 && m.throttled >= 1 && !m.settled);        /* better than nothing */
+    o.pace = NULL;
+    assert_int_equal(nn_measure(dev, &o, &all, 0, sample, &m), 0);
+    assert_true(m.hertz == 0 && m.throttled == 0 && m.capped == 0);
+}
+
 static void failures_and_stops_are_told(void **state)
 {
     (void)state;
@@ -215,7 +245,8 @@ int main(void)
         cmocka_unit_test(quantiles_lie_between_neighbours), cmocka_unit_test(a_summary_is_of_all_samples),
         cmocka_unit_test(the_interval_covers_the_median), cmocka_unit_test(the_spread_is_that_of_medians),
         cmocka_unit_test(steady_work_settles_early), cmocka_unit_test(restless_work_ends_by_count_or_time),
-        cmocka_unit_test(slow_work_is_sampled_once), cmocka_unit_test(failures_and_stops_are_told),
+        cmocka_unit_test(slow_work_is_sampled_once), cmocka_unit_test(throttled_samples_are_dropped_and_counted),
+        cmocka_unit_test(failures_and_stops_are_told),
         cmocka_unit_test(the_machine_has_bounds) };
     return cmocka_run_group_tests_name("measure", tests, open_device, close_device);
 }
