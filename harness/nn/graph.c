@@ -33,12 +33,7 @@ void nn_graph_free(nn_graph *g)
         k_free(g->dev, g->nodes[i].room);
         k_free(g->dev, g->nodes[i].weight);
     }
-    for (int i = 0; i < g->ntensors; i++)
-        if (g->tensors[i].root == i && g->tensors[i].param < 0) {
-            k_free(g->dev, g->tensors[i].data);
-            k_free(g->dev, g->tensors[i].grad);
-            free(g->tensors[i].constant);
-        }
+    nn_free_tensors(g);
     free(g->loss_host);
     free(g->tensors);
     free(g->nodes);
@@ -179,6 +174,12 @@ nn_id nn_reshape(nn_graph *g, nn_id x, attn_dims dims)
     return id;
 }
 
+void nn_keep(nn_graph *g, nn_id x)
+{
+    if (nn_ready(g, "keep", &x, 1) && x >= 0)
+        g->tensors[g->tensors[x].root].kept = 1;
+}
+
 int nn_graph_set_loss(nn_graph *g, nn_id rows)
 {
     if (!nn_ready(g, "set_loss", &rows, 1))
@@ -210,58 +211,6 @@ static void plan_backward(nn_graph *g)
             g->tensors[n->in[j]].live = 1;
         }
     }
-}
-
-/* One buffer of the device; a sentence with the tensor's shape when there is no room. */
-static int take(nn_graph *g, const tensor *t, k_tag tag, void **out, char *why, size_t nwhy)
-{
-    char text[100];
-    if (k_alloc(g->dev, tag, (size_t)t->n * k_dtype_size(t->dtype), out) == 0)
-        return 0;
-    snprintf(why, nwhy, "a tensor %s: %s", nn_dims_text(t->dims, text, sizeof text), k_error(g->dev));
-    return NN_ENOMEM;
-}
-
-/* Moves a constant's values to its data; the host's copy is done with. */
-static int show_constant(nn_graph *g, tensor *t, char *why, size_t nwhy)
-{
-    void *wide = t->data;
-    if (t->dtype != K_F32 && k_alloc(g->dev, K_TAG_WORKSPACE, (size_t)t->n * sizeof *t->constant, &wide)) {
-        snprintf(why, nwhy, "a constant: %s", k_error(g->dev));
-        return NN_ENOMEM;
-    }
-    k_upload(g->dev, wide, t->constant, (size_t)t->n * sizeof *t->constant);
-    if (wide != t->data) {
-        k_convert(g->dev, t->n, t->data, t->dtype, wide, K_F32);
-        k_free(g->dev, wide);
-    }
-    free(t->constant);
-    t->constant = NULL;
-    return 0;
-}
-
-/* Data and gradient of every root; a parameter's are the parameter's. */
-static int take_tensors(nn_graph *g, char *why, size_t nwhy)
-{
-    int rc = 0;
-    for (nn_id i = 0; !rc && i < g->ntensors; i++) {
-        tensor *t = &g->tensors[i];
-        if (t->root != i)
-            continue;
-        if (t->param >= 0) {
-            t->data = nn_param_seen(g->params, t->param);
-            t->grad = nn_param_grad(g->params, t->param);
-            continue;
-        }
-        rc = take(g, t, t->input ? K_TAG_DATA : K_TAG_ACTIVATION, &t->data, why, nwhy);
-        if (!rc && t->live)
-            rc = take(g, t, K_TAG_ACTIVATION, &t->grad, why, nwhy);
-        if (!rc && t->input)
-            k_zero(g->dev, t->data, (size_t)t->n * k_dtype_size(t->dtype));
-        if (!rc && t->constant)
-            rc = show_constant(g, t, why, nwhy);
-    }
-    return rc;
 }
 
 /* The weights of losses, and the rows of the graph's loss on the host. */
@@ -298,7 +247,7 @@ int nn_graph_compile(nn_graph *g, char *why, size_t nwhy)
         return g->code;
     }
     plan_backward(g);
-    int rc = take_tensors(g, why, nwhy);
+    int rc = nn_take_tensors(g, why, nwhy);
     if (!rc)
         rc = take_loss(g, why, nwhy);
     for (int i = 0; !rc && i < g->nnodes; i++)

@@ -55,17 +55,20 @@ typedef struct tensor {
     nn_id root;                         /* the tensor whose buffers it shares: itself, unless a reshape */
     int param;                          /* of nn_params, -1 = none */
     int input, learns, live;            /* filled by the caller; depends on a learned parameter; and the loss on it */
+    int kept;                           /* nn_keep */
     void *data, *grad;                  /* of a root */
     float *constant;                    /* on the host: what data holds from compiling on; NULL: no constant */
 } tensor;
 
 typedef struct node node;
+typedef struct nn_memory nn_memory;     /* memory.c */
 typedef struct op {                     /* one kind of node */
     const char *name;
     int (*forward)(nn_graph *, node *);
     int (*backward)(nn_graph *, node *);    /* reads the gradient of out; see nn_into() for those of in */
     int (*compile)(nn_graph *, node *, char *why, size_t nwhy);     /* takes what the node needs of its own; may be NULL */
     int loss;                           /* whether out is losses by row */
+    int blind, reads_out;               /* whether backward reads no data of inputs that nodes make; and that of out */
 } op;
 
 typedef struct attention {              /* what a node of nn_attention owns */
@@ -99,6 +102,7 @@ struct nn_graph {
     int ntensors, tensor_capacity, nnodes, node_capacity;
     tensor *tensors;
     node *nodes;
+    nn_memory *memory;
     nn_id loss;                         /* root of the loss rows, NN_NONE = none */
     node *loss_node;
     void *loss_host;                    /* the loss rows on the host */
@@ -114,6 +118,9 @@ struct nn_graph {
 
 void nn_release_attention(nn_graph *, attention *);
 void nn_step_release(nn_graph *);       /* step.c */
+/* memory.c: buffers of all tensors of a graph whose backward is planned; and their end. */
+int nn_take_tensors(nn_graph *, char *why, size_t nwhy);
+void nn_free_tensors(nn_graph *);
 int nn_is_narrow(const nn_graph *, nn_id);  /* its gradient is of its own dtype: all but a parameter's in bf16 */
 
 /* graph.c, for builders.  All do nothing and return NN_BAD once a mistake is recorded. */

@@ -85,10 +85,13 @@ nn_id nn_cross_entropy_smoothed(nn_graph *, nn_id y, nn_id target, double smooth
 /* The same of the scores y = x w^T + b, x [rows,d], w [words,d], b [words] or NN_NONE: never whole, but chunk by chunk. */
 nn_id nn_linear_cross_entropy(nn_graph *, nn_id x, nn_id w, nn_id b, nn_id target, double smoothing);
 int  nn_graph_set_loss(nn_graph *, nn_id loss_rows);
+void nn_keep(nn_graph *, nn_id);                /* its data and its gradient stay as they are, for the caller to read */
 
 attn_dims nn_dims(const nn_graph *, nn_id);
-void *nn_data(nn_graph *, nn_id);               /* device pointer */
-void *nn_grad(nn_graph *, nn_id);               /* NULL when it has none */
+/* Device pointers.  Data that other nodes read and gradients may lie in buffers that later ones overwrite, unless nn_keep was
+ * called; the gradient is NULL when there is none. */
+void *nn_data(nn_graph *, nn_id);
+void *nn_grad(nn_graph *, nn_id);
 int  nn_forward(nn_graph *);
 int  nn_backward(nn_graph *);                   /* of the loss, into nn_param_grad (added) */
 int  nn_step(nn_graph *);                       /* both; on CUDA replayed from a recording, after nn_params_zero_grad */

@@ -46,7 +46,7 @@ static int mul_backward(nn_graph *g, node *n)
     return 0;
 }
 
-static const op add_op = { .name = "add", .forward = add_forward, .backward = add_backward };
+static const op add_op = { .name = "add", .forward = add_forward, .backward = add_backward, .blind = 1 };
 static const op mul_op = { .name = "mul", .forward = mul_forward, .backward = mul_backward };
 
 /* Either of them. */
@@ -86,7 +86,7 @@ static int scale_backward(nn_graph *g, node *n)
     return 0;
 }
 
-static const op scale_op = { .name = "scale", .forward = scale_forward, .backward = scale_backward };
+static const op scale_op = { .name = "scale", .forward = scale_forward, .backward = scale_backward, .blind = 1 };
 
 /* ---- dropout: the mask is drawn again in backward, from the same count of forwards --------------------------------------- */
 
@@ -111,7 +111,7 @@ static int dropout_backward(nn_graph *g, node *n)
     return 0;
 }
 
-static const op dropout_op = { .name = "dropout", .forward = dropout_forward, .backward = dropout_backward };
+static const op dropout_op = { .name = "dropout", .forward = dropout_forward, .backward = dropout_backward, .blind = 1 };
 
 /* A node of one input and one number. */
 static nn_id with_number(nn_graph *g, const op *kind, nn_id x, double number)
@@ -167,7 +167,7 @@ static int unary_backward(nn_graph *g, node *n)
     return 0;
 }
 
-static const op unary_op = { .name = "unary", .forward = unary_forward, .backward = unary_backward };
+static const op unary_op = { .name = "unary", .forward = unary_forward, .backward = unary_backward, .reads_out = 1 };
 
 nn_id nn_unary(nn_graph *g, k_unary unary, nn_id x)
 {

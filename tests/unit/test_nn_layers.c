@@ -112,6 +112,7 @@ static masks two_masks(k_dtype dtype, double p)
     k.x = nn_scale(g, one, 1);
     k.a = nn_dropout(g, k.x, p);
     k.b = nn_dropout(g, k.x, p);
+    nn_keep(g, k.x), nn_keep(g, k.a), nn_keep(g, k.b);
     k.m.target = nn_input(g, K_I32, dims(1, 1, 0, 0, 0));
     nn_graph_set_loss(g, nn_half_squared_error(g, nn_add(g, k.a, k.b), k.m.target));
     ready(&k.m);
