@@ -53,7 +53,8 @@ static recurrence problem_of(const k_recurrence *r, k_dtype type, int training)
     x.vector_k = aligned(r->k, r->D, size) && (!r->dk.p || aligned(r->dk, r->D, size));
     x.vector_v = aligned(r->v, r->E, size);
     x.vector_o = aligned(r->o, r->E, size) && (!r->d_o.p || aligned(r->d_o, r->E, size));
-    int plain = r->norm != K_NORM_L2 && !x.rope;
+    x.normed = r->norm == K_NORM_L2 && x.DT == 1;
+    int plain = (r->norm != K_NORM_L2 || x.normed) && !x.rope;
     x.direct_q = plain && r->Hq == r->Ho, x.direct_k = plain && r->Hk == r->H, x.direct_v = r->Hv == r->H;
     return x;
 }
@@ -82,6 +83,7 @@ static size_t lay_out(recurrence *x, size_t tile, int backward, void *base)
     take(&c, &x->beta, rows), take(&c, &x->step, rows), take(&c, &x->slope, rows);
     take(&c, &x->b, !x->channel ? rows : backward ? chunks * x->DT * TILE_SIZE * sizeof(float) : 0);
     if (!backward) return c.used;
+    if (x->normed) take(&c, &x->k_factor, rows), take(&c, &x->q_factor, rows * x->G);
     take(&c, &x->k_hat, chunks * x->DT * tile);
     take(&c, &x->q_hat, readers * x->DT * tile);
     take(&c, &x->R, chunks * x->ET * x->DT * tile);
@@ -113,7 +115,8 @@ static const char *plan(const k_recurrence *r, k_dtype type, int training, k_cud
 static void find_turns(const recurrence &x, cudaStream_t stream)
 {
     int64_t n = (int64_t)x.r.T * (x.rope / 2);
-    if (n) turns_kernel<<<(unsigned)((n + ELEMENTWISE - 1) / ELEMENTWISE), ELEMENTWISE, 0, stream>>>(x.position, x.rope, x.r.first, (const float *)x.r.offset, x.r.T, (float *)x.turns);
+    if (n) turns_kernel<<<(unsigned)((n + ELEMENTWISE - 1) / ELEMENTWISE), ELEMENTWISE, 0, stream>>>(x.position, x.rope, x.r.first, (const float *)x.r.offset,
+                                                                                                     x.r.T, (float *)x.turns);
 }
 
 static int result() { return cudaPeekAtLastError() == cudaSuccess ? K_OK : K_EDEVICE; }

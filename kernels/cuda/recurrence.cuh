@@ -23,7 +23,8 @@ struct recurrence {
     int G, chunks, DT, ET, rope, delta, channel, stepped;
     int keep, training;                 /* keep: S and X are for backward; training: this is backward */
     int vector_q, vector_k, vector_v, vector_o;         /* rows begin at 16 bytes; vector_o: of o and of its gradient */
-    int direct_q, direct_k, direct_v;                   /* gradients go out as they are made: no norm, turn or sharing */
+    int normed;                         /* rows are normalised, and a tile has all of their columns */
+    int direct_q, direct_k, direct_v;                   /* gradients go out as they are made: no turn, no sharing, no other norm */
     const float *turns;                 /* [T,rope]: cosines, then sines */
     void *k_in, *k_out, *k_hat;         /* [B,H,chunks,DT] tiles; k_hat: rows normalised or turned */
     void *q_in, *q_hat;                 /* [B,Ho,chunks,DT] */
@@ -33,6 +34,7 @@ struct recurrence {
     float *b;                           /* running sums of decays: [B,H,chunks,64], or [B,H,chunks,DT] tiles */
     float *left;                        /* [B,H,chunks,64 DT] */
     float *beta, *step, *slope;         /* [B,H,chunks,64] */
+    float *k_factor, *q_factor;         /* [B,H,chunks,64] [B,Ho,chunks,64]: of norm */
     float *dq, *dk, *dv;                /* [B,Ho,T,D] [B,H,T,D] [B,H,T,E], where not direct */
     float *dparam;                      /* [RC_PARAMS][B,H,chunks] */
 };

@@ -8,15 +8,15 @@
 #include "recurrence_rows.cuh"
 #include "recurrence_scores.cuh"
 
-/* Shared memory; b only where channels fade by themselves.  dA takes the place of q when the readers are done, and rows on
- * their way out that of g. */
+/* Shared memory; b only where channels fade by themselves.  Tiles serve again where they are done: g and S carry rows on
+ * their way out, S also the halves of recurrence_scores.cuh, q becomes dA, and g with dV what rows write for the end. */
 template <typename T> struct back_memory {
-    T k[TILE * LD], q[TILE * LD], S[TILE * LD], R[TILE * LD], g[TILE * LD], X[TILE * LD], dV[TILE * LD];
-    T dP[TILE * LD];
+    T k[TILE * LD], q[TILE * LD], S[TILE * LD], R[TILE * LD], X[TILE * LD], dP[TILE * LD], g[TILE * LD], dV[TILE * LD];
     float b1[TILE], in[TILE], out[TILE], beta[TILE], step[TILE];
     float from[TILE], to[TILE], kdk[TILE], vdx[TILE], dl[TILE], left[TILE], sums[WARPS];
-    float b[1][TILE * LD];              /* sums of decays, then shares of their gradients: from, to */
+    float b[1][TILE * LD];              /* sums of decays; then what rows share in their gradients from t on */
 };
+template <typename T> static __device__ __forceinline__ float *share_to_end(back_memory<T> *m) { return reinterpret_cast<float *>(m->g); }
 
 template <typename T> struct back_block {
     back_memory<T> *m;
@@ -43,11 +43,11 @@ template <typename T> static __device__ void load_scalars(const recurrence &x, c
 /* Fade of row r, column c from the chunk's start, and to its end. */
 template <typename T> static __device__ __forceinline__ float fade_in(const recurrence &x, const back_memory<T> *m, int r, int c)
 {
-    return x.channel ? __expf(m->b[0][r * LD + c]) : m->in[r];
+    return x.channel ? exponential<T>(m->b[0][r * LD + c]) : m->in[r];
 }
 template <typename T> static __device__ __forceinline__ float fade_out(const recurrence &x, const back_memory<T> *m, int r, int c)
 {
-    return x.channel ? __expf(m->b[0][(TILE - 1) * LD + c] - m->b[0][r * LD + c]) : m->out[r];
+    return x.channel ? exponential<T>(m->b[0][(TILE - 1) * LD + c] - m->b[0][r * LD + c]) : m->out[r];
 }
 
 /* What was written, rows x values, as the left or the right side of a product over values. */
@@ -61,8 +61,10 @@ template <typename T> static __device__ __forceinline__ void load_written(const 
     else load_tile(k.m->X, head_rows<T>(x, x.r.v, k.at.b, k.at.hv, x.r.E, x.vector_v), k.at.t0, e * TILE);
 }
 
-/* Shares of this warp's rows in the gradient of decays: x o dx summed over columns, or kept by column. */
-template <typename T> static __device__ __forceinline__ void add_share(const recurrence &x, back_memory<T> *m, const T *rows, const acc dx[BLOCKS], float by, float *share, int tile)
+/* Shares of this warp's rows in the gradient of decays: x o dx summed over columns and added to share, or, where channels
+ * fade by themselves, added to a tile or set. */
+template <typename T> static __device__ __forceinline__ void add_share(const recurrence &x, const T *rows, const acc dx[BLOCKS], float by, float *share,
+                                                                       float *tile, int set)
 {
     if (x.r.decay == K_DECAY_FIXED) return;
     float sum[2] = { 0, 0 };
@@ -70,9 +72,9 @@ template <typename T> static __device__ __forceinline__ void add_share(const rec
     for (int c = 0; c < BLOCKS; c++) {
         #pragma unroll
         for (int n = 0; n < 8; n++) {
-            int r = 16 * warp_id() + acc_row(n), d = 16 * c + acc_col(n);
-            float y = by * to_float(rows[r * LD + d]) * dx[c].c[n];
-            if (x.channel) m->b[tile][r * LD + d] += y;
+            int at = (16 * warp_id() + acc_row(n)) * LD + 16 * c + acc_col(n);
+            float y = by * to_float(rows[at]) * dx[c].c[n];
+            if (x.channel) tile[at] = (set ? 0 : tile[at]) + y;
             else sum[n >> 1 & 1] += y;
         }
     }
@@ -86,13 +88,38 @@ template <typename T> static __device__ __forceinline__ void add_share(const rec
     __syncwarp();
 }
 
+/* The gradient d of normalised rows becomes that of the rows before: factor (d - row (d.row)). */
+template <typename T> static __device__ __forceinline__ void norm_back(const T *rows, const float *factor, acc d[BLOCKS])
+{
+    float dot[2] = { 0, 0 };
+    #pragma unroll
+    for (int c = 0; c < BLOCKS; c++) {
+        #pragma unroll
+        for (int n = 0; n < 8; n++) dot[n >> 1 & 1] += d[c].c[n] * to_float(rows[(16 * warp_id() + acc_row(n)) * LD + 16 * c + acc_col(n)]);
+    }
+    #pragma unroll
+    for (int n = 0; n < 2; n++) {
+        dot[n] += __shfl_xor_sync(~0u, dot[n], 1);
+        dot[n] += __shfl_xor_sync(~0u, dot[n], 2);
+    }
+    #pragma unroll
+    for (int c = 0; c < BLOCKS; c++) {
+        #pragma unroll
+        for (int n = 0; n < 8; n++) {
+            int r = 16 * warp_id() + acc_row(n);
+            d[c].c[n] = factor[r] * (d[c].c[n] - dot[n >> 1 & 1] * to_float(rows[r * LD + 16 * c + acc_col(n)]));
+        }
+    }
+}
+
 /* 16 rows of each warp x 64 columns to a gradient: in its own dtype, or to floats [T,D] of the head. */
-template <typename T> static __device__ void put_gradient(const recurrence &x, const back_block<T> &k, const k_heads &t, int h, int direct, int vector, float *dense, int col, const acc d[BLOCKS])
+template <typename T> static __device__ void put_gradient(const recurrence &x, const back_block<T> &k, T *stage, const k_heads &t, int h, int direct, int vector,
+                                                          float *dense, int col, const acc d[BLOCKS])
 {
     int r0 = 16 * warp_id();
     #pragma unroll
     for (int c = 0; c < BLOCKS; c++) {
-        if (direct) store_acc(k.m->g, r0, 16 * c, d[c]);
+        if (direct) store_acc(stage, r0, 16 * c, d[c]);
         #pragma unroll
         for (int n = 0; n < 8 && !direct; n++) {
             int i = k.at.t0 + r0 + acc_row(n), e = col + 16 * c + acc_col(n);
@@ -105,7 +132,7 @@ template <typename T> static __device__ void put_gradient(const recurrence &x, c
         float y[8];
         if (i >= x.r.T || col + c >= x.r.D) continue;
         T *to = (T *)t.p + k.at.b * t.sb + h * t.sh + i * t.st + col + c;
-        read8(k.m->g + r * LD + c, y);
+        read8(stage + r * LD + c, y);
         if (vector) write8(to, y);
         else for (int e = 0; e < 8 && col + c + e < x.r.D; e++) to[e] = from_float<T>(y[e]);
     }
@@ -144,12 +171,27 @@ template <typename T> static __device__ void reader_scores(const recurrence &x, 
         for (int n = 0; n < 8; n++) {
             int r = 16 * i0 + acc_row(n), c = 16 * j + acc_col(n);
             dq[j].c[n] *= scale * fade_in(x, m, r, c);
-            float w = c > r ? 0 : x.channel ? scale : scale * expf(m->b1[r] - m->b1[c]) * (x.stepped ? m->step[c] : 1);
+            float w = c > r ? 0 : x.channel ? scale : scale * exponential<T>(m->b1[r] - m->b1[c]) * (x.stepped ? m->step[c] : 1);
             dP[j].c[n] = c > r ? 0 : dP[j].c[n] * w;
         }
         if (j <= i0) store_acc(m->dP, 16 * i0, 16 * j, dP[j]);
     }
     __syncthreads();
+}
+
+/* Pairs of a token with itself, which no decay stands in. */
+template <typename T> static __device__ __forceinline__ void diagonal_back(const back_memory<T> *m, acc dq[BLOCKS], acc dk[BLOCKS])
+{
+    #pragma unroll
+    for (int c = 0; c < BLOCKS; c++) {
+        #pragma unroll
+        for (int n = 0; n < 8; n++) {
+            int r = 16 * warp_id() + acc_row(n), d = 16 * c + acc_col(n);
+            float p = to_float(m->dP[r * LD + r]);
+            dq[c].c[n] += p * to_float(m->k[r * LD + d]);
+            dk[c].c[n] += p * to_float(m->q[r * LD + d]);
+        }
+    }
 }
 
 /* dq of reader g, and its share of dk, over the 64 columns from d on. */
@@ -164,12 +206,12 @@ template <typename T> static __device__ void reader_back(const recurrence &x, ba
     reader_scores(x, k, from, d, dq);
     for (int c = 0; c < BLOCKS; c++) clear(dk[c]);
     #pragma unroll 1
-    for (int n = 0; n < BLOCKS; n++) {
-        if (x.channel) {
-            if (n <= i0) channel_scores_back(m->dP, m->k, m->b[0], i0, n, 1, dq);
-            if (n >= i0) channel_scores_back(m->dP, m->q, m->b[0], n, i0, 0, dk);
-            continue;
-        }
+    for (int h = TILE / 2; x.channel && h; h /= 2) {
+        make_half(m->q, m->k, m->b[0], h, m->S);
+        half_back(m->dP, m->S, m->b[0], h, dq, dk);
+    }
+    #pragma unroll 1
+    for (int n = 0; n < BLOCKS && !x.channel; n++) {
         if (n <= i0) {
             frag<T> p = load_rows(m->dP, 16 * i0, 16 * n);
             #pragma unroll
@@ -181,16 +223,18 @@ template <typename T> static __device__ void reader_back(const recurrence &x, ba
             for (int c = 0; c < BLOCKS; c++) product(dk[c], p, load_cols(m->q, 16 * n, 16 * c));
         }
     }
-    add_share(x, m, m->q, dq, 1, m->from, 1);
-    add_share(x, m, m->k, dk, -1, m->from, 1);
-    if (x.stepped) add_share(x, m, m->k, dk, 1, m->kdk, 0);
+    add_share(x, m->q, dq, 1, m->from, m->b[1], 0);
+    add_share(x, m->k, dk, -1, m->from, m->b[1], 0);
+    if (x.stepped) add_share(x, m->k, dk, 1, m->kdk, NULL, 0);
+    if (x.channel) diagonal_back(m, dq, dk);
     #pragma unroll
     for (int c = 0; c < BLOCKS; c++) {
         #pragma unroll
         for (int n = 0; n < 8; n++) k.dk[c].c[n] += dk[c].c[n];
     }
+    if (x.normed) norm_back(m->q, x.q_factor + from.at * TILE, dq);
     float *dense = x.dq ? x.dq + ((int64_t)k.at.b * x.r.Ho + from.ho) * x.r.T * x.r.D : NULL;
-    if (x.r.dq.p) put_gradient(x, k, x.r.dq, from.hq, x.direct_q, x.vector_q, dense, d * TILE, dq);
+    if (x.r.dq.p) put_gradient(x, k, m->g, x.r.dq, from.hq, x.direct_q, x.vector_q, dense, d * TILE, dq);
 }
 
 /* ---- keys -------------------------------------------------------------------------------------------------------------- */
@@ -252,13 +296,13 @@ template <typename T> static __device__ void memory_back(const recurrence &x, ba
             later[c].c[n] *= fade_out(x, m, r, col);
             if (!x.delta) continue;
             read[c].c[n] *= -fade_in(x, m, r, col);
-            dA[c].c[n] = col < r ? -dA[c].c[n] * expf(m->b1[r] - m->b1[col]) : 0;
+            dA[c].c[n] = col < r ? -dA[c].c[n] * exponential<T>(m->b1[r] - m->b1[col]) : 0;
         }
         if (x.delta && c <= i0) store_acc(m->q, 16 * i0, 16 * c, dA[c]);
     }
-    add_share(x, m, m->k, later, 1, m->to, 2);
-    if (x.stepped) add_share(x, m, m->k, later, 1, m->kdk, 0);
-    if (x.delta) add_share(x, m, m->k, read, 1, m->from, 1);
+    add_share(x, m->k, later, 1, m->to, share_to_end(m), 1);
+    if (x.stepped) add_share(x, m->k, later, 1, m->kdk, NULL, 0);
+    if (x.delta) add_share(x, m->k, read, 1, m->from, NULL, 0);
     #pragma unroll
     for (int c = 0; c < BLOCKS; c++) {
         #pragma unroll
@@ -282,8 +326,8 @@ template <typename T> static __device__ void pairs_back(const recurrence &x, bac
             if (n >= i0) product(write[c], load_cols(m->q, 16 * n, 16 * i0), load_cols(m->k, 16 * n, 16 * c));
         }
     }
-    add_share(x, m, m->k, read, 1, m->from, 1);
-    add_share(x, m, m->k, write, -1, m->from, 1);
+    add_share(x, m->k, read, 1, m->from, NULL, 0);
+    add_share(x, m->k, write, -1, m->from, NULL, 0);
     #pragma unroll
     for (int c = 0; c < BLOCKS; c++) {
         #pragma unroll
@@ -298,16 +342,17 @@ template <typename T> static __device__ void channel_gates_back(const recurrence
 {
     back_memory<T> *m = k.m;
     int d = threadIdx.x, c = col + d;
+    float *to = share_to_end(m);
     __syncthreads();
     if (d < TILE) {
         float sum = m->dl[d];
         for (int i = 0; i < TILE; i++) {                /* what rows before t leave for the end */
-            float y = m->b[2][i * LD + d];
-            m->b[2][i * LD + d] = sum;
+            float y = to[i * LD + d];
+            to[i * LD + d] = sum;
             sum += y;
         }
         sum = 0;
-        for (int i = TILE - 1; i >= 0; i--) m->b[2][i * LD + d] += sum += m->b[1][i * LD + d];
+        for (int i = TILE - 1; i >= 0; i--) to[i * LD + d] += sum += m->b[1][i * LD + d];
         m->dl[d] = 0;
     }
     __syncthreads();
@@ -316,7 +361,7 @@ template <typename T> static __device__ void channel_gates_back(const recurrence
         c = col + n % TILE;
         if (t >= x.r.T || c >= x.r.D) continue;
         float gate = to_float(head_row<T>(x.r.gate, k.at.b, k.at.h, t)[c]), l = -softplus(-gate) / (float)x.r.gate_normalizer;
-        float y = l < (float)x.r.gate_min ? 0 : m->b[2][i * LD + n % TILE] / ((float)x.r.gate_normalizer * (1 + expf(gate)));
+        float y = l < (float)x.r.gate_min ? 0 : to[i * LD + n % TILE] / ((float)x.r.gate_normalizer * (1 + expf(gate)));
         const_cast<T *>(head_row<T>(x.r.dgate, k.at.b, k.at.h, t))[c] = from_float<T>(y);
     }
 }
@@ -382,7 +427,7 @@ template <typename T> static __device__ void skip_back(const recurrence &x, cons
 
 /* ---- the kernel ------------------------------------------------------------------------------------------------------------ */
 
-template <typename T> static __global__ void __launch_bounds__(THREADS) chunk_kernel(const __grid_constant__ recurrence x)
+template <typename T> static __global__ void __launch_bounds__(THREADS, sizeof(T) == 2 ? 3 : 1) chunk_kernel(const __grid_constant__ recurrence x)
 {
     extern __shared__ __align__(16) unsigned char memory[];
     back_block<T> k;
@@ -394,14 +439,15 @@ template <typename T> static __global__ void __launch_bounds__(THREADS) chunk_ke
         load_dense(m->k, x.k_hat, k.at.at * x.DT + d);
         if (x.channel) load_dense(m->b[0], x.b, k.at.at * x.DT + d);
         if (threadIdx.x < TILE) m->left[threadIdx.x] = x.left[(k.at.at * x.DT + d) * TILE + threadIdx.x];
-        for (int n = threadIdx.x; n < 2 * TILE * LD && x.channel; n += THREADS) m->b[1][n] = 0;
+        for (int n = threadIdx.x; n < TILE * LD && x.channel; n += THREADS) m->b[1][n] = 0;
         loads_done();
         for (int c = 0; c < BLOCKS; c++) clear(k.dk[c]);
         for (int g = 0; g < x.G; g++) reader_back(x, k, g, d);
         memory_back(x, k, d);
         if (x.delta) pairs_back(x, k);
+        if (x.normed) norm_back(m->k, x.k_factor + k.at.at * TILE, k.dk);
         float *dense = x.dk ? x.dk + (int64_t)k.at.unit * x.r.T * x.r.D : NULL;
-        if (x.r.dk.p) put_gradient(x, k, x.r.dk, k.at.hk, x.direct_k, x.vector_k, dense, d * TILE, k.dk);
+        if (x.r.dk.p) put_gradient(x, k, m->S, x.r.dk, k.at.hk, x.direct_k, x.vector_k, dense, d * TILE, k.dk);
         if (x.channel) channel_gates_back(x, k, d * TILE);
     }
     if (!x.channel && x.r.decay != K_DECAY_FIXED) scalar_gates_back(x, k);
@@ -410,7 +456,8 @@ template <typename T> static __global__ void __launch_bounds__(THREADS) chunk_ke
 
 /* ---- gradients of shared, normalised or turned rows ------------------------------------------------------------------------- */
 
-/* dst [B,heads,T,D] of y [B,heads n,T,D] floats, n of which belong to each head; x: the rows, or NULL as they are. */
+/* dst [B,heads,T,D] of y [B,heads n,T,D] floats, n of which belong to each head; plain: there is no norm or turn
+ * to go back through. */
 struct rows_back { recurrence x; k_heads dst, rows; int heads, n, D, plain; const float *y; };
 
 template <typename T> static __global__ void __launch_bounds__(THREADS) rows_kernel(const __grid_constant__ rows_back k)
@@ -456,7 +503,8 @@ static __global__ void param_kernel(const float *shares, int B, int H, int chunk
 
 /* ---- the host's side -------------------------------------------------------------------------------------------------------- */
 
-template <typename T> static void finish_rows(const recurrence &x, const k_heads &dst, const k_heads &rows, int heads, int n, int D, int plain, const float *y, cudaStream_t stream)
+template <typename T> static void finish_rows(const recurrence &x, const k_heads &dst, const k_heads &rows, int heads, int n, int D, int plain, const float *y,
+                                              cudaStream_t stream)
 {
     rows_back k = { x, dst, rows, heads, n, D, plain, y };
     int64_t blocks = ((int64_t)x.r.B * heads * x.r.T + WARPS - 1) / WARPS;
@@ -466,12 +514,12 @@ template <typename T> static void finish_rows(const recurrence &x, const k_heads
 template <typename T> void recurrence_gradients(const recurrence &x, cudaStream_t stream)
 {
     const k_recurrence &r = x.r;
-    int bytes = (int)sizeof(back_memory<T>) + (x.channel ? 2 : -1) * tile_of<float>::BYTES;
+    int bytes = (int)sizeof(back_memory<T>) + (x.channel ? 1 : -1) * tile_of<float>::BYTES;
     float *params[RC_PARAMS] = { (float *)r.da_log, (float *)r.ddt_bias, (float *)r.dd_skip };
     cudaFuncSetAttribute(chunk_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     chunk_kernel<T><<<r.B * r.H * x.chunks, THREADS, bytes, stream>>>(x);
-    if (r.dq.p && !x.direct_q) finish_rows<T>(x, r.dq, r.q, r.Hq, r.Ho / r.Hq, r.D, 0, x.dq, stream);
-    if (r.dk.p && !x.direct_k) finish_rows<T>(x, r.dk, r.k, r.Hk, r.H / r.Hk, r.D, 0, x.dk, stream);
+    if (r.dq.p && !x.direct_q) finish_rows<T>(x, r.dq, r.q, r.Hq, r.Ho / r.Hq, r.D, x.normed, x.dq, stream);
+    if (r.dk.p && !x.direct_k) finish_rows<T>(x, r.dk, r.k, r.Hk, r.H / r.Hk, r.D, x.normed, x.dk, stream);
     if (r.dv.p && !x.direct_v) finish_rows<T>(x, r.dv, r.v, r.Hv, r.H / r.Hv, r.E, 1, x.dv, stream);
     for (int i = 0; i < RC_PARAMS; i++)
         if (params[i]) param_kernel<<<r.H, 32, 0, stream>>>(x.dparam + (int64_t)i * r.B * r.H * x.chunks, r.B, r.H, x.chunks, params[i]);

@@ -2,13 +2,29 @@
 #include "recurrence_rows.cuh"
 #include "recurrence_scores.cuh"
 
-/* Shared memory: DT tiles of keys, DT of running sums if channels fade by themselves, and these. */
-template <typename T> struct chunk_memory {
-    T q[TILE * LD];
-    float A[TILE * LD], inverse[TILE * LD];             /* delta: T, then (I + T)^-1 */
-    float factor[TILE], b[TILE], in[TILE], out[TILE], beta[TILE], step[TILE];
+/* What a block has in shared memory: these, and tiles.  Delta needs A before there are queries, and takes their place. */
+struct chunk_memory { float factor[TILE], b[TILE], in[TILE], out[TILE], beta[TILE], step[TILE]; };
+template <typename T> struct chunk_block {
+    chunk_memory *m;
+    T *q, *k;                           /* one tile, DT tiles */
+    float *A, *inverse;                 /* delta: T, then (I + T)^-1 */
+    float *sums;                        /* channels: DT tiles of running sums of decays */
+    T *half;                            /* channels: see recurrence_scores.cuh */
 };
-template <typename T> struct chunk_block { chunk_memory<T> *m; T *k; float *sums; };
+
+/* Lays the tiles out after m; returns the bytes of all. */
+template <typename T> static __host__ __device__ int lay_out(const recurrence &x, unsigned char *memory, chunk_block<T> *w)
+{
+    enum { FLOATS = tile_of<float>::BYTES, ROWS = tile_of<T>::BYTES };
+    int at = sizeof(chunk_memory), tiles = x.DT;
+    w->m = reinterpret_cast<chunk_memory *>(memory);
+    w->q = reinterpret_cast<T *>(memory + at), w->A = reinterpret_cast<float *>(memory + at), at += x.delta ? FLOATS : ROWS;
+    w->k = reinterpret_cast<T *>(memory + at), at += tiles * ROWS;
+    w->inverse = reinterpret_cast<float *>(memory + at), at += x.delta ? FLOATS : 0;
+    w->sums = reinterpret_cast<float *>(memory + at), at += x.channel ? tiles * FLOATS : 0;
+    w->half = reinterpret_cast<T *>(memory + at), at += x.channel ? ROWS : 0;
+    return at;
+}
 
 /* ---- gates ------------------------------------------------------------------------------------------------------- */
 
@@ -30,19 +46,24 @@ template <typename T> static __device__ float scalar_gate(const recurrence &x, c
 }
 
 /* One decay for all channels: running sums, fades of the rows, and what later passes read of them. */
-template <typename T> static __device__ void scalar_gates(const recurrence &x, const chunk_at &k, chunk_memory<T> *m)
+template <typename T> static __device__ void scalar_gates(const recurrence &x, const chunk_at &k, chunk_memory *m)
 {
     int i = threadIdx.x;
     float step, slope, beta;
+    double sum = 0;
     if (i < TILE) {
-        m->b[i] = scalar_gate<T>(x, k, k.t0 + i, &step, &slope, &beta);
+        sum = scalar_gate<T>(x, k, k.t0 + i, &step, &slope, &beta);
         m->step[i] = step, m->beta[i] = beta;
         int64_t at = k.at * TILE + i;
         x.step[at] = step, x.slope[at] = slope, x.beta[at] = beta;
     }
+    for (int lanes = 1; lanes < 32; lanes *= 2) {
+        double before = __shfl_up_sync(~0u, sum, lanes);
+        if (lane_id() >= lanes) sum += before;
+    }
+    if (i == 31) m->b[0] = (float)sum;
     __syncthreads();
-    double sum = 0;
-    for (int j = 0; i < TILE && j <= i; j++) sum += m->b[j];
+    if (i >= 32) sum += m->b[0];
     __syncthreads();
     if (i < TILE) m->b[i] = x.b[k.at * TILE + i] = (float)sum;
     __syncthreads();
@@ -82,7 +103,7 @@ template <typename T> static __device__ void channel_gates(const recurrence &x, 
 enum fade { FADE_NONE, FADE_IN, FADE_OUT };
 
 /* A tile in shared memory to a dense one, faded. */
-template <typename T> static __device__ void store_faded(const recurrence &x, const chunk_memory<T> *m, const float *sums, const T *tile, T *dense, fade by)
+template <typename T> static __device__ void store_faded(const recurrence &x, const chunk_memory *m, const float *sums, const T *tile, T *dense, fade by)
 {
     for (int n = threadIdx.x; n < TILE * 8; n += THREADS) {
         int i = n / 8, c = n % 8 * 8;
@@ -91,7 +112,7 @@ template <typename T> static __device__ void store_faded(const recurrence &x, co
         #pragma unroll
         for (int e = 0; e < 8 && by != FADE_NONE; e++) {
             float b = x.channel ? sums[i * LD + c + e] : 0;
-            y[e] *= !x.channel ? (by == FADE_IN ? m->in[i] : m->out[i]) : expf(by == FADE_IN ? b : sums[(TILE - 1) * LD + c + e] - b);
+            y[e] *= !x.channel ? (by == FADE_IN ? m->in[i] : m->out[i]) : exponential<T>(by == FADE_IN ? b : sums[(TILE - 1) * LD + c + e] - b);
         }
         write8(dense + i * TILE + c, y);
     }
@@ -102,6 +123,7 @@ template <typename T> static __device__ void make_keys(const recurrence &x, cons
 {
     rows_at<T> rows = head_rows<T>(x, x.r.k, k.b, k.hk, x.r.D, x.vector_k);
     row_factors(x, rows, k.t0, w.m->factor);
+    if (x.training && x.normed && threadIdx.x < TILE) x.k_factor[k.at * TILE + threadIdx.x] = w.m->factor[threadIdx.x];
     for (int d = 0; d < x.DT; d++) {
         T *tile = w.k + d * TILE * LD;
         const float *sums = w.sums + d * TILE * LD;
@@ -123,23 +145,26 @@ template <typename T> static __device__ void make_reader(const recurrence &x, co
     for (int j = 0; j < BLOCKS; j++) clear(p[j]);
     __syncthreads();
     row_factors(x, rows, k.t0, w.m->factor);
+    if (x.training && x.normed && threadIdx.x < TILE) x.q_factor[at.at * TILE + threadIdx.x] = w.m->factor[threadIdx.x];
     for (int d = 0; d < x.DT; d++) {
         const T *keys = w.k + d * TILE * LD;
         const float *sums = w.sums + d * TILE * LD;
         __syncthreads();
-        make_rows(x, rows, k.t0, d * TILE, w.m->factor, w.m->q);
+        make_rows(x, rows, k.t0, d * TILE, w.m->factor, w.q);
         __syncthreads();
-        store_faded(x, w.m, sums, w.m->q, tile_at<T>(x.q_in, at.at * x.DT + d), FADE_IN);
-        if (x.training) store_faded(x, w.m, sums, w.m->q, tile_at<T>(x.q_hat, at.at * x.DT + d), FADE_NONE);
+        store_faded(x, w.m, sums, w.q, tile_at<T>(x.q_in, at.at * x.DT + d), FADE_IN);
+        if (x.training) store_faded(x, w.m, sums, w.q, tile_at<T>(x.q_hat, at.at * x.DT + d), FADE_NONE);
+        #pragma unroll 1
+        for (int h = TILE / 2; x.channel && h; h /= 2) {
+            make_half(w.q, keys, sums, h, w.half);
+            half_scores(w.half, w.half, h, p);
+        }
+        if (x.channel) half_scores(w.q, keys, 0, p);
         #pragma unroll
-        for (int j = 0; j < BLOCKS; j++) {
+        for (int j = 0; j < BLOCKS && !x.channel; j++) {
             if (j > i0) continue;
-            if (x.channel) {
-                channel_scores(w.m->q, keys, sums, i0, j, p[j]);
-                continue;
-            }
             #pragma unroll
-            for (int c = 0; c < BLOCKS; c++) product(p[j], load_rows(w.m->q, 16 * i0, 16 * c), load_rows(keys, 16 * j, 16 * c));
+            for (int c = 0; c < BLOCKS; c++) product(p[j], load_rows(w.q, 16 * i0, 16 * c), load_rows(keys, 16 * j, 16 * c));
         }
     }
     __syncthreads();
@@ -149,11 +174,11 @@ template <typename T> static __device__ void make_reader(const recurrence &x, co
         for (int n = 0; n < 8; n++) {
             int i = 16 * i0 + acc_row(n), c = 16 * j + acc_col(n);
             if (c > i) p[j].c[n] = 0;
-            else if (!x.channel) p[j].c[n] *= expf(w.m->b[i] - w.m->b[c]) * (x.stepped ? w.m->step[c] : 1);
+            else if (!x.channel) p[j].c[n] *= exponential<T>(w.m->b[i] - w.m->b[c]) * (x.stepped ? w.m->step[c] : 1);
         }
-        store_acc(w.m->q, 16 * i0, 16 * j, p[j]);
+        store_acc(w.q, 16 * i0, 16 * j, p[j]);
     }
-    store_warp_rows(tile_at<T>(x.P, at.at), w.m->q);
+    store_warp_rows(tile_at<T>(x.P, at.at), w.q);
 }
 
 /* ---- delta -------------------------------------------------------------------------------------------------------- */
@@ -174,32 +199,32 @@ template <typename T> static __device__ void make_T(const recurrence &x, const c
         #pragma unroll
         for (int n = 0; n < 8; n++) {
             int i = 16 * i0 + acc_row(n), c = 16 * j + acc_col(n);
-            p.c[n] = c < i ? p.c[n] * expf(w.m->b[i] - w.m->b[c]) * w.m->beta[i] : 0;
+            p.c[n] = c < i ? p.c[n] * exponential<T>(w.m->b[i] - w.m->b[c]) * w.m->beta[i] : 0;
         }
-        store_acc(w.m->A, 16 * i0, 16 * j, p);
+        store_acc(w.A, 16 * i0, 16 * j, p);
     }
 }
 
 /* (I + T)^-1 of block i of the diagonal, a column by each lane. */
-template <typename T> static __device__ void invert_block(chunk_memory<T> *m, int i)
+template <typename T> static __device__ void invert_block(const chunk_block<T> &w, int i)
 {
     int c = lane_id();
-    const float *t = m->A + 16 * i * LD + 16 * i;
+    const float *t = w.A + 16 * i * LD + 16 * i;
     float y[16];
     #pragma unroll
     for (int r = 0; r < 16; r++) {
         y[r] = r == c;
         #pragma unroll
         for (int s = 0; s < r; s++) y[r] -= t[r * LD + s] * y[s];
-        if (c < 16) m->inverse[(16 * i + r) * LD + 16 * i + c] = y[r];
+        if (c < 16) w.inverse[(16 * i + r) * LD + 16 * i + c] = y[r];
     }
 }
 
 /* (I + T)^-1: the diagonal, then the blocks beside it, then those farther off: X_ij = -X_ii sum of T_ik X_kj. */
-template <typename T> static __device__ void invert(chunk_memory<T> *m)
+template <typename T> static __device__ void invert(const chunk_block<T> &w)
 {
     int i = warp_id();
-    invert_block(m, i);
+    invert_block(w, i);
     __syncthreads();
     #pragma unroll 1
     for (int off = 1; off < BLOCKS; off++) {
@@ -207,11 +232,11 @@ template <typename T> static __device__ void invert(chunk_memory<T> *m)
         if (j >= 0) {
             acc sum, y;
             clear(sum), clear(y);
-            for (int k = j; k < i; k++) product(sum, load_cols(m->inverse, 16 * k, 16 * j), load_rows(m->A, 16 * i, 16 * k));
-            product(y, load_rows(m->inverse, 16 * i, 16 * i), operand<float>(sum));
+            for (int k = j; k < i; k++) product(sum, load_cols(w.inverse, 16 * k, 16 * j), load_rows(w.A, 16 * i, 16 * k));
+            product(y, load_rows(w.inverse, 16 * i, 16 * i), operand<float>(sum));
             #pragma unroll
             for (int n = 0; n < 8; n++) y.c[n] = -y.c[n];
-            store_acc(m->inverse, 16 * i, 16 * j, y);
+            store_acc(w.inverse, 16 * i, 16 * j, y);
         }
         __syncthreads();
     }
@@ -222,26 +247,28 @@ template <typename T> static __device__ void make_W(const recurrence &x, const c
 {
     make_T(x, w);
     __syncthreads();
-    invert(w.m);
+    invert(w);
     T *W = tile_at<T>(x.W, k.at);
-    for (int n = threadIdx.x; n < TILE_SIZE; n += THREADS) {
-        int i = n / TILE, j = n % TILE;
-        W[n] = from_float<T>(j <= i ? w.m->inverse[i * LD + j] * w.m->beta[j] : 0);
+    for (int n = threadIdx.x; n < TILE * 8; n += THREADS) {
+        int i = n / 8, c = n % 8 * 8;
+        float y[8];
+        read8(w.inverse + i * LD + c, y);
+        #pragma unroll
+        for (int e = 0; e < 8; e++) y[e] = c + e <= i ? y[e] * w.m->beta[c + e] : 0;
+        write8(W + i * TILE + c, y);
     }
 }
 
 /* ---- the kernel ------------------------------------------------------------------------------------------------------ */
 
-template <typename T> static __global__ void __launch_bounds__(THREADS) chunk_kernel(const __grid_constant__ recurrence x)
+template <typename T> static __global__ void __launch_bounds__(THREADS, sizeof(T) == 2 ? 4 : 2) chunk_kernel(const __grid_constant__ recurrence x)
 {
     extern __shared__ __align__(16) unsigned char memory[];
     chunk_block<T> w;
-    w.m = reinterpret_cast<chunk_memory<T> *>(memory);
-    w.k = reinterpret_cast<T *>(w.m + 1);
-    w.sums = reinterpret_cast<float *>(w.k + x.DT * TILE * LD);
+    lay_out(x, memory, &w);
     chunk_at k = chunk_of(x, blockIdx.x / x.chunks, blockIdx.x % x.chunks);
     if (x.channel) channel_gates<T>(x, k, w.sums);
-    else scalar_gates(x, k, w.m);
+    else scalar_gates<T>(x, k, w.m);
     __syncthreads();
     make_keys(x, k, w);
     if (x.delta) {
@@ -253,7 +280,8 @@ template <typename T> static __global__ void __launch_bounds__(THREADS) chunk_ke
 
 template <typename T> void recurrence_chunks(const recurrence &x, cudaStream_t stream)
 {
-    int bytes = (int)sizeof(chunk_memory<T>) + x.DT * tile_of<T>::BYTES + (x.channel ? x.DT * tile_of<float>::BYTES : 0);
+    chunk_block<T> w;
+    int bytes = lay_out(x, (unsigned char *)NULL, &w);
     cudaFuncSetAttribute(chunk_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     chunk_kernel<T><<<x.r.B * x.r.H * x.chunks, THREADS, bytes, stream>>>(x);
 }

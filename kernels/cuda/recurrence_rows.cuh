@@ -64,6 +64,7 @@ template <typename T> static __device__ void make_rows(const recurrence &x, cons
         int i = n / 8, c = n % 8 * 8;
         float y[8];
         read_row8(rows, t0 + i, col + c, y);
+        #pragma unroll
         for (int e = 0; e < 8; e++) {
             int d = col + c + e;
             y[e] *= factor[i];

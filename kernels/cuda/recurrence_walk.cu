@@ -141,7 +141,8 @@ template <typename T, int DT> static __device__ __forceinline__ void find_writte
 }
 
 /* o of reader g: 64 rows x 64 columns, through the stage. */
-template <typename T, int DT> static __device__ __forceinline__ void read_memory(const recurrence &x, const memory_walk<T, DT> &k, const chunk_at &at, int g, const frag<T> X[BLOCKS])
+template <typename T, int DT> static __device__ __forceinline__ void read_memory(const recurrence &x, const memory_walk<T, DT> &k, const chunk_at &at, int g,
+                                                                                 const frag<T> X[BLOCKS])
 {
     reader_at to = reader_of(x, at, g);
     int e0 = 16 * warp_id();
@@ -212,7 +213,8 @@ template <typename T, int DT> static __global__ void __launch_bounds__(THREADS) 
 /* ---- backward ----------------------------------------------------------------------------------------------------------- */
 
 /* dX and R from reader g; G' = d_o' of this warp's 16 columns. */
-template <typename T, int DT> static __device__ __forceinline__ void reader_back(const recurrence &x, memory_walk<T, DT> &k, int h, acc dX[BLOCKS], acc direct[BLOCKS])
+template <typename T, int DT> static __device__ __forceinline__ void reader_back(const recurrence &x, memory_walk<T, DT> &k, int h, acc dX[BLOCKS],
+                                                                                 acc direct[BLOCKS])
 {
     int e0 = 16 * warp_id();
     float scale = (float)x.r.scale, skip = x.r.d_skip ? ((const float *)x.r.d_skip)[h] : 0;
@@ -235,7 +237,8 @@ template <typename T, int DT> static __device__ __forceinline__ void reader_back
 }
 
 /* dV' [16 columns x 64 rows] of dX', W'dX for delta, through the stage to where it belongs. */
-template <typename T, int DT> static __device__ __forceinline__ void values_back(const recurrence &x, memory_walk<T, DT> &k, const chunk_at &at, acc dX[BLOCKS], const acc direct[BLOCKS])
+template <typename T, int DT> static __device__ __forceinline__ void values_back(const recurrence &x, memory_walk<T, DT> &k, const chunk_at &at, acc dX[BLOCKS],
+                                                                                 const acc direct[BLOCKS])
 {
     int e0 = 16 * warp_id();
     if (x.delta) {
