@@ -41,7 +41,7 @@ static int attention_backward(nn_graph *g, node *n)
 }
 
 static int attention_compile(nn_graph *, node *, char *why, size_t nwhy);
-static const op attention_op = { .name = "attention", .forward = attention_forward, .backward = attention_backward, .compile = attention_compile, .reads_out = 1 };
+static const op attention_op = { .name = "attention", .reads = NN_READS_IN | NN_READS_OUT, .forward = attention_forward, .backward = attention_backward, .compile = attention_compile };
 
 /* ---- building -------------------------------------------------------------------------------------------------- */
 

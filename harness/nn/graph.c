@@ -113,7 +113,7 @@ node *nn_new_node(nn_graph *g, const op *kind, const nn_id *in, int n_in, k_dtyp
         return NULL;
     }
     node *n = &g->nodes[g->nnodes++];
-    *n = (node){ .op = kind, .out = out, .n_in = n_in };
+    *n = (node){ .op = kind, .out = out, .n_in = n_in, .reads = kind->reads, .segment = g->segment };
     for (int i = 0; i < n_in; i++) {
         n->in[i] = in[i] < 0 ? NN_NONE : g->tensors[in[i]].root;
         if (n->in[i] != NN_NONE && g->tensors[n->in[i]].learns)
@@ -172,6 +172,20 @@ nn_id nn_reshape(nn_graph *g, nn_id x, attn_dims dims)
     if (id != NN_BAD)
         g->tensors[id].root = g->tensors[x].root;
     return id;
+}
+
+void nn_recompute_begin(nn_graph *g)
+{
+    if (nn_ready(g, "recompute", NULL, 0) && g->segment)
+        nn_fail(g, ATTN_EINVAL, "recompute: a segment is within another");
+    g->segment = ++g->segments;
+}
+
+void nn_recompute_end(nn_graph *g)
+{
+    if (nn_ready(g, "recompute", NULL, 0) && !g->segment)
+        nn_fail(g, ATTN_EINVAL, "recompute: no segment is begun");
+    g->segment = 0;
 }
 
 void nn_keep(nn_graph *g, nn_id x)
@@ -240,6 +254,8 @@ int nn_graph_compile(nn_graph *g, char *why, size_t nwhy)
 {
     if (!g->code && g->compiled)
         nn_fail(g, ATTN_EINVAL, "the graph is compiled already");
+    if (!g->code && g->segment)
+        nn_fail(g, ATTN_EINVAL, "recompute: a segment is not ended");
     if (!g->code && !g->params->allocated)
         nn_fail(g, ATTN_EINVAL, "nn_params_alloc comes before nn_graph_compile");
     if (g->code) {
@@ -285,16 +301,31 @@ int nn_forward(nn_graph *g)
     return 0;
 }
 
+/* Runs forward again what backward wants of the segment that ends with this node. */
+static int run_again(nn_graph *g, node *last)
+{
+    node *n = last;
+    int rc = 0;
+    while (n > g->nodes && n[-1].segment == last->segment)
+        n--;
+    for (; !rc && n <= last; n++)
+        rc = n->again ? n->op->forward(g, n) : 0;
+    return rc;
+}
+
 int nn_backward(nn_graph *g)
 {
+    int rc = 0, segment = 0;
     if (!g->compiled || g->code || !g->training || !g->loss_node)
         return ATTN_EINVAL;
-    for (node *n = g->nodes + g->nnodes; n-- > g->nodes;) {
-        int rc = n->live ? n->op->backward(g, n) : 0;
-        if (rc)
-            return rc;
+    for (node *n = g->nodes + g->nnodes; !rc && n-- > g->nodes;) {
+        if (n->segment && n->segment != segment)
+            rc = run_again(g, n);
+        segment = n->segment;
+        if (!rc && n->live)
+            rc = n->op->backward(g, n);
     }
-    return 0;
+    return rc;
 }
 
 double nn_loss(nn_graph *g)

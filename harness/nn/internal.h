@@ -3,8 +3,6 @@
  * How the tape is meant to grow:
  *  - Encoder-decoder models: nothing here knows the order of layers; cross attention is nn_attention with another
  *    k and v, and shared embeddings are one parameter used twice (edges accumulate).
- *  - Recomputation: a segment is a range of nodes whose activations are not kept; the backward sweep runs the range
- *    forward once more before it runs it backward.  Nodes are pure functions of their inputs, so that is all.
  *  - Reversible blocks: a node kind whose backward first rebuilds its inputs from its output in the same buffers.
  *  - CUDA: nodes call kernels.h only and hold device pointers; nothing looks at device data between the batch and the
  *    optimiser's step, so that the host may run ahead of the device. */
@@ -61,14 +59,14 @@ typedef struct tensor {
 } tensor;
 
 typedef struct node node;
-typedef struct nn_memory nn_memory;     /* memory.c */
+enum { NN_READS_IN = 1, NN_READS_OUT = 2 };
 typedef struct op {                     /* one kind of node */
     const char *name;
     int (*forward)(nn_graph *, node *);
     int (*backward)(nn_graph *, node *);    /* reads the gradient of out; see nn_into() for those of in */
     int (*compile)(nn_graph *, node *, char *why, size_t nwhy);     /* takes what the node needs of its own; may be NULL */
     int loss;                           /* whether out is losses by row */
-    int blind, reads_out;               /* whether backward reads no data of inputs that nodes make; and that of out */
+    int reads;                          /* whose data backward looks at: NN_READS_IN | NN_READS_OUT */
 } op;
 
 typedef struct attention {              /* what a node of nn_attention owns */
@@ -83,6 +81,8 @@ struct node {
     const op *op;
     nn_id in[NN_MAX_IN], out;           /* roots; NN_NONE: absent */
     int n_in, live;                     /* live: takes part in backward */
+    int reads;                          /* as its op's */
+    int segment, again;                 /* of nn_recompute, from 1 on, 0 = none; whether backward runs it forward again there */
     uint8_t add[NN_MAX_IN];             /* another consumer wrote this input's gradient before */
     int64_t rows, width, depth;         /* sizes of the kernel call; meaning by op */
     int64_t chunk;                      /* rows at a time, where that is not all */
@@ -102,7 +102,8 @@ struct nn_graph {
     int ntensors, tensor_capacity, nnodes, node_capacity;
     tensor *tensors;
     node *nodes;
-    nn_memory *memory;
+    void *pool;                         /* [pool_bytes] where tensors take turns, see memory.c */
+    int64_t pool_bytes;
     nn_id loss;                         /* root of the loss rows, NN_NONE = none */
     node *loss_node;
     void *loss_host;                    /* the loss rows on the host */
@@ -112,6 +113,7 @@ struct nn_graph {
     int stepping;                       /* in nn_step: backward follows this forward at once */
     int dropouts;                       /* nodes that drop */
     int64_t chunk_bytes;                /* of what is never made whole: so much of it at a time */
+    int segment, segments;              /* of nn_recompute: that which is open, 0 = none; how many there are */
     int code;                           /* the first mistake, and its sentence */
     char why[256];
 };

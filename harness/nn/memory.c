@@ -1,94 +1,185 @@
-/* memory.c - the buffers of a graph: which tensors share one.
+/* memory.c - the buffers of a graph: which tensors take turns in one block.
  *
- * Forward runs the nodes from the first to the last, backward from the last to the first.  A gradient lives from the first
- * node of the backward sweep that writes it, the last consumer of its tensor, to the node that made the tensor.  Data
- * lives from the node that makes it to its last consumer, or, when a backward pass reads it, for ever.  Tensors whose lives
- * do not overlap share a slot; slots are sized first and taken from the device afterwards.
+ * Time is counted in nodes: N of them forward, then the same backwards.  A gradient is needed from its first writer to the
+ * node that made its tensor; data that no backward looks at, from its node to the last that reads it; data inside a segment
+ * of nn_recompute, so long in forward and once more while backward is in the segment.
  *
- * Inputs, constants, tensors that no node reads, and those that nn_keep names have data of their own. */
+ * Inputs, constants, what backward looks at, what no other node reads and what nn_keep names have buffers of their own.
+ *
+ * Places are given by size, the largest first, each as far in front as those allow that have theirs and whose times it meets:
+ * as good as exact for chains of layers, where one layer's pattern repeats. */
 #include "internal.h"
 #include <stdio.h>
 #include <stdlib.h>
 
-typedef struct slot { size_t bytes; int busy; void *p; } slot;
+typedef struct span { int from, to; } span;             /* nodes in time, both included; empty when to < from */
+typedef struct item {                                   /* what takes a place */
+    void **where;                                       /* the pointer to set */
+    int64_t bytes, offset;
+    span when[2];
+} item;
 
-struct nn_memory {
-    slot *slot;
-    int n;
-    int *data, *grad, *last;            /* by tensor: slots, -1 = none; the last node that reads it, or -1 */
-};
+typedef struct life {                                   /* of a root tensor, in numbers of nodes; -1: none */
+    int made, last, readers;                            /* the node that makes it, the last that reads it, how many do */
+    int leaves;                                         /* whether one of them is outside of the segment where it was made */
+    int seen, again;                                    /* whether a backward looks at it; whether what is run again reads it */
+    int written;                                        /* the node that writes its gradient first */
+} life;
 
 static size_t bytes_of(const tensor *t) { return (size_t)t->n * k_dtype_size(t->dtype); }
+static span forwards(int from, int to) { return (span){ from, to }; }
+static span backwards(const nn_graph *g, int from, int to) { return (span){ 2 * g->nnodes - 1 - from, 2 * g->nnodes - 1 - to }; }
+static int meet(span a, span b) { return a.from <= a.to && b.from <= b.to && a.from <= b.to && b.from <= a.to; }
 
-/* A free slot for so many bytes: the smallest that holds them, else the largest, which grows, else a new one. */
-static int take_slot(nn_memory *m, size_t bytes)
+static int items_meet(const item *a, const item *b)
 {
-    int best = -1;
-    for (int i = 0; i < m->n; i++) {
-        size_t have = m->slot[i].bytes, so_far = best < 0 ? 0 : m->slot[best].bytes;
-        if (m->slot[i].busy)
-            continue;
-        if (best < 0 || (so_far < bytes ? have > so_far : have >= bytes && have < so_far))
-            best = i;
-    }
-    if (best < 0)
-        m->slot[best = m->n++] = (slot){ 0 };
-    if (m->slot[best].bytes < bytes)
-        m->slot[best].bytes = bytes;
-    m->slot[best].busy = 1;
-    return best;
+    return meet(a->when[0], b->when[0]) || meet(a->when[0], b->when[1]) || meet(a->when[1], b->when[0]) || meet(a->when[1], b->when[1]);
 }
 
-/* Whether a backward pass reads the data of a root: the node `made` made it. */
-static int read_in_backward(const nn_graph *g, nn_id id, const node *made)
+/* Notes when tensors are made and read, and by which backwards. */
+static void watch(const nn_graph *g, life *lives)
 {
-    if (made->live && made->op->reads_out)
-        return 1;
-    for (int i = 0; i < g->nnodes; i++)
-        for (int j = 0; g->nodes[i].live && !g->nodes[i].op->blind && j < g->nodes[i].n_in; j++)
-            if (g->nodes[i].in[j] == id)
-                return 1;
+    for (nn_id t = 0; t < g->ntensors; t++)
+        lives[t] = (life){ .made = -1, .last = -1, .written = -1 };
+    for (int i = 0; i < g->nnodes; i++) {
+        const node *n = &g->nodes[i];
+        lives[n->out].made = i;
+        lives[n->out].seen |= n->live && n->reads & NN_READS_OUT;
+        for (int j = 0; j < n->n_in; j++) {
+            if (n->in[j] == NN_NONE)
+                continue;
+            life *l = &lives[n->in[j]];
+            l->last = i;
+            l->readers++;
+            l->leaves |= l->made >= 0 && n->segment != g->nodes[l->made].segment;
+            l->seen |= n->live && n->reads & NN_READS_IN;
+            if (n->live && g->tensors[n->in[j]].live)
+                l->written = i;
+        }
+    }
+}
+
+/* Whether its data lie in a segment's share of the block. */
+static int is_inner(const nn_graph *g, const life *l)
+{
+    return l->made >= 0 && g->nodes[l->made].segment && l->readers && !l->leaves && !g->tensors[g->nodes[l->made].out].kept;
+}
+
+/* Marks what backward makes again in segments: what it looks at, and what that is made of. */
+static void mark_again(nn_graph *g, life *lives)
+{
+    for (int i = g->nnodes - 1; i >= 0; i--) {
+        node *n = &g->nodes[i];
+        life *l = &lives[n->out];
+        n->again = is_inner(g, l) && (l->seen || l->again);
+        for (int j = 0; n->again && j < n->n_in; j++)
+            if (n->in[j] != NN_NONE)
+                lives[n->in[j]].again = 1;
+    }
+}
+
+/* The first and the last node of the segment that node i is in. */
+static span segment_of(const nn_graph *g, int i)
+{
+    span s = { i, i };
+    while (s.from > 0 && g->nodes[s.from - 1].segment == g->nodes[i].segment)
+        s.from--;
+    while (s.to + 1 < g->nnodes && g->nodes[s.to + 1].segment == g->nodes[i].segment)
+        s.to++;
+    return s;
+}
+
+/* The times of a tensor's data and gradient, as items; how many there are. */
+static int items_of(nn_graph *g, nn_id t, const life *l, item *out)
+{
+    static const span never = { 0, -1 };
+    tensor *x = &g->tensors[t];
+    int64_t bytes = (int64_t)bytes_of(x);
+    int n = 0;
+    if (l->made < 0 || x->kept)
+        return 0;
+    if (is_inner(g, l)) {
+        span s = segment_of(g, l->made);
+        out[n++] = (item){ &x->data, bytes, 0, { forwards(l->made, l->last), g->nodes[l->made].again ? backwards(g, s.to, s.from) : never } };
+    } else if (l->readers && !l->seen && !l->again) {
+        out[n++] = (item){ &x->data, bytes, 0, { forwards(l->made, l->last), never } };
+    }
+    if (l->written >= 0)
+        out[n++] = (item){ &x->grad, bytes, 0, { backwards(g, l->written, l->made), never } };
+    return n;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const item *x = a, *y = b;
+    return x->bytes != y->bytes ? (x->bytes < y->bytes) - (x->bytes > y->bytes) : (x->when[0].from > y->when[0].from) - (x->when[0].from < y->when[0].from);
+}
+
+/* Gives item i its offset; placed: those before it that it meets, by offset.  Where it ends. */
+static int64_t place(item *items, int i, int *placed)
+{
+    int n = 0;
+    for (int k = 0; k < i; k++) {
+        if (!items_meet(&items[k], &items[i]))
+            continue;
+        int at = n++;
+        for (; at > 0 && items[placed[at - 1]].offset > items[k].offset; at--)
+            placed[at] = placed[at - 1];
+        placed[at] = k;
+    }
+    int64_t offset = 0;
+    for (int k = 0; k < n && items[placed[k]].offset < offset + items[i].bytes; k++) {
+        int64_t end = items[placed[k]].offset + items[placed[k]].bytes;
+        offset = end > offset ? end : offset;
+    }
+    items[i].offset = offset;
+    return offset + items[i].bytes;
+}
+
+/* Takes the block for n items and points all of them into it. */
+static int take_pool(nn_graph *g, item *items, int n, int *placed, char *why, size_t nwhy)
+{
+    int64_t size = 0;
+    for (int i = 0; i < n; i++)
+        items[i].bytes = (items[i].bytes + K_ALIGN - 1) / K_ALIGN * K_ALIGN;
+    qsort(items, (size_t)n, sizeof *items, by_size);
+    for (int i = 0; i < n; i++) {
+        int64_t end = place(items, i, placed);
+        size = end > size ? end : size;
+    }
+    g->pool_bytes = size;
+    if (size && k_alloc(g->dev, K_TAG_ACTIVATION, (size_t)size, &g->pool)) {
+        snprintf(why, nwhy, "%d tensors in turns: %s", n, k_error(g->dev));
+        return NN_ENOMEM;
+    }
+    for (int i = 0; i < n; i++)
+        *items[i].where = (char *)g->pool + items[i].offset;
     return 0;
 }
 
-/* Whether the tensor that node n makes may share its data. */
-static int may_share(const nn_graph *g, const nn_memory *m, const node *n)
+/* Points all tensors that take turns to their places. */
+static int share(nn_graph *g, char *why, size_t nwhy)
 {
-    const tensor *t = &g->tensors[n->out];
-    return m->last[n->out] >= 0 && !t->kept && !read_in_backward(g, n->out, n);
+    int n = 0, rc = NN_ENOMEM, most = 2 * g->ntensors + 1;
+    life *lives = calloc((size_t)g->ntensors + 1, sizeof *lives);
+    item *items = calloc((size_t)most, sizeof *items);
+    int *placed = calloc((size_t)most, sizeof *placed);
+    if (lives && items && placed) {
+        watch(g, lives);
+        mark_again(g, lives);
+        for (nn_id t = 0; t < g->ntensors; t++)
+            n += items_of(g, t, &lives[t], items + n);
+        rc = take_pool(g, items, n, placed, why, nwhy);
+    } else {
+        snprintf(why, nwhy, "out of host memory");
+    }
+    free(lives);
+    free(items);
+    free(placed);
+    return rc;
 }
 
-/* Slots for data, in the order of forward. */
-static void plan_data(const nn_graph *g, nn_memory *m)
-{
-    for (int i = 0; i < g->nnodes; i++)
-        for (int j = 0; j < g->nodes[i].n_in; j++)
-            if (g->nodes[i].in[j] >= 0)
-                m->last[g->nodes[i].in[j]] = i;
-    for (int i = 0; i < g->nnodes; i++) {
-        const node *n = &g->nodes[i];
-        if (may_share(g, m, n))
-            m->data[n->out] = take_slot(m, bytes_of(&g->tensors[n->out]));
-        for (int j = 0; j < n->n_in; j++)
-            if (n->in[j] >= 0 && m->data[n->in[j]] >= 0 && m->last[n->in[j]] == i)
-                m->slot[m->data[n->in[j]]].busy = 0;
-    }
-}
-
-/* Slots for gradients, in the order of backward; no data lives then that is in a slot. */
-static void plan_gradients(const nn_graph *g, nn_memory *m)
-{
-    for (int i = g->nnodes - 1; i >= 0; i--) {
-        const node *n = &g->nodes[i];
-        for (int j = 0; n->live && j < n->n_in; j++) {
-            nn_id in = n->in[j];
-            if (in >= 0 && g->tensors[in].live && g->tensors[in].param < 0 && m->grad[in] < 0)
-                m->grad[in] = take_slot(m, bytes_of(&g->tensors[in]));
-        }
-        if (n->live && m->grad[n->out] >= 0 && !g->tensors[n->out].kept)
-            m->slot[m->grad[n->out]].busy = 0;
-    }
-}
+/* ---- buffers of one tensor -------------------------------------------------------------------------------------------- */
 
 /* One buffer of the device; a sentence when there is no room. */
 static int take(nn_graph *g, k_tag tag, size_t bytes, attn_dims dims, void **out, char *why, size_t nwhy)
@@ -117,22 +208,19 @@ static int show_constant(nn_graph *g, tensor *t, char *why, size_t nwhy)
     return 0;
 }
 
-/* Data and gradient of a root; a parameter's are the parameter's. */
-static int take_tensor(nn_graph *g, nn_id id, char *why, size_t nwhy)
+/* Data and gradient of a root that is not in the block; a parameter's are the parameter's. */
+static int take_tensor(nn_graph *g, tensor *t, char *why, size_t nwhy)
 {
-    nn_memory *m = g->memory;
-    tensor *t = &g->tensors[id];
     int rc = 0;
     if (t->param >= 0) {
         t->data = nn_param_seen(g->params, t->param);
         t->grad = nn_param_grad(g->params, t->param);
         return 0;
     }
-    t->grad = m->grad[id] < 0 ? NULL : m->slot[m->grad[id]].p;
-    if (m->data[id] >= 0)
-        t->data = m->slot[m->data[id]].p;
-    else
+    if (!t->data)
         rc = take(g, t->input ? K_TAG_DATA : K_TAG_ACTIVATION, bytes_of(t), t->dims, &t->data, why, nwhy);
+    if (!rc && t->live && !t->grad)
+        rc = take(g, K_TAG_ACTIVATION, bytes_of(t), t->dims, &t->grad, why, nwhy);
     if (!rc && t->input)
         k_zero(g->dev, t->data, bytes_of(t));
     return !rc && t->constant ? show_constant(g, t, why, nwhy) : rc;
@@ -140,42 +228,28 @@ static int take_tensor(nn_graph *g, nn_id id, char *why, size_t nwhy)
 
 int nn_take_tensors(nn_graph *g, char *why, size_t nwhy)
 {
-    nn_memory *m = g->memory = calloc(1, sizeof *m);
-    int n = g->ntensors;
-    int *lists = m ? malloc((size_t)n * 3 * sizeof *lists + 1) : NULL;
-    if (!lists || !(m->slot = calloc((size_t)n * 2 + 1, sizeof *m->slot))) {
-        free(lists);
-        snprintf(why, nwhy, "out of host memory");
-        return NN_ENOMEM;
-    }
-    m->data = lists, m->grad = lists + n, m->last = lists + 2 * n;
-    for (int i = 0; i < 3 * n; i++)
-        lists[i] = -1;
-    plan_data(g, m);
-    plan_gradients(g, m);
-    int rc = 0;
-    for (int i = 0; !rc && i < m->n; i++)
-        rc = take(g, K_TAG_ACTIVATION, m->slot[i].bytes, (attn_dims){ 1, { (int64_t)m->slot[i].bytes } }, &m->slot[i].p, why, nwhy);
-    for (nn_id i = 0; !rc && i < n; i++)
+    int rc = share(g, why, nwhy);
+    for (nn_id i = 0; !rc && i < g->ntensors; i++)
         if (g->tensors[i].root == i)
-            rc = take_tensor(g, i, why, nwhy);
+            rc = take_tensor(g, &g->tensors[i], why, nwhy);
     return rc;
+}
+
+/* Whether p points into the block. */
+static int in_pool(const nn_graph *g, const void *p)
+{
+    return g->pool && (const char *)p >= (char *)g->pool && (const char *)p < (char *)g->pool + g->pool_bytes;
 }
 
 void nn_free_tensors(nn_graph *g)
 {
-    nn_memory *m = g->memory;
     for (nn_id i = 0; i < g->ntensors; i++) {
         tensor *t = &g->tensors[i];
-        if (t->root == i && t->param < 0 && m && m->data && m->data[i] < 0)
-            k_free(g->dev, t->data);
+        if (t->root == i && t->param < 0) {
+            k_free(g->dev, in_pool(g, t->data) ? NULL : t->data);
+            k_free(g->dev, in_pool(g, t->grad) ? NULL : t->grad);
+        }
         free(t->constant);
     }
-    for (int i = 0; m && i < m->n; i++)
-        k_free(g->dev, m->slot[i].p);
-    if (m) {
-        free(m->slot);
-        free(m->data);
-    }
-    free(m);
+    k_free(g->dev, g->pool);
 }

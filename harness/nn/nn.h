@@ -85,6 +85,10 @@ nn_id nn_cross_entropy_smoothed(nn_graph *, nn_id y, nn_id target, double smooth
 /* The same of the scores y = x w^T + b, x [rows,d], w [words,d], b [words] or NN_NONE: never whole, but chunk by chunk. */
 nn_id nn_linear_cross_entropy(nn_graph *, nn_id x, nn_id w, nn_id b, nn_id target, double smoothing);
 int  nn_graph_set_loss(nn_graph *, nn_id loss_rows);
+/* What is recorded between them makes its tensors again in backward instead of keeping them, but for those that others read:
+ * the same gradients to the bit, for one more forward in time. */
+void nn_recompute_begin(nn_graph *);
+void nn_recompute_end(nn_graph *);
 void nn_keep(nn_graph *, nn_id);                /* its data and its gradient stay as they are, for the caller to read */
 
 attn_dims nn_dims(const nn_graph *, nn_id);

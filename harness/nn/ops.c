@@ -80,7 +80,7 @@ static int linear_backward(nn_graph *g, node *n)
     return 0;
 }
 
-static const op linear_op = { .name = "linear", .forward = linear_forward, .backward = linear_backward };
+static const op linear_op = { .name = "linear", .reads = NN_READS_IN, .forward = linear_forward, .backward = linear_backward };
 
 nn_id nn_linear(nn_graph *g, nn_id x, nn_id w, nn_id b)
 {
@@ -123,7 +123,7 @@ static int matmul_backward(nn_graph *g, node *n)
     return 0;
 }
 
-static const op matmul_op = { .name = "matmul", .forward = matmul_forward, .backward = matmul_backward };
+static const op matmul_op = { .name = "matmul", .reads = NN_READS_IN, .forward = matmul_forward, .backward = matmul_backward };
 
 nn_id nn_matmul(nn_graph *g, nn_id a, nn_id b)
 {

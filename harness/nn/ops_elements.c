@@ -46,8 +46,8 @@ static int mul_backward(nn_graph *g, node *n)
     return 0;
 }
 
-static const op add_op = { .name = "add", .forward = add_forward, .backward = add_backward, .blind = 1 };
-static const op mul_op = { .name = "mul", .forward = mul_forward, .backward = mul_backward };
+static const op add_op = { .name = "add", .forward = add_forward, .backward = add_backward };
+static const op mul_op = { .name = "mul", .reads = NN_READS_IN, .forward = mul_forward, .backward = mul_backward };
 
 /* Either of them. */
 static nn_id pair(nn_graph *g, const op *kind, nn_id x, nn_id y)
@@ -86,7 +86,7 @@ static int scale_backward(nn_graph *g, node *n)
     return 0;
 }
 
-static const op scale_op = { .name = "scale", .forward = scale_forward, .backward = scale_backward, .blind = 1 };
+static const op scale_op = { .name = "scale", .forward = scale_forward, .backward = scale_backward };
 
 /* ---- dropout: the mask is drawn again in backward, from the same count of forwards --------------------------------------- */
 
@@ -111,7 +111,7 @@ static int dropout_backward(nn_graph *g, node *n)
     return 0;
 }
 
-static const op dropout_op = { .name = "dropout", .forward = dropout_forward, .backward = dropout_backward, .blind = 1 };
+static const op dropout_op = { .name = "dropout", .forward = dropout_forward, .backward = dropout_backward };
 
 /* A node of one input and one number. */
 static nn_id with_number(nn_graph *g, const op *kind, nn_id x, double number)
@@ -167,7 +167,7 @@ static int unary_backward(nn_graph *g, node *n)
     return 0;
 }
 
-static const op unary_op = { .name = "unary", .forward = unary_forward, .backward = unary_backward, .reads_out = 1 };
+static const op unary_op = { .name = "unary", .forward = unary_forward, .backward = unary_backward };
 
 nn_id nn_unary(nn_graph *g, k_unary unary, nn_id x)
 {
@@ -180,5 +180,6 @@ nn_id nn_unary(nn_graph *g, k_unary unary, nn_id x)
         return NN_BAD;
     n->rows = g->tensors[n->out].n;
     n->unary = unary;
+    n->reads = unary == K_SILU || unary == K_GELU || unary == K_SOFTPLUS ? NN_READS_IN : NN_READS_OUT;
     return n->out;
 }

@@ -40,8 +40,8 @@ static int entropy_backward(nn_graph *g, node *n)
     return 0;
 }
 
-static const op half_square_op = { .name = "half_squared_error", .forward = half_square_forward, .backward = half_square_backward, .loss = 1 };
-static const op entropy_op = { .name = "cross_entropy", .forward = entropy_forward, .backward = entropy_backward, .loss = 1 };
+static const op half_square_op = { .name = "half_squared_error", .reads = NN_READS_IN, .forward = half_square_forward, .backward = half_square_backward, .loss = 1 };
+static const op entropy_op = { .name = "cross_entropy", .reads = NN_READS_IN, .forward = entropy_forward, .backward = entropy_backward, .loss = 1 };
 
 /* Either loss; smoothing is the second one's. */
 static nn_id loss(nn_graph *g, const op *kind, nn_id y, nn_id target, double smoothing)
@@ -149,7 +149,7 @@ static int scores_backward(nn_graph *g, node *n)
     return 0;
 }
 
-static const op scores_op = { .name = "linear_cross_entropy", .forward = scores_forward, .backward = scores_backward, .compile = scores_compile,
+static const op scores_op = { .name = "linear_cross_entropy", .reads = NN_READS_IN, .forward = scores_forward, .backward = scores_backward, .compile = scores_compile,
                               .loss = 1 };
 
 nn_id nn_linear_cross_entropy(nn_graph *g, nn_id x, nn_id w, nn_id b, nn_id target, double smoothing)

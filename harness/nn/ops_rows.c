@@ -51,7 +51,7 @@ static int gather_compile(nn_graph *g, node *n, char *why, size_t nwhy)
     return largest ? nn_take_room(g, n, (size_t)largest * sizeof(float), why, nwhy) : 0;
 }
 
-static const op gather_op = { .name = "gather", .forward = gather_forward, .backward = gather_backward, .compile = gather_compile, .blind = 1 };
+static const op gather_op = { .name = "gather", .forward = gather_forward, .backward = gather_backward, .compile = gather_compile };
 
 /* in: one or two pairs of table [rows,d] and indices [n..], the indices of one shape. */
 static nn_id gather(nn_graph *g, const nn_id *in, int n_in)
@@ -100,7 +100,7 @@ static int add_rows_backward(nn_graph *g, node *n)
     return 0;
 }
 
-static const op add_rows_op = { .name = "add_rows", .forward = add_rows_forward, .backward = add_rows_backward, .blind = 1 };
+static const op add_rows_op = { .name = "add_rows", .forward = add_rows_forward, .backward = add_rows_backward };
 
 nn_id nn_add_rows(nn_graph *g, nn_id x, nn_id table)
 {
@@ -144,7 +144,7 @@ static int norm_backward(nn_graph *g, node *n)
     return 0;
 }
 
-static const op norm_op = { .name = "norm", .forward = norm_forward, .backward = norm_backward };
+static const op norm_op = { .name = "norm", .reads = NN_READS_IN, .forward = norm_forward, .backward = norm_backward };
 
 /* Either norm. */
 static nn_id norm(nn_graph *g, k_norm_kind kind, nn_id x, nn_id gain, nn_id bias, double eps)
