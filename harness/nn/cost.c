@@ -18,7 +18,9 @@ static nn_pace pace_of(const void *clocks) { return nn_clocks_now(clocks); }
 int nn_cost_measure(k_dev *dev, const nn_cost_opts *o, const nn_work *work, nn_cost *c, char *why, size_t nwhy)
 {
     nn_clocks *clocks = nn_clocks_open(dev);
-    nn_measure_opts how = { o->warmup_calls, o->min_samples, o->max_samples, o->warmup_time, o->max_time, o->spread, o->cold, pace_of, clocks };
+    nn_measure_opts how = { .warmup_calls = o->warmup_calls, .min_samples = o->min_samples, .max_samples = o->max_samples,
+                            .warmup_time = o->warmup_time, .max_time = o->max_time, .spread = o->spread, .cold = o->cold,
+                            .rest = k_dev_is_cuda(dev) ? o->rest : 0, .pace = pace_of, .watch = clocks };
     c->sample = calloc((size_t)o->max_samples, sizeof *c->sample);
     int rc = c->sample ? nn_measure(dev, &how, work, c->first, c->sample, &c->time) : NN_MEASURE_FAILED;
     if (rc == NN_MEASURE_FAILED)

@@ -10,11 +10,13 @@ extern "C" {
 #endif
 typedef struct nn_cost_opts {
     int32_t cold, warmup_calls, min_samples, max_samples;
-    double warmup_time, max_time, spread;
+    double warmup_time, max_time, spread, rest;
 } nn_cost_opts;
 
 #define NN_COST_OPTIONS(type, field)                                                                                                          \
     { "cold", "flush the caches before each sample", offsetof(type, field.cold), ATTN_BOOL, 1, 0, 1, NULL, 0 },                              \
+    { "rest", "GPU: seconds of idling before each call, at most ten times the last; 0: sustained load", offsetof(type, field.rest),           \
+      ATTN_FLOAT, 0.02, 0, 10, NULL, 0 },                                                                                                     \
     { "warmup_calls", "untimed calls, at least", offsetof(type, field.warmup_calls), ATTN_INT, 3, 0, 1 << 20, NULL, 0 },                      \
     { "min_samples", "timed calls, at least, unless time is up", offsetof(type, field.min_samples), ATTN_INT, 10, 1, 1 << 20, NULL, 0 },      \
     { "max_samples", "timed calls, at most", offsetof(type, field.max_samples), ATTN_INT, 500, 1, 1 << 20, NULL, 0 },                         \

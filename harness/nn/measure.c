@@ -86,11 +86,20 @@ void nn_summarise(double *x, int32_t n, nn_measured *out)
 
 /* ---- taking them ------------------------------------------------------------------------------------------- */
 
-/* One run, prepared and timed; negative: a code of nn_measure. */
-static double sample_once(k_dev *dev, const nn_work *work, int cold)
+/* Idles, so that the machine is no warmer and no hungrier than by the work itself, now and then; before: seconds of the last. */
+static void rest(const nn_measure_opts *o, double before)
+{
+    double seconds = o->rest < 10 * before ? o->rest : 10 * before;
+    if (seconds > 0)
+        nanosleep(&(struct timespec){ (time_t)seconds, (long)(1e9 * fmod(seconds, 1)) }, NULL);
+}
+
+/* One run, prepared and timed after one of `before` seconds; negative: a code of nn_measure. */
+static double sample_once(k_dev *dev, const nn_measure_opts *o, const nn_work *work, int cold, double before)
 {
     if (work->stop && work->stop(work->arg))
         return NN_MEASURE_STOPPED;
+    rest(o, before);
     if (work->before && work->before(work->arg))
         return NN_MEASURE_FAILED;
     double seconds = k_time(dev, work->run, work->arg, cold);
@@ -100,9 +109,9 @@ static double sample_once(k_dev *dev, const nn_work *work, int cold)
 /* Until both the calls and the time are reached, or time is up; a run of `first` seconds has been. */
 static int warm_up(k_dev *dev, const nn_measure_opts *o, const nn_work *work, double first)
 {
-    double start = now_seconds() - first, passed = first;
+    double start = now_seconds() - first, passed = first, seconds = first;
     for (int32_t calls = first > 0; (calls < o->warmup_calls || passed < o->warmup_time) && passed < o->max_time; calls++) {
-        double seconds = sample_once(dev, work, 0);
+        seconds = sample_once(dev, o, work, 0, seconds);
         if (seconds < 0)
             return (int)seconds;
         passed = now_seconds() - start;
@@ -125,9 +134,10 @@ static int settled(const nn_measure_opts *o, const double *x, int32_t n, int32_t
 static int take_samples(k_dev *dev, const nn_measure_opts *o, const nn_work *work, double *sample, double *hertz, double *sorted, nn_measured *out)
 {
     const double end = now_seconds() + o->max_time;
+    double seconds = 0;
     int32_t look = 0;
     while (!out->settled && out->n < o->max_samples && (out->n == 0 || now_seconds() < end)) {
-        double seconds = sample_once(dev, work, o->cold);
+        seconds = sample_once(dev, o, work, o->cold, seconds);
         if (seconds < 0)
             return (int)seconds;
         nn_pace pace = o->pace ? o->pace(o->watch) : (nn_pace){ 0, 0, 0 };

@@ -15,6 +15,7 @@ typedef struct nn_measure_opts {
     double warmup_time, max_time;       /* seconds of warming up, at least; of wall clock for each of the two, at most */
     double spread;                      /* enough when nn_measured.spread is not above it */
     int cold;                           /* flush the caches before each sample */
+    double rest;                        /* seconds of idling before each run, at most: ten times the run before it */
     nn_pace (*pace)(const void *watch); /* how the machine ran during the sample just taken; NULL: nobody knows */
     const void *watch;
 } nn_measure_opts;

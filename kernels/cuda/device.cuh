@@ -30,7 +30,8 @@ typedef struct cuda_state {
     int half;                           /* of the stage that is being filled */
     size_t staged;                      /* bytes of it in use */
     cudaEvent_t passed[2], start, stop; /* what lay in a half of the stage has gone; k_time */
-    void *flush;                        /* 2 l2 bytes that k_time writes, from its first cold call on */
+    void *flush;                        /* 2 l2 bytes that k_time reads, from its first cold call on */
+    double nothing;                     /* seconds between two events with nothing between them; 0: not yet timed */
     volatile int *gate;                 /* pinned: lets the kernel that k_time waits behind go */
 } cuda_state;
 

@@ -208,6 +208,27 @@ static void throttled_samples_are_dropped_and_counted(void **state)
     assert_true(m.hertz == 0 && m.throttled == 0 && m.capped == 0);
 }
 
+/* Rests last as long as they may, and no longer than ten times the work. */
+static void the_machine_rests_between_runs(void **state)
+{
+    (void)state;
+    nn_measure_opts o = { .min_samples = 8, .max_samples = 8, .max_time = 60, .spread = 0, .rest = 5e-3 };
+    work w = { .seconds = { 2e-3 } };
+    nn_work all = all_of(&w);
+    double sample[8];
+    nn_measured m;
+    struct timespec a, b;
+    for (int little = 0; little < 2; little++) {
+        if (little)
+            o.rest = 1, w.seconds[0] = 1e-4;
+        clock_gettime(CLOCK_MONOTONIC, &a);
+        assert_int_equal(nn_measure(dev, &o, &all, 0, sample, &m), 0);
+        clock_gettime(CLOCK_MONOTONIC, &b);
+        double took = (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec);
+        assert_true(m.n == 8 && (little ? took < 2 : took > 7 * 7e-3));
+    }
+}
+
 static void failures_and_stops_are_told(void **state)
 {
     (void)state;
@@ -246,7 +267,7 @@ int main(void)
         cmocka_unit_test(the_interval_covers_the_median), cmocka_unit_test(the_spread_is_that_of_medians),
         cmocka_unit_test(steady_work_settles_early), cmocka_unit_test(restless_work_ends_by_count_or_time),
         cmocka_unit_test(slow_work_is_sampled_once), cmocka_unit_test(throttled_samples_are_dropped_and_counted),
-        cmocka_unit_test(failures_and_stops_are_told),
+        cmocka_unit_test(the_machine_rests_between_runs), cmocka_unit_test(failures_and_stops_are_told),
         cmocka_unit_test(the_machine_has_bounds) };
     return cmocka_run_group_tests_name("measure", tests, open_device, close_device);
 }
