@@ -85,7 +85,7 @@ python=$(command -v python3)
 if [ -z "$python" ]; then skip "downloads and hostile archives" "no python3"; exit; fi
 mkdir "$tmp/www"
 "$python" - "$tmp/www" "$cache/unpacked/generated-proteins/generated.train.fasta" >"$tmp/port" 2>"$tmp/log" <<'PY' &
-import gzip, http.server, io, os, sys, tarfile
+import gzip, http.server, io, os, sys, tarfile, zipfile
 www, fasta = sys.argv[1:]
 text = open(fasta, 'rb').read()
 with open(www + '/uniprot_sprot.fasta.gz', 'wb') as f:
@@ -104,6 +104,10 @@ for folder, entries in (('good', listops), ('dots', [('a/../../escaped', R, b'x'
                         ('device', [('d', tarfile.FIFOTYPE, b'')]), ('bomb', [('b', R, bytes(200 << 20))])):
     os.mkdir(www + '/' + folder)
     evil(folder + '/lra_release.gz', *entries)
+for folder, prefix in (('zip', ''), ('zipdots', '../../')):
+    os.mkdir(www + '/' + folder)
+    with zipfile.ZipFile(www + '/' + folder + '/lra_release.gz', 'w') as z:
+        for path, _, content in listops: z.writestr(prefix + path + ('' if not prefix else '.escaped'), content)
 os.mkdir(www + '/cut')
 with open(www + '/cut/lra_release.gz', 'wb') as f:
     f.write(open(www + '/good/lra_release.gz', 'rb').read()[:-40])
@@ -153,10 +157,11 @@ data get wikitext-2 --mirror "$url";          ok "a file of another digest than 
 listops() { rm -rf "$cache/downloads/listops" "$cache/unpacked/listops"; data get listops --mirror "$url/$1"; }
 listops good;     ok "an archive is unpacked" "[ $rc = 0 ] && [ -s $cache/unpacked/listops/lra_release/listops-1000/basic_val.tsv ]"
 data prepare listops; ok "and prepared" "[ $rc = 0 ] && says 'vocabulary 17' && says '4 tokens'"
-for evil in dots:'leaves its folder' absolute:'an absolute name' symlink:'is a link' hardlink:'is a link' device:'neither a file nor a folder' \
+listops zip;      ok "a zip too" "[ $rc = 0 ] && [ -s $cache/unpacked/listops/lra_release/listops-1000/basic_val.tsv ]"
+for evil in dots:'leaves its folder' zipdots:'leaves its folder' absolute:'an absolute name' symlink:'is a link' hardlink:'is a link' device:'neither a file nor a folder' \
             bomb:'unpacks to more than it should' cut:'lra_release.gz: '; do
   listops "${evil%%:*}"
-  ok "an archive that means harm or is cut short is refused whole: ${evil%%:*}" "[ $rc = 1 ] && says '${evil#*:}' && [ -z \"\$(find $tmp -name 'escaped*')\" ] && [ ! -e $cache/unpacked/listops ] && [ ! -e $cache/unpacked/listops.part ]"
+  ok "an archive that means harm or is cut short is refused whole: ${evil%%:*}" "[ $rc = 1 ] && says '${evil#*:}' && [ -z \"\$(find $tmp -name '*escaped*')\" ] && [ ! -e $cache/unpacked/listops ] && [ ! -e $cache/unpacked/listops.part ]"
 done
 
 # ---- real data -------------------------------------------------------------------------------------------------------------------
