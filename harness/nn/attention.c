@@ -1,14 +1,14 @@
 /* attention.c - the node of the variant: the builder derives the shape, asks the variant, declares its
  * parameters; compiling makes the mixer and fixes every pointer.
  *
- * Inputs of the node: q, k, v, then ATTN_MAX gates, then ATTN_MAX parameters; NN_NONE where there is none. */
+ * Inputs of the node: q, k, v, then ATTN_MAX gates, ATTN_MAX parameters and klen; NN_NONE where there is none. */
 #include "internal.h"
 #include "mixer_choose.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { GATES = 3, PARAMS = 3 + ATTN_MAX };
+enum { GATES = 3, PARAMS = 3 + ATTN_MAX, KLEN = 3 + 2 * ATTN_MAX };
 
 static int attention_forward(nn_graph *g, node *n)
 {
@@ -60,7 +60,6 @@ static attn_shape shape_of(const nn_graph *g, const nn_mixer_spec *spec, nn_id q
     s.Dk = q >= 0 ? (int32_t)dq.d[3] : k >= 0 ? (int32_t)dk.d[3] : s.Dk > 0 ? s.Dk : s.Dv;
     s.dtype = (int32_t)g->params->dtype;
     s.training = g->training;
-    s.klen = 0;
     return s;
 }
 
@@ -107,17 +106,29 @@ static int bind_extras(nn_graph *g, const nn_mixer_spec *spec, const attn_plan *
 
 nn_id nn_attention(nn_graph *g, const nn_mixer_spec *spec, const char *prefix, nn_id q, nn_id k, nn_id v, const nn_id *gates)
 {
+    return nn_attention_klen(g, spec, prefix, q, k, v, gates, NN_NONE);
+}
+
+/* Whether klen is absent or i32 [B]. */
+static int is_lengths(const nn_graph *g, nn_id klen, int64_t B)
+{
+    return klen == NN_NONE || (g->tensors[klen].dtype == K_I32 && nn_dims(g, klen).n == 1 && nn_dims(g, klen).d[0] == B);
+}
+
+nn_id nn_attention_klen(nn_graph *g, const nn_mixer_spec *spec, const char *prefix, nn_id q, nn_id k, nn_id v, const nn_id *gates, nn_id klen)
+{
     if (spec->variant->flags & ATTN_SHARED_QK)
         k = NN_NONE;                    /* its keys are its queries */
-    nn_id in[NN_MAX_IN] = { q, k, v };
-    if (!nn_ready(g, "attention", in, 3))
+    nn_id in[NN_MAX_IN] = { q, k, v, klen };
+    if (!nn_ready(g, "attention", in, 4))
         return NN_BAD;
     for (int i = GATES; i < NN_MAX_IN; i++)
-        in[i] = NN_NONE;
-    if (v < 0 || nn_dims(g, v).n != 4)
-        return nn_fail(g, ATTN_EINVAL, "attention: v must be [B,Tk,Hk,Dv]");
+        in[i] = i == KLEN ? klen : NN_NONE;
+    if (v < 0 || nn_dims(g, v).n != 4 || !is_lengths(g, klen, nn_dims(g, v).d[0]))
+        return nn_fail(g, ATTN_EINVAL, "attention: v must be [B,Tk,Hk,Dv], and lengths of keys i32 [B]");
     nn_mixer_spec asked = *spec;
     asked.shape = shape_of(g, spec, q, k, v);
+    asked.shape.klen = klen != NN_NONE;
     attn_plan plan;
     char why[200];
     if (check_inputs(g, &asked.shape, q, k, v))
@@ -180,6 +191,7 @@ static int attention_compile(nn_graph *g, node *n, char *why, size_t nwhy)
     *io = (nn_mixer_io){ .q = strided(g, n, 0, s->Hq, s->Tq, s->Dk), .k = strided(g, n, 1, s->Hk, s->Tk, s->Dk),
                          .v = strided(g, n, 2, s->Hv, s->Tk, s->Dv), .seed = a->seed };
     io->o = nn_tensor_of(g->tensors[n->out].data, attn_out_heads(s), s->Tq, s->Dv, 0);
+    io->klen = n->in[KLEN] < 0 ? NULL : g->tensors[n->in[KLEN]].data;
     io->d_o = io->o;
     io->d_o.p = g->tensors[n->out].grad;
     attn_tensor *const d[] = { &io->dq, &io->dk, &io->dv }, like[] = { io->q, io->k, io->v };

@@ -44,7 +44,7 @@ void nn_params_round(nn_params *);      /* after the values have changed: graphs
 uint32_t nn_fnv1a(const char *name);
 
 /* ---- graphs --------------------------------------------------------------------------------------------- */
-enum { NN_MAX_IN = 3 + 2 * ATTN_MAX };  /* attention: q, k, v, gates, params */
+enum { NN_MAX_IN = 4 + 2 * ATTN_MAX };  /* attention: q, k, v, gates, params, klen */
 
 typedef struct tensor {
     k_dtype dtype;

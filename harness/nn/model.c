@@ -28,6 +28,8 @@ const attn_opt nn_model_table[] = {
     { "dropout", "of what a sublayer adds", OFF(dropout), ATTN_FLOAT, 0, 0, 0.99, NULL, 0 },
     { "embedding_dropout", "of embedding plus positions", OFF(embedding_dropout), ATTN_FLOAT, 0, 0, 0.99, NULL, 0 },
     { "ffn_dropout", "inside the feed-forward, after the activation", OFF(ffn_dropout), ATTN_FLOAT, 0, 0, 0.99, NULL, 0 },
+    { "recompute", "what is made again in backward instead of kept: memory for time", OFF(recompute), ATTN_CHOICE, NN_RECOMPUTE_NONE, 0, 0,
+      "none,layer", 0 },
     { .name = NULL } };
 
 int nn_model_is_gated(const nn_model_opts *o) { return o->activation >= NN_REGLU; }

@@ -10,12 +10,13 @@ extern "C" {
 enum { NN_NORM_LAYER, NN_NORM_RMS };
 enum { NN_NORM_PRE, NN_NORM_POST };
 enum { NN_RELU, NN_GELU, NN_SILU, NN_REGLU, NN_GEGLU, NN_SWIGLU };      /* from NN_REGLU on gated */
+enum { NN_RECOMPUTE_NONE, NN_RECOMPUTE_LAYER };
 enum { NN_POSITIONS_NONE, NN_POSITIONS_SINUSOIDAL, NN_POSITIONS_SINUSOIDAL_REVERSED, NN_POSITIONS_LEARNED };
 
 typedef struct nn_model_opts {
     int32_t layers, d_model, heads, kv_heads, d_head, d_ff;     /* the last three: 0 until nn_model_fill */
     int32_t feed_forward, norm, norm_position, activation, bias, attention_bias;
-    int32_t positions, tie_embeddings, scale_embedding, scale_residual_init;
+    int32_t positions, tie_embeddings, scale_embedding, scale_residual_init, recompute;
     double norm_eps, init, dropout, embedding_dropout, ffn_dropout;
 } nn_model_opts;
 extern const attn_opt nn_model_table[];

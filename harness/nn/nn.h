@@ -78,6 +78,8 @@ nn_id nn_reshape(nn_graph *, nn_id, attn_dims);             /* no copy */
  * ATTN_GROUPED_QK [B,Tq,Hv,Dv].
  * Tensors that the variant ignores may be NN_NONE.  Its params are declared as prefix.NAME. */
 nn_id nn_attention(nn_graph *, const nn_mixer_spec *, const char *prefix, nn_id q, nn_id k, nn_id v, const nn_id *gates);
+/* The same of padded sequences: keys j >= klen[b] of sequence b do not exist; klen i32 [B], NN_NONE: all do. */
+nn_id nn_attention_klen(nn_graph *, const nn_mixer_spec *, const char *prefix, nn_id q, nn_id k, nn_id v, const nn_id *gates, nn_id klen);
 /* Losses: one number per row; the graph's loss is the mean over rows whose target is not -1. */
 nn_id nn_half_squared_error(nn_graph *, nn_id y, nn_id target);     /* y [rows,d], target i32 [rows] */
 nn_id nn_cross_entropy(nn_graph *, nn_id y, nn_id target);

@@ -1,7 +1,7 @@
 /* transformer.c - the Transformer around any variant.
  *
- *   body   x = drop(embedding[tokens] (x sqrt(d)) + positions);  every layer: x = residual(attention), x = residual(feed
- *          forward);  pre-norm: a last norm
+ *   stack  x = drop(embedding[tokens] (x sqrt(d)) + positions);  every layer: x = residual(self-attention), in a decoder with an
+ *          encoder x = residual(attention to its output), x = residual(feed forward);  pre-norm: a last norm
  *   pre    residual(F) = x + drop(F(norm(x)))          post   residual(F) = norm(x + drop(F(x)))
  *   attention    q, k, v and the variant's gates are linear in its input; the heads' outputs go through one more
  *   feed forward W2 act(W1 x), or with a gated activation W2 (act(Wg x) * (W1 x))
@@ -29,8 +29,9 @@ int nn_transformer_init(nn_transformer *t, nn_params *params, const nn_model_opt
 typedef struct place {
     nn_transformer *t;
     nn_graph *g;
-    int mode, layer;
-    char path[48];                      /* "layers.3.attention" */
+    const nn_stack *s;
+    int layer;
+    char path[80];                      /* "layers.3.attention" */
 } place;
 
 static attn_dims dims1(int64_t a) { return (attn_dims){ 1, { a } }; }
@@ -82,7 +83,7 @@ static double end_init(const place *p)
 
 /* ---- sublayers: [B,T,d_model] -> [B,T,d_model] --------------------------------------------------------------------- */
 
-/* A projection of x as heads [B,T,H,D]. */
+/* A projection of x as heads [B,T,H,D], without bias if attention has none. */
 static nn_id heads(const place *p, const char *name, nn_id x, int64_t H, int64_t D)
 {
     attn_dims d = nn_dims(p->g, x);
@@ -90,15 +91,20 @@ static nn_id heads(const place *p, const char *name, nn_id x, int64_t H, int64_t
     return nn_reshape(p->g, y, dims4(d.d[0], d.d[1], H, D));
 }
 
-nn_mixer_spec nn_transformer_mixer(const nn_transformer *t, int layer, int64_t B, int64_t T, int mode, int training)
+/* A mixer with the shape of its problem: Tq queries, Tk keys. */
+static nn_mixer_spec shaped(const nn_transformer *t, nn_mixer_spec m, int64_t B, int64_t Tq, int64_t Tk, int mode, int training)
 {
     const nn_model_opts *o = &t->o;
-    nn_mixer_spec m = t->mixer[layer % t->nmixers];
     int grouped = (m.variant->flags & ATTN_GROUPED_QK) != 0;
     m.shape = (attn_shape){ .B = (int32_t)B, .Hq = grouped ? o->kv_heads : o->heads, .Hk = o->kv_heads,
-                            .Hv = grouped ? o->heads : o->kv_heads, .Tq = (int32_t)T, .Tk = (int32_t)T, .Dk = o->d_head,
+                            .Hv = grouped ? o->heads : o->kv_heads, .Tq = (int32_t)Tq, .Tk = (int32_t)Tk, .Dk = o->d_head,
                             .Dv = o->d_head, .mode = mode, .dtype = (int32_t)t->params->dtype, .training = training };
     return m;
+}
+
+nn_mixer_spec nn_transformer_mixer(const nn_transformer *t, int layer, int64_t B, int64_t T, int mode, int training)
+{
+    return shaped(t, t->mixer[layer % t->nmixers], B, T, T, mode, training);
 }
 
 /* The gates that the variant asks for, each a projection to [B,T,Hv,width]; 0, or -1 with the graph's error set. */
@@ -119,23 +125,35 @@ static int gates(const place *p, const nn_mixer_spec *m, nn_id x, nn_id *gate)
     return 0;
 }
 
-static nn_id self_attention(const place *p, nn_id x)
+/* Queries of x, keys, values and gates of `of`. */
+static nn_id attend(const place *p, const nn_mixer_spec *mixer, int mode, nn_id x, nn_id of, nn_id klen)
 {
     const nn_model_opts *o = &p->t->o;
-    attn_dims d = nn_dims(p->g, x);
-    if (x < 0)
+    attn_dims d = nn_dims(p->g, x), from = nn_dims(p->g, of);
+    if (x < 0 || of < 0)
         return NN_BAD;
-    nn_mixer_spec m = nn_transformer_mixer(p->t, p->layer, d.d[0], d.d[1], p->mode, p->g->training);
+    nn_mixer_spec m = shaped(p->t, *mixer, d.d[0], d.d[1], from.d[1], mode, p->g->training);
+    m.shape.klen = klen != NN_NONE;
     uint32_t flags = m.variant->flags;
     nn_id gate[ATTN_MAX];
     nn_id q = flags & ATTN_NO_Q ? NN_NONE : heads(p, "q", x, m.shape.Hq, o->d_head);
-    nn_id k = flags & (ATTN_NO_K | ATTN_SHARED_QK) ? NN_NONE : heads(p, "k", x, m.shape.Hk, o->d_head);
-    nn_id v = heads(p, "v", x, m.shape.Hv, o->d_head);
-    if (gates(p, &m, x, gate))
+    nn_id k = flags & (ATTN_NO_K | ATTN_SHARED_QK) ? NN_NONE : heads(p, "k", of, m.shape.Hk, o->d_head);
+    nn_id v = heads(p, "v", of, m.shape.Hv, o->d_head);
+    if (gates(p, &m, of, gate))
         return NN_BAD;
-    nn_id y = nn_attention(p->g, &m, p->path, q, k, v, gate);
+    nn_id y = nn_attention_klen(p->g, &m, p->path, q, k, v, gate, klen);
     y = nn_reshape(p->g, y, dims3(d.d[0], d.d[1], (int64_t)attn_out_heads(&m.shape) * o->d_head));
     return linear(p, "out", y, o->d_model, o->attention_bias, end_init(p));
+}
+
+static nn_id self_attention(const place *p, nn_id x)
+{
+    return attend(p, &p->s->mixer[p->layer % p->s->nmixers], p->s->mode, x, x, p->s->klen);
+}
+
+static nn_id cross_attention(const place *p, nn_id x)
+{
+    return attend(p, p->s->cross, ATTN_CROSS, x, p->s->memory, p->s->memory_klen);
 }
 
 static nn_id feed_forward(const place *p, nn_id x)
@@ -155,7 +173,7 @@ static nn_id feed_forward(const place *p, nn_id x)
 static nn_id residual(place *p, const char *name, nn_id (*F)(const place *, nn_id), nn_id x)
 {
     int pre = p->t->o.norm_position == NN_NORM_PRE;
-    snprintf(p->path, sizeof p->path, "layers.%d.%s", p->layer, name);
+    snprintf(p->path, sizeof p->path, "%s%slayers.%d.%s", p->s->name, *p->s->name ? "." : "", p->layer, name);
     nn_id y = F(p, pre ? norm(p, "norm", x) : x);
     nn_id sum = nn_add(p->g, x, nn_dropout(p->g, y, p->t->o.dropout));
     return pre ? sum : norm(p, "norm", sum);
@@ -183,14 +201,18 @@ static nn_id sinusoids(const place *p, int64_t T, int64_t d)
     return rows;
 }
 
-static nn_id embedding(const place *p) { return table(p, "embedding", p->t->vocabulary); }
+/* The embedding is that of the whole model, whatever the stack. */
+static nn_id embedding(nn_transformer *t, nn_graph *g)
+{
+    return table(&(place){ .t = t, .g = g }, "embedding", t->vocabulary);
+}
 
-/* tokens i32 [B,T] -> [B,T,d_model]. */
-static nn_id embed(const place *p, nn_id tokens)
+/* The tokens, i32 [B,T], as [B,T,d_model]. */
+static nn_id embed(const place *p)
 {
     const nn_model_opts *o = &p->t->o;
-    int64_t T = nn_dims(p->g, tokens).d[1];
-    nn_id x = nn_gather(p->g, embedding(p), tokens);
+    int64_t T = nn_dims(p->g, p->s->tokens).d[1];
+    nn_id x = nn_gather(p->g, embedding(p->t, p->g), p->s->tokens);
     if (o->scale_embedding)
         x = nn_scale(p->g, x, sqrt(o->d_model));
     if (nn_model_is_sinusoidal(o))
@@ -200,25 +222,48 @@ static nn_id embed(const place *p, nn_id tokens)
     return nn_dropout(p->g, x, o->embedding_dropout);
 }
 
-nn_id nn_transformer_body(nn_transformer *t, nn_graph *g, nn_id tokens, int mode)
+/* All sublayers of this layer. */
+static nn_id layer(place *p, nn_id x)
 {
-    place p = { .t = t, .g = g, .mode = mode };
-    if (tokens < 0 || nn_dims(g, tokens).n != 2)
+    int again = p->t->o.recompute == NN_RECOMPUTE_LAYER;
+    if (again)
+        nn_recompute_begin(p->g);
+    x = residual(p, "attention", self_attention, x);
+    if (p->s->memory != NN_NONE)
+        x = residual(p, "cross", cross_attention, x);
+    if (p->t->o.feed_forward)
+        x = residual(p, "feed_forward", feed_forward, x);
+    if (again)
+        nn_recompute_end(p->g);
+    return x;
+}
+
+nn_id nn_transformer_stack(nn_transformer *t, nn_graph *g, const nn_stack *s)
+{
+    place p = { .t = t, .g = g, .s = s };
+    attn_dims d = nn_dims(g, s->tokens);
+    if (s->tokens < 0 || d.n != 2)
         return nn_fail(g, ATTN_EINVAL, "transformer: tokens must be i32 [B,T]");
-    if (t->o.positions == NN_POSITIONS_LEARNED && nn_dims(g, tokens).d[1] > t->context)
-        return nn_fail(g, ATTN_EINVAL, "transformer: %lld tokens, learned positions for %lld", (long long)nn_dims(g, tokens).d[1], (long long)t->context);
-    nn_id x = embed(&p, tokens);
-    for (; p.layer < t->o.layers; p.layer++) {
-        x = residual(&p, "attention", self_attention, x);
-        if (t->o.feed_forward)
-            x = residual(&p, "feed_forward", feed_forward, x);
-    }
-    p.path[0] = 0;
+    if (t->o.positions == NN_POSITIONS_LEARNED && d.d[1] > t->context)
+        return nn_fail(g, ATTN_EINVAL, "transformer: %lld tokens, learned positions for %lld", (long long)d.d[1], (long long)t->context);
+    snprintf(p.path, sizeof p.path, "%s", s->name);
+    nn_id x = embed(&p);
+    for (; p.layer < t->o.layers; p.layer++)
+        x = layer(&p, x);
+    snprintf(p.path, sizeof p.path, "%s", s->name);
     return t->o.norm_position == NN_NORM_PRE ? norm(&p, "norm", x) : x;
 }
 
+nn_id nn_transformer_body(nn_transformer *t, nn_graph *g, nn_id tokens, int mode)
+{
+    return nn_transformer_stack(t, g, &(nn_stack){ "", mode, tokens, NN_NONE, t->mixer, t->nmixers, NN_NONE, NN_NONE, NULL });
+}
+
 /* The output layer's weights [vocabulary,d_model]. */
-static nn_id output(const place *p) { return p->t->o.tie_embeddings ? embedding(p) : table(p, "output", p->t->vocabulary); }
+static nn_id output(nn_transformer *t, nn_graph *g)
+{
+    return t->o.tie_embeddings ? embedding(t, g) : table(&(place){ .t = t, .g = g }, "output", t->vocabulary);
+}
 
 /* h [B,T,d_model] as rows [B*T,d_model]. */
 static nn_id rows_of(nn_graph *g, nn_id h)
@@ -229,12 +274,10 @@ static nn_id rows_of(nn_graph *g, nn_id h)
 
 nn_id nn_transformer_logits(nn_transformer *t, nn_graph *g, nn_id h)
 {
-    place p = { .t = t, .g = g };
-    return nn_linear(g, rows_of(g, h), output(&p), NN_NONE);
+    return nn_linear(g, rows_of(g, h), output(t, g), NN_NONE);
 }
 
 nn_id nn_transformer_loss(nn_transformer *t, nn_graph *g, nn_id h, nn_id target, double smoothing)
 {
-    place p = { .t = t, .g = g };
-    return nn_linear_cross_entropy(g, rows_of(g, h), output(&p), NN_NONE, target, smoothing);
+    return nn_linear_cross_entropy(g, rows_of(g, h), output(t, g), NN_NONE, target, smoothing);
 }

@@ -28,11 +28,25 @@ int nn_transformer_init(nn_transformer *, nn_params *, const nn_model_opts *, co
 /* The stack over tokens i32 [B,T]: [B,T,d_model], what the output layer reads.  mode: ATTN_CAUSAL makes a decoder,
  * ATTN_BIDIR an encoder.  Dropout is of training graphs alone. */
 nn_id nn_transformer_body(nn_transformer *, nn_graph *, nn_id tokens, int mode);
+/* The same as one of two stacks.  An encoder-decoder is
+ *     nn_id memory = nn_transformer_stack(&t, g, &(nn_stack){ "encoder", ATTN_BIDIR, source, length, &own, 1, NN_NONE, NN_NONE, NULL });
+ *     nn_id h = nn_transformer_stack(&t, g, &(nn_stack){ "decoder", ATTN_CAUSAL, target, NN_NONE, &own, 1, memory, length, &cross });
+ * with the layers of the model in either; embedding and output layer are shared. */
+typedef struct nn_stack {
+    const char *name;                   /* before the names of its parameters; "": nothing */
+    int mode;
+    nn_id tokens, klen;                 /* i32 [B,T]; i32 [B]: keys of self-attention from there on are padding, NN_NONE: none is */
+    const nn_mixer_spec *mixer;         /* of self-attention, as nn_transformer.mixer */
+    int nmixers;
+    nn_id memory, memory_klen;          /* [B,S,d_model] that each layer attends to as well, NN_NONE: none; its lengths */
+    const nn_mixer_spec *cross;         /* with what it does */
+} nn_stack;
+nn_id nn_transformer_stack(nn_transformer *, nn_graph *, const nn_stack *);
 /* Of such an output [B,T,d_model]: the logits [B*T,vocabulary]; the losses [B*T] of targets i32 [B*T], -1 = not asked,
  * without the logits being whole; smoothing: the part of a target that is shared by the whole vocabulary. */
 nn_id nn_transformer_logits(nn_transformer *, nn_graph *, nn_id h);
 nn_id nn_transformer_loss(nn_transformer *, nn_graph *, nn_id h, nn_id target, double smoothing);
-/* The mixer of a layer with the shape of its problem on [B,T,d_model]. */
+/* The mixer of self-attention in a layer with the shape of its problem on [B,T,d_model]. */
 nn_mixer_spec nn_transformer_mixer(const nn_transformer *, int layer, int64_t B, int64_t T, int mode, int training);
 #ifdef __cplusplus
 }

@@ -51,7 +51,7 @@ typedef struct model {
     nn_graph *graph;
     nn_mixer_spec mixer;
     char variant_opts[1024];
-    nn_id tokens, target, h, logits, loss;
+    nn_id tokens, target, h, logits, loss, source, length;      /* the last two: of an encoder */
     int B, T;
 } model;
 
@@ -459,6 +459,108 @@ static void test_hybrid(void **state)
     assert_true(loss[2] != loss[0] && loss[2] != loss[1]);
 }
 
+/* ---- an encoder and a decoder --------------------------------------------------------------------------------------------------- */
+
+/* Two sequences: 5 source tokens, of which the first has 3, and 4 target tokens. */
+static int record_pair(model *m, const char *opts)
+{
+    static nn_mixer_spec cross;
+    assert_int_equal(record(m, "softmax", opts, K_F64, 2, 4, ATTN_CAUSAL), 0);
+    nn_graph_free(m->graph);
+    nn_params_free(m->params);
+    m->params = nn_params_new(dev, K_F64, 5);
+    m->graph = nn_graph_new(m->params, 1);
+    cross = m->mixer;
+    m->t.params = m->params;
+    m->t.context = 5;
+    m->source = nn_input(m->graph, K_I32, (attn_dims){ 2, { 2, 5 } });
+    m->length = nn_input(m->graph, K_I32, (attn_dims){ 1, { 2 } });
+    m->tokens = nn_input(m->graph, K_I32, (attn_dims){ 2, { 2, 4 } });
+    m->target = nn_input(m->graph, K_I32, (attn_dims){ 1, { 8 } });
+    nn_id memory = nn_transformer_stack(&m->t, m->graph, &(nn_stack){ "encoder", ATTN_BIDIR, m->source, m->length, &m->mixer, 1, NN_NONE, NN_NONE, NULL });
+    m->h = nn_transformer_stack(&m->t, m->graph, &(nn_stack){ "decoder", ATTN_CAUSAL, m->tokens, NN_NONE, &m->mixer, 1, memory, m->length, &cross });
+    m->logits = nn_transformer_logits(&m->t, m->graph, m->h);
+    nn_graph_set_loss(m->graph, nn_transformer_loss(&m->t, m->graph, m->h, m->target, 0.1));
+    int rc = start(m);
+    int32_t *source = rc ? NULL : nn_data(m->graph, m->source), *length = rc ? NULL : nn_data(m->graph, m->length);
+    for (int i = 0; !rc && i < 10; i++)
+        source[i] = (5 * i + 2) % V;
+    if (!rc)
+        length[0] = 3, length[1] = 5;
+    return rc;
+}
+
+/* The logits of sequence b, by value. */
+static double *logits_of(model *m, int b, double *out)
+{
+    assert_int_equal(nn_forward(m->graph), 0);
+    return memcpy(out, (double *)nn_data(m->graph, m->logits) + b * 4 * V, 4 * V * sizeof *out);
+}
+
+/* Gradients of every parameter; what is seen: the source up to its length, target tokens before; one embedding for both. */
+static void test_encoder_decoder(void **state)
+{
+    static const char *const opts[] = { "{\"layers\": 2, \"d_model\": 8, \"heads\": 2, \"d_ff\": 6, \"init\": 0.4}",
+                                        "{\"layers\": 1, \"d_model\": 8, \"heads\": 2, \"d_ff\": 6, \"init\": 0.4, \"norm_position\": \"post\", "
+                                        "\"positions\": \"learned\", \"kv_heads\": 1, \"recompute\": \"layer\"}" };
+    double before[4 * V], after[4 * V];
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        model m;
+        if (record_pair(&m, opts[i]))
+            fail_msg("%s", why);
+        check_gradients(&m, opts[i]);
+        int32_t *source = nn_data(m.graph, m.source), *token = nn_data(m.graph, m.tokens);
+        for (int at = 0; at < 5; at++) {
+            logits_of(&m, 0, before);
+            source[at] = (source[at] + 1) % V;
+            assert_int_equal(memcmp(before, logits_of(&m, 0, after), sizeof before) != 0, at < 3);
+            logits_of(&m, 1, before);
+            source[5 + at] = (source[5 + at] + 1) % V;
+            assert_int_not_equal(memcmp(before, logits_of(&m, 1, after), sizeof before), 0);
+        }
+        for (int at = 0; at < 4; at++) {
+            int first = 0;
+            logits_of(&m, 0, before);
+            token[at] = (token[at] + 1) % V;
+            logits_of(&m, 0, after);
+            while (first < 4 && !memcmp(before + first * V, after + first * V, V * sizeof *before))
+                first++;
+            assert_int_equal(first, at);
+        }
+        int embeddings = 0, crossed = 0;
+        for (int p = 0; p < nn_params_count(m.params); p++) {
+            embeddings += strstr(nn_param_name(m.params, p), "embedding.weight") != NULL;
+            crossed += strstr(nn_param_name(m.params, p), "decoder.layers.0.cross.q.weight") != NULL;
+        }
+        assert_int_equal(embeddings, 1);
+        assert_int_equal(crossed, 1);
+        release(&m);
+    }
+}
+
+/* Layers that are made again in backward have the same gradients to the bit, in less memory. */
+static void test_recompute(void **state)
+{
+    size_t bytes[2];
+    double loss[2][2];
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        char opts[200];
+        model m;
+        k_memory memory;
+        snprintf(opts, sizeof opts, "{\"layers\": 6, \"d_model\": 32, \"heads\": 2, \"dropout\": 0.1, \"recompute\": \"%s\"}", i ? "layer" : "none");
+        assert_int_equal(record(&m, "softmax", opts, K_F32, 4, 32, ATTN_CAUSAL), 0);
+        assert_int_equal(start(&m), 0);
+        k_memory_read(dev, &memory);
+        bytes[i] = memory.now_tag[K_TAG_ACTIVATION];
+        learn(&m, 4, &loss[i][0], &loss[i][1]);
+        release(&m);
+    }
+    assert_memory_equal(loss[0], loss[1], sizeof loss[0]);
+    assert_true(2 * bytes[1] < bytes[0]);
+}
+
 /* ---- the files ------------------------------------------------------------------------------------------------------------ */
 
 /* Opens every variant that is built. */
@@ -501,6 +603,7 @@ int main(void)
         cmocka_unit_test(test_known_sizes),        cmocka_unit_test(test_contradictions), cmocka_unit_test(test_gradients),
         cmocka_unit_test(test_causality),          cmocka_unit_test(test_positions),      cmocka_unit_test(test_reversed_positions),
         cmocka_unit_test(test_shorter),            cmocka_unit_test(test_loss),           cmocka_unit_test(test_dropout),
-        cmocka_unit_test(test_every_variant),      cmocka_unit_test(test_same_bits),      cmocka_unit_test(test_hybrid) };
+        cmocka_unit_test(test_every_variant),      cmocka_unit_test(test_same_bits),      cmocka_unit_test(test_hybrid),
+        cmocka_unit_test(test_encoder_decoder),    cmocka_unit_test(test_recompute) };
     return cmocka_run_group_tests_name("transformer", tests, open_files, close_files);
 }
