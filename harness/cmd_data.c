@@ -60,8 +60,9 @@ static int list_all(const arguments *a)
     hs_table *t = hs_table_new();
     for (const data_set *s = data_sets; s->name; s++) {
         const int64_t bytes = size_of(s);
-        json_t *row[] = { json_string(s->name), json_string(data_kind_names[s->kind]), bytes ? json_real(round((double)bytes / 1e5) / 10) : json_string("unknown"),
-                          json_string(state_of(s)), json_string(s->licence), json_string(s->about) };
+        json_t *row[] = { json_string(s->name), json_string(data_kind_names[s->kind]),
+                          bytes ? json_real(round((double)bytes / 1e5) / 10) : json_string("unknown"), json_string(state_of(s)),
+                          json_string(s->licence), json_string(s->about) };
         const size_t at = hs_table_rows(t);
         if (!s->downloads) json_string_set(row[2], s->generate ? "made here" : "local copy");
         for (size_t c = 0; c < sizeof columns / sizeof *columns; c++) hs_table_set(t, at, hs_table_column(t, columns[c]), row[c]);
@@ -101,7 +102,9 @@ static void describe(const data_tokens *t, const data_set *set)
     for (int i = 0; i < t->nsplits; i++) {
         const data_split *s = &t->split[i];
         printf("%-14s %11lld tokens %8lld documents %11lld bytes", s->name, (long long)s->n, (long long)s->ndocs, (long long)s->bytes);
-        if (words && s->n) printf("  <unk> %.3f %%, of which not in the text itself %.3f %%", 100.0 * (double)s->unknown / (double)s->n, 100.0 * (double)s->replaced / (double)s->n);
+        if (words && s->n)
+            printf("  <unk> %.3f %%, of which not in the text itself %.3f %%", 100.0 * (double)s->unknown / (double)s->n,
+                   100.0 * (double)s->replaced / (double)s->n);
         if (set->kind == DATA_PROTEIN && data_find_split(t, "train")) {
             const data_unigram u = data_unigram_of(t, s, eos);
             printf("  unigram accuracy %.2f %% perplexity %.2f", 100 * u.accuracy, u.perplexity);
@@ -121,7 +124,8 @@ static int prepare(arguments *a, const data_set *set)
         return HS_EXIT_FAILED;
     }
     if (done.reused) fprintf(stderr, "%s is prepared already\n", set->name);
-    else fprintf(stderr, "prepared %.1f MB of text in %.1f s: %.0f MB/s\n", (double)done.bytes / 1e6, done.seconds, (double)done.bytes / 1e6 / done.seconds);
+    else fprintf(stderr, "prepared %.1f MB of text in %.1f s: %.0f MB/s\n", (double)done.bytes / 1e6, done.seconds,
+                 (double)done.bytes / 1e6 / done.seconds);
     puts(done.path);
     describe(&t, set);
     data_close(&t);
@@ -190,7 +194,8 @@ static const char *set_option(arguments *a, const char *option, const char *valu
         if (a->prepare.nfrom == DATA_FROM) return "--from: at most 8 folders";
         a->prepare.from[a->prepare.nfrom++] = value;
     } else if (!strcmp(option, "--mirror")) a->mirror = value;
-    else if (!strcmp(option, "--limit")) return read_number(value, &a->prepare.limit) == 0 ? NULL : "--limit: a number of tokens is expected, such as 20M";
+    else if (!strcmp(option, "--limit"))
+        return read_number(value, &a->prepare.limit) == 0 ? NULL : "--limit: a number of tokens is expected, such as 20M";
     else if (!strcmp(option, "--min-count")) return read_number(value, &a->prepare.min_count) == 0 ? NULL : "--min-count: a whole number is expected";
     else if (!strcmp(value, "words")) a->prepare.level = DATA_WORDS;
     else if (!strcmp(value, "bytes")) a->prepare.level = DATA_BYTES;
@@ -238,7 +243,8 @@ static const data_set *find(const char *name)
     if (set) return set;
     for (const data_set *s = data_sets; s->name && n < 64; s++) names[n++] = s->name;
     const char *near = hs_nearest(name, names, n);
-    fprintf(stderr, "harness data: there is no data set '%s'%s%s%s (harness data list)\n", name, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    fprintf(stderr, "harness data: there is no data set '%s'%s%s%s (harness data list)\n", name,
+            near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
     return NULL;
 }
 

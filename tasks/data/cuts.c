@@ -23,6 +23,26 @@ void data_streams(const data_split *s, int64_t streams, int64_t at, int64_t n, i
     for (int64_t b = 0; b < streams; b++) data_copy(s, b * length + at, n, out + b * n);
 }
 
+/* A Feistel network over the next even number of bits; what leaves 0..n-1 is sent through it again. */
+int64_t data_permuted(uint64_t seed, uint32_t draw, int64_t n, int64_t i)
+{
+    enum { ROUNDS = 6 };
+    int half = 1;
+    while ((int64_t)1 << 2 * half < n) half++;
+    const uint64_t mask = ((uint64_t)1 << half) - 1;
+    uint64_t x = (uint64_t)i;
+    do {
+        uint64_t left = x >> half, right = x & mask;
+        for (uint32_t round = 0; round < ROUNDS; round++) {
+            const uint64_t mixed = left ^ (philox4x32_10(seed, right, round, draw).v[0] & mask);
+            left = right;
+            right = mixed;
+        }
+        x = left << half | right;
+    } while (x >= (uint64_t)n);
+    return (int64_t)x;
+}
+
 int64_t data_segments(int64_t n, int32_t length, int keep_tail)
 {
     const int64_t targets = n > 1 ? n - 1 : 0;

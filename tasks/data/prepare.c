@@ -90,7 +90,8 @@ static int find_rows(job *j)
         if (f->other && data_paths_find(&r->other, j->folder, j->nfolders, f->other, j->why, j->nwhy) != 0) return -1;
         const int missing = r->path.n == 0 || (f->other && r->other.n == 0);
         if (missing && !(f->flags & DATA_OPTIONAL)) {
-            snprintf(j->why, j->nwhy, "there is no file %s (.gz .xz .zst) in %s%s", r->path.n ? f->other : f->names, j->folder[0], j->nfolders > 1 ? " and the other folders" : "");
+            snprintf(j->why, j->nwhy, "there is no file %s (.gz .xz .zst) in %s%s", r->path.n ? f->other : f->names, j->folder[0],
+                     j->nfolders > 1 ? " and the other folders" : "");
             return -1;
         }
         if (missing) {
@@ -103,6 +104,17 @@ static int find_rows(job *j)
     }
     return 0;
 }
+
+/* ---- the kinds ---------------------------------------------------------------------------------------------------- */
+
+/* shuffled: train comes sorted, by family, by source or by label, and its documents are independent. */
+typedef struct reader { int width; int (*vocab)(data_vocab *); data_read *read; int shuffled; } reader;
+static const reader readers[DATA_KINDS] = {
+    [DATA_WORDS] = { 4, data_vocab_words, data_read_words },       [DATA_BYTES] = { 1, data_vocab_bytes, data_read_bytes },
+    [DATA_PROTEIN] = { 1, data_protein_vocab, data_read_proteins, 1 }, [DATA_PARALLEL] = { 1, data_vocab_bytes, data_read_parallel, 1 },
+    [DATA_MUSIC] = { 1, data_music_vocab, data_read_music },        [DATA_IMAGES] = { 1, data_vocab_bytes, data_read_images },
+    [DATA_LABELLED] = { 1, data_vocab_bytes, data_read_labelled, 1 },  [DATA_LISTOPS] = { 1, data_listops_vocab, data_read_listops },
+};
 
 /* ---- the recipe --------------------------------------------------------------------------------------------------- */
 
@@ -130,6 +142,7 @@ static int write_recipe(job *j)
     if (!out) return -1;
     fprintf(out, "format %d\nset %s\nkind %s %d\n", 1, j->set->name, data_kind_names[j->kind], READER_VERSION);
     if (j->kind == DATA_WORDS) fprintf(out, "min_count %llu\n", (unsigned long long)j->min_count);
+    if (readers[j->kind].shuffled) fprintf(out, "train shuffled\n");
     if (j->limit) fprintf(out, "limit %lld\n", (long long)j->limit);
     for (int i = 0; rc == 0 && i < j->nrows; i++) {
         const data_file *f = j->row[i].file;
@@ -144,27 +157,19 @@ static int write_recipe(job *j)
 
 /* ---- reading --------------------------------------------------------------------------------------------------------- */
 
-typedef struct reader { int width; int (*vocab)(data_vocab *); data_read *read; } reader;
-static const reader readers[DATA_KINDS] = {
-    [DATA_WORDS] = { 4, data_vocab_words, data_read_words },       [DATA_BYTES] = { 1, data_vocab_bytes, data_read_bytes },
-    [DATA_PROTEIN] = { 1, data_protein_vocab, data_read_proteins }, [DATA_PARALLEL] = { 1, data_vocab_bytes, data_read_parallel },
-    [DATA_MUSIC] = { 1, data_music_vocab, data_read_music },        [DATA_IMAGES] = { 1, data_vocab_bytes, data_read_images },
-    [DATA_LABELLED] = { 1, data_vocab_bytes, data_read_labelled },  [DATA_LISTOPS] = { 1, data_listops_vocab, data_read_listops },
-};
-
 /* Every file of one split, one side of it where there are two, into the writer. */
 static int read_split(job *j, data_reading *r, const char *split, int side)
 {
     char name[DATA_NAME];
     snprintf(name, sizeof name, "%s", split);
     if (j->kind == DATA_PARALLEL) snprintf(name, sizeof name, "%.40s.%.2s", split, j->set->languages + 3 * side);
-    if (data_writer_split(r->out, name) != 0) {
+    r->learn = strcmp(split, "train") == 0;
+    if (data_writer_split(r->out, name, r->learn && readers[j->kind].shuffled) != 0) {
         snprintf(j->why, j->nwhy, "more than %d splits", DATA_SPLITS);
         return -1;
     }
     r->split = split;
     r->side = side;
-    r->learn = strcmp(split, "train") == 0;
     r->left = r->learn && j->limit ? j->limit : INT64_MAX;
     for (int i = 0; i < j->nrows; i++) {
         const row *w = &j->row[i];
@@ -308,7 +313,8 @@ static int choose_options(job *j)
     j->min_count = a->min_count >= 0 ? (uint64_t)a->min_count : j->set->min_count ? j->set->min_count : 1;
     j->limit = a->limit > 0 ? a->limit : 0;
     if (a->level >= 0 && !text) snprintf(j->why, j->nwhy, "%s is read as %s, not by words or bytes", j->set->name, data_kind_names[j->kind]);
-    else if (a->min_count >= 0 && j->kind != DATA_WORDS) snprintf(j->why, j->nwhy, "only words are counted out: --min-count does not belong to %s", data_kind_names[j->kind]);
+    else if (a->min_count >= 0 && j->kind != DATA_WORDS)
+        snprintf(j->why, j->nwhy, "only words are counted out: --min-count does not belong to %s", data_kind_names[j->kind]);
     else return 0;
     return -1;
 }

@@ -57,6 +57,10 @@ data_unigram data_unigram_of(const data_tokens *, const data_split *, int64_t sk
 void data_copy(const data_split *, int64_t at, int64_t n, int32_t *out);
 static inline int64_t data_doc_begin(const data_split *s, int64_t doc) { return doc ? (int64_t)s->end[doc - 1] : 0; }
 
+/* Where i goes when 0..n-1 are put into a pseudo-random order, a one-to-one map: documents of an epoch, the draw being the
+ * epoch. */
+int64_t data_permuted(uint64_t seed, uint32_t draw, int64_t n, int64_t i);
+
 /* `streams` contiguous streams of equal length, the remainder dropped: the batch of the language modelling papers. */
 static inline int64_t data_stream_length(int64_t n, int64_t streams) { return n / streams; }
 /* out [streams][n]: tokens at..at+n-1 of every stream. */

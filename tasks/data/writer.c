@@ -8,7 +8,7 @@
 #include <unistd.h>
 #include "writer.h"
 
-enum { CHUNK = 1 << 14 };
+enum { CHUNK = 1 << 14, ORDER_SEED = 1 };
 
 /* A file without a name in the folder of path. */
 static FILE *open_scratch(const char *path)
@@ -42,11 +42,12 @@ void data_writer_release(data_writer *w)
 
 static writer_split *open_split(data_writer *w) { return &w->split[w->nsplits - 1]; }
 
-int data_writer_split(data_writer *w, const char *name)
+int data_writer_split(data_writer *w, const char *name, int shuffled)
 {
     if (w->nsplits == DATA_SPLITS) return -1;
     writer_split *s = &w->split[w->nsplits++];
     snprintf(s->name, sizeof s->name, "%s", name);
+    s->shuffled = shuffled;
     return 0;
 }
 
@@ -114,26 +115,55 @@ static void translate(const data_facts *facts, uint32_t *x, size_t n, file_split
     }
 }
 
-/* Tokens and documents of split s. */
-static void emit_split(const data_writer *w, const writer_split *s, const data_facts *facts, uint32_t width, output *o, file_split *f)
+/* The next n tokens of the scratch file. */
+static void emit_tokens(const data_writer *w, const data_facts *facts, uint64_t left, output *o, file_split *f)
 {
     uint32_t x[CHUNK];
+    while (left > 0) {
+        const size_t n = left < CHUNK ? left : CHUNK;
+        if (fread(x, (size_t)w->width, n, w->scratch) != n && !o->failed) o->failed = EIO;
+        if (facts->map) {
+            translate(facts, x, n, f);
+            narrow(x, n, f->width);
+        }
+        emit(o, x, n * f->width);
+        left -= n;
+    }
+}
+
+/* The documents of s, whose first token is at byte `base` of the scratch file, in their new order; s then has that
+ * order. */
+static int emit_shuffled(const data_writer *w, writer_split *s, const data_facts *facts, long base, output *o, file_split *f)
+{
+    uint64_t *end = malloc(s->room * sizeof *end), at = 0;
+    int32_t *label = s->label ? malloc(s->room * sizeof *label) : NULL;
+    const int rc = end && (label || !s->label) ? 0 : -1;
+    for (uint64_t i = 0; rc == 0 && i < s->ndocs; i++) {
+        const int64_t from = data_permuted(ORDER_SEED, 0, (int64_t)s->ndocs, (int64_t)i);
+        const uint64_t begin = from ? s->end[from - 1] : 0, n = s->end[from] - begin;
+        if (fseek(w->scratch, base + (long)begin * w->width, SEEK_SET) != 0) o->failed = errno;
+        emit_tokens(w, facts, n, o, f);
+        end[i] = at += n;
+        if (label) label[i] = s->label[from];
+    }
+    if (rc == 0 && fseek(w->scratch, base + (long)s->n * w->width, SEEK_SET) != 0) o->failed = errno;
+    free(rc == 0 ? s->end : end);
+    free(rc == 0 ? s->label : label);
+    if (rc == 0) s->end = end, s->label = label;
+    return rc;
+}
+
+/* Tokens and documents of split s. */
+static void emit_split(const data_writer *w, writer_split *s, const data_facts *facts, uint32_t width, output *o, file_split *f)
+{
     memcpy(f->name, s->name, sizeof f->name);
     f->width = facts->map ? width : (uint32_t)w->width;
     f->n = s->n;
     f->ndocs = s->ndocs;
     f->bytes = s->bytes;
     f->tokens_at = section(o);
-    for (uint64_t left = s->n; left > 0;) {
-        const size_t n = left < CHUNK ? left : CHUNK;
-        if (fread(x, (size_t)w->width, n, w->scratch) != n && !o->failed) o->failed = EIO;
-        if (facts->map) {
-            translate(facts, x, n, f);
-            narrow(x, n, width);
-        }
-        emit(o, x, n * f->width);
-        left -= n;
-    }
+    if (!s->shuffled) emit_tokens(w, facts, s->n, o, f);
+    else if (emit_shuffled(w, s, facts, ftell(w->scratch), o, f) != 0) o->failed = ENOMEM;
     f->end_at = section(o);
     emit(o, s->end, s->ndocs * sizeof *s->end);
     f->labelled = s->label != NULL;

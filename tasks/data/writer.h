@@ -13,6 +13,7 @@ typedef struct writer_split {
     char name[DATA_NAME];
     uint64_t n, ndocs, room, bytes, *end;
     int32_t *label;                     /* NULL until a document has one */
+    int shuffled;                       /* its documents are written in a pseudo-random order, the same every time */
 } writer_split;
 
 typedef struct data_writer {
@@ -26,7 +27,7 @@ typedef struct data_writer {
 
 int  data_writer_init(data_writer *, const char *path, int width, char *why, size_t nwhy);
 void data_writer_release(data_writer *);
-int  data_writer_split(data_writer *, const char *name);    /* begins one; -1: there are DATA_SPLITS already */
+int  data_writer_split(data_writer *, const char *name, int shuffled);      /* begins one; -1: there are DATA_SPLITS already */
 /* Tokens of the open split; errors are kept for finish. */
 void data_writer_put(data_writer *, const void *tokens, size_t n);
 void data_writer_text(data_writer *, uint64_t bytes);       /* that the tokens stand for */

@@ -146,6 +146,31 @@ static void test_streams(void **state)
     assert_memory_equal(out, expected, sizeof expected);
 }
 
+/* A one-to-one map for every n, another for every draw, and no order to be seen in it. */
+static void test_permuted(void **state)
+{
+    (void)state;
+    enum { MOST = 1000 };
+    for (int64_t n = 1; n <= MOST; n = n < 20 ? n + 1 : n * 3 / 2) {
+        int seen[MOST] = { 0 };
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t to = data_permuted(7, 3, n, i);
+            assert_in_range(to, 0, n - 1);
+            seen[to]++;
+        }
+        for (int64_t i = 0; i < n; i++) assert_int_equal(seen[i], 1);
+    }
+    int fixed = 0, same = 0, ascents = 0;
+    for (int64_t i = 0; i < MOST; i++) {
+        fixed += data_permuted(7, 3, MOST, i) == i;
+        same += data_permuted(7, 3, MOST, i) == data_permuted(7, 4, MOST, i);
+        ascents += i > 0 && data_permuted(7, 3, MOST, i) > data_permuted(7, 3, MOST, i - 1);
+    }
+    assert_in_range(fixed, 0, 6);                       /* one expected, as of a random order */
+    assert_in_range(same, 0, 6);
+    assert_in_range(ascents, 460, 540);                 /* half, within four deviations of 9 */
+}
+
 static void test_segments(void **state)
 {
     (void)state;
@@ -273,7 +298,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, data_setup, data_teardown)
-        T(test_damage), T(test_hostile), T(test_by_name), T(test_widths), T(test_streams), T(test_segments), T(test_windows),
+        T(test_damage), T(test_hostile), T(test_by_name), T(test_widths), T(test_streams), T(test_permuted), T(test_segments), T(test_windows),
         T(test_masking), T(test_unigram), T(test_vocabulary), T(test_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -123,7 +123,7 @@ static void test_books(void **state)
 
 /* ---- proteins ------------------------------------------------------------------------------------------------------------ */
 
-static const data_file fasta[] = { { "train", "p.fasta" }, { NULL } };
+static const data_file fasta[] = { { "valid", "p.fasta" }, { NULL } };
 static const data_set proteins = { "p", .kind = DATA_PROTEIN, .files = fasta };
 
 static void test_proteins(void **state)
@@ -131,10 +131,10 @@ static void test_proteins(void **state)
     (void)state;
     put_file("p.fasta", ">one some words\nACd\n\nef*\n>two\nJXBZUO\r\n");
     assert_int_equal(prepare_set(&proteins, &t), 0);
-    assert_words(&t, "train", "A C D E F <eos> X X B Z U O <eos>");
+    assert_words(&t, "valid", "A C D E F <eos> X X B Z U O <eos>");
     assert_int_equal(t.nvocab, 27);
     assert_int_equal(data_id(&t, "<mask>", 6), 26);
-    assert_int_equal(data_find_split(&t, "train")->ndocs, 2);
+    assert_int_equal(data_find_split(&t, "valid")->ndocs, 2);
     assert_non_null(strstr(data_said, "1 letters J read as X"));
     assert_non_null(strstr(data_said, "1 stops"));
     assert_non_null(strstr(data_said, "1 lines ended in CR LF"));
@@ -178,9 +178,9 @@ static void test_protein_parts(void **state)
 
 /* ---- pairs ----------------------------------------------------------------------------------------------------------------- */
 
-static const data_file pair_files[] = { { "train", "a.en", "a.de" }, { NULL } };
+static const data_file pair_files[] = { { "valid", "a.en", "a.de" }, { "train", "a.en", "a.de" }, { NULL } };
 static const data_set pairs = { "pairs", .kind = DATA_PARALLEL, .languages = "en,de", .files = pair_files };
-static const data_file tab_files[] = { { "train", "a.tsv" }, { NULL } };
+static const data_file tab_files[] = { { "valid", "a.tsv" }, { NULL } };
 static const data_set tabs = { "tabs", .kind = DATA_PARALLEL, .languages = "en,de", .files = tab_files };
 
 /* Document i of a split as text. */
@@ -199,10 +199,10 @@ static void test_pairs(void **state)
     put_file("a.en", "one\n\n three \r\nfour\n");
     put_file("a.de", "eins\nzwei\ndrei\nvier\n");
     assert_int_equal(prepare_set(&pairs, &t), 0);
-    assert_int_equal(data_find_split(&t, "train.en")->ndocs, 3);
-    assert_document("train.en", 1, "three");
-    assert_document("train.de", 1, "drei");
-    assert_non_null(strstr(data_said, "1 pairs left out"));
+    assert_int_equal(data_find_split(&t, "valid.en")->ndocs, 3);
+    assert_document("valid.en", 1, "three");
+    assert_document("valid.de", 1, "drei");
+    assert_non_null(strstr(data_said, "2 pairs left out"));     /* of two splits */
     data_close(&t);
     assert_int_equal(prepare_with(&pairs, (data_prepare_args){ .level = -1, .min_count = -1, .limit = 2 }, &t), 0);
     assert_int_equal(data_find_split(&t, "train.en")->ndocs, 2);
@@ -215,7 +215,7 @@ static void test_pairs(void **state)
     assert_refused(&pairs, "a.de:5: ");                 /* an empty line at the end is a line too */
     put_file("a.en", "\n");
     put_file("a.de", "eins\n");
-    assert_refused(&pairs, "train.en has no tokens");
+    assert_refused(&pairs, "valid.en has no tokens");
     put_file("a.en", "one\ntwo\nthree\nfour\n");
     put_file("a.de", "eins\n\xE9t\xE9\ndrei\nvier\n");
     assert_refused(&pairs, "a.de:2: byte 1 of the line is not UTF-8");
@@ -226,13 +226,44 @@ static void test_tabs(void **state)
     (void)state;
     put_file("a.tsv", "src\tone\teins\nsrc\ttwo\tzwei\n");
     assert_int_equal(prepare_set(&tabs, &t), 0);
-    assert_document("train.en", 0, "one");
-    assert_document("train.de", 1, "zwei");
+    assert_document("valid.en", 0, "one");
+    assert_document("valid.de", 1, "zwei");
     data_close(&t);
     put_file("a.tsv", "one\teins\ntwo\n");
     assert_refused(&tabs, "a.tsv:2: 1 column, expected 2");
     put_file("a.tsv", "one\teins\n\n");
     assert_refused(&tabs, "a.tsv:2: 1 column, expected 2");
+}
+
+/* Training pairs are in another order than in the files, every one of them, and still pairs. */
+static void test_shuffled(void **state)
+{
+    (void)state;
+    enum { N = 500 };
+    char en[20 * N] = "", de[20 * N] = "", *e = en, *d = de;
+    int seen[N] = { 0 }, moved = 0;
+    for (int i = 0; i < N; i++) {
+        e += sprintf(e, "%d\n", i);
+        d += sprintf(d, "die %d\n", i);
+    }
+    put_file("a.en", en);
+    put_file("a.de", de);
+    assert_int_equal(prepare_set(&pairs, &t), 0);
+    for (int i = 0; i < N; i++) {
+        const data_split *s = data_find_split(&t, "train.en");
+        char text[24];
+        const int64_t begin = data_doc_begin(s, i);
+        snprintf(text, sizeof text, "%.*s", (int)((int64_t)s->end[i] - begin), (const char *)s->tokens + begin);
+        const int n = atoi(text);
+        snprintf(text, sizeof text, "die %d", n);
+        assert_document("train.de", i, text);
+        seen[n]++;
+        moved += n != i;
+        assert_document("valid.de", i, (snprintf(text, sizeof text, "die %d", i), text));
+    }
+    for (int i = 0; i < N; i++) assert_int_equal(seen[i], 1);
+    assert_true(moved > N * 9 / 10);
+    data_close(&t);
 }
 
 static void test_sgm(void **state)
@@ -312,12 +343,12 @@ static void test_images(void **state)
 static void test_labelled(void **state)
 {
     (void)state;
-    static const data_file files[] = { { "train", "l.tsv" }, { NULL } };
+    static const data_file files[] = { { "valid", "l.tsv" }, { NULL } };
     static const data_set labelled = { "l", .kind = DATA_LABELLED, .files = files };
     put_file("l.tsv", "1\tid\tgood film\n0\tid\tbad one\n");
     assert_int_equal(prepare_set(&labelled, &t), 0);
-    assert_document("train", 1, "bad one");
-    assert_int_equal(data_find_split(&t, "train")->label[0], 1);
+    assert_document("valid", 1, "bad one");
+    assert_int_equal(data_find_split(&t, "valid")->label[0], 1);
     data_close(&t);
     put_file("l.tsv", "good\ttext\n");
     assert_refused(&labelled, "l.tsv:1: the first column is 'good', expected a label");
@@ -368,7 +399,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, data_setup, data_teardown)
         T(test_words), T(test_rare_words), T(test_white_space), T(test_words_refused), T(test_limit), T(test_bytes), T(test_books),
-        T(test_proteins), T(test_proteins_refused), T(test_protein_parts), T(test_pairs), T(test_tabs), T(test_sgm), T(test_music),
+        T(test_proteins), T(test_proteins_refused), T(test_protein_parts), T(test_pairs), T(test_tabs), T(test_shuffled), T(test_sgm), T(test_music),
         T(test_images), T(test_labelled), T(test_listops), T(test_missing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
