@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "gpu.h"
 #include "plan_internal.h"
+#include "../tasks/data/tokens.h"
 #include <math.h>
 #include <sha2.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@
 typedef struct point {
     json_t *part, *options, *swept;     /* for the doc; all values; those of the axes, in their order */
     char *text, *ident;                 /* canonical text of part, with and without its digest */
+    json_t *data;                       /* of a task: the digest of the data set that it reads, or null */
 } point;
 typedef struct points { point *at; size_t n; } points;
 typedef struct corner { const point *variant, *task, *model, *train, *seed; } corner;     /* one combination of them */
@@ -90,11 +92,45 @@ static void points_release(points *p)
         json_decref(p->at[i].part);
         json_decref(p->at[i].options);
         json_decref(p->at[i].swept);
+        json_decref(p->at[i].data);
         free(p->at[i].text);
         free(p->at[i].ident);
     }
     free(p->at);
     *p = (points){ 0 };
+}
+
+/* The digest of a prepared set, opened once however many cells read it; NULL with the error told. */
+static json_t *digest_of(plan_file *f, json_t *known, const char *name)
+{
+    data_tokens set;
+    char why[512];
+    json_t *digest = json_object_get(known, name);
+    if (digest) return digest;
+    if (data_open(name, &set, why, sizeof why)) {
+        hs_errors_add(&f->errors, hs_node_get(f->root, "task"), "%s", why);
+        return NULL;
+    }
+    json_object_set_new(known, name, json_string(set.digest));
+    data_close(&set);
+    return json_object_get(known, name);
+}
+
+/* What the points of the task read: the option that names a data set says it.  -1 with the errors told. */
+static int find_data(plan_file *f, points *tasks)
+{
+    json_t *known = json_object();
+    const attn_opt *o = f->task_table;
+    int rc = 0;
+    while (o && o->name && !(o->flags & ATTN_DATA_SET)) o++;
+    for (size_t i = 0; i < tasks->n; i++) {
+        const char *name = o && o->name ? json_string_value(json_object_get(tasks->at[i].options, o->name)) : NULL;
+        json_t *digest = name && *name && !rc ? digest_of(f, known, name) : NULL;
+        if (name && *name && !digest) rc = -1;
+        tasks->at[i].data = digest ? json_incref(digest) : json_null();
+    }
+    json_decref(known);
+    return rc;
 }
 
 /* ---- labels ------------------------------------------------------------------------------------------------------ */
@@ -229,8 +265,9 @@ static int hash_cell(const expansion *x, hs_cell *c, const corner *k, json_int_t
 {
     char *text = NULL;
     const char *model = x->f->builds_model ? ",\"model\":" : "", *described = x->f->builds_model ? k->model->text : "";
-    int n = asprintf(&text, "{\"data\":null,\"device\":\"%s\",\"dtype\":\"%s\"%s%s,\"numerics\":%d,\"seed\":%lld,\"task\":%s,"
-                     "\"train\":%s,\"variant\":%s}", x->device, x->f->dtype, model, described, HS_NUMERICS, (long long)seed,
+    const char *data = json_string_value(k->task->data), *quote = data ? "\"" : "";
+    int n = asprintf(&text, "{\"data\":%s%s%s,\"device\":\"%s\",\"dtype\":\"%s\"%s%s,\"numerics\":%d,\"seed\":%lld,\"task\":%s,"
+                     "\"train\":%s,\"variant\":%s}", quote, data ? data : "null", quote, x->device, x->f->dtype, model, described, HS_NUMERICS, (long long)seed,
                      k->task->text, k->train->text, k->variant->text);
     if (n < 0) return -1;
     SHA256Data((const uint8_t *)text, (size_t)n, c->key);
@@ -282,8 +319,8 @@ static int add_cell(expansion *x, const corner *k)
     *c = (hs_cell){ .axes = axes, .label = label, .variant_path = x->series->path,
                     .task_path = json_string_value(json_object_get(x->f->task, "path")),
                     .time_limit = x->f->time_limit, .memory_limit = x->f->memory_limit };
-    c->doc = json_pack("{s:O, s:O, s:O, s:I, s:s, s:s, s:n, s:i}", "task", k->task->part, "variant", k->variant->part, "train", k->train->part,
-                       "seed", seed, "device", x->device, "dtype", x->f->dtype, "data", "numerics", HS_NUMERICS);
+    c->doc = json_pack("{s:O, s:O, s:O, s:I, s:s, s:s, s:O, s:i}", "task", k->task->part, "variant", k->variant->part, "train", k->train->part,
+                       "seed", seed, "device", x->device, "dtype", x->f->dtype, "data", k->task->data, "numerics", HS_NUMERICS);
     if (x->f->builds_model) json_object_set(c->doc, "model", k->model->part);
     set_ladder(x, c);
     return hash_cell(x, c, k, seed);
@@ -392,6 +429,7 @@ int plan_cells(plan_file *f, hs_plan *plan)
     if (!rc) {
         x.tasks = points_of(&f->task_options, json_string_value(json_object_get(f->task, "name")), NULL, 0,
                             json_string_value(json_object_get(f->task, "digest")));
+        rc = find_data(f, &x.tasks);
         x.seeds = points_of(&f->seeds, NULL, NULL, 0, NULL);
     }
     for (size_t s = 0; !rc && s < f->nseries; s++) {

@@ -173,6 +173,29 @@ static int finish_patiently(runner *r, const hs_cell *c, const hs_result *result
     }
 }
 
+/* models/KEY.safetensors beside the store; NULL: out of memory.  The caller's. */
+static char *model_path(const runner *r, const hs_cell *c)
+{
+    char *db = strdup(r->args->db), *path = NULL, *folder = NULL;
+    if (db && asprintf(&folder, "%s/models", dirname(db)) < 0) folder = NULL;
+    if (folder) mkdir(folder, 0777);
+    if (folder && asprintf(&path, "%s/%s.safetensors", folder, c->key) < 0) path = NULL;
+    free(db);
+    free(folder);
+    return path;
+}
+
+/* The checkpoint of a cell that has ended: removed, or where its weights were asked for, kept. */
+static void settle_checkpoint(const runner *r, const hs_cell *c, enum hs_status status)
+{
+    char *checkpoint = runner_checkpoint(r, c);
+    int keep = json_is_true(json_object_get(json_object_get(c->doc, "train"), "keep"));
+    char *model = checkpoint && keep && status == HS_DONE ? model_path(r, c) : NULL;
+    if (checkpoint && (!model || rename(checkpoint, model))) unlink(checkpoint);
+    free(model);
+    free(checkpoint);
+}
+
 void runner_file(runner *r, long cell, const hs_result *result)
 {
     const hs_cell *c = &r->plan->cell[cell];
@@ -182,9 +205,7 @@ void runner_file(runner *r, long cell, const hs_result *result)
         r->sum->count[HS_PLANNED]++;
         return;
     }
-    char *checkpoint = hs_status_final(result->status) ? runner_checkpoint(r, c) : NULL;
-    if (checkpoint) unlink(checkpoint);
-    free(checkpoint);
+    if (hs_status_final(result->status)) settle_checkpoint(r, c, result->status);
     note_rung(r, c, result->status);
     r->sum->count[result->status]++;
     r->sum->ended++;
@@ -207,7 +228,8 @@ void runner_give_back(runner *r, long cell)
 /* results/checkpoints/KEY.ckpt beside the store. */
 char *runner_checkpoint(const runner *r, const hs_cell *c)
 {
-    if (json_integer_value(json_object_get(json_object_get(c->doc, "train"), "checkpoint_every")) <= 0) return NULL;
+    const json_t *train = json_object_get(c->doc, "train");
+    if (json_integer_value(json_object_get(train, "checkpoint_every")) <= 0 && !json_is_true(json_object_get(train, "keep"))) return NULL;
     char *db = strdup(r->args->db), *path = NULL, *folder = NULL;
     if (db && asprintf(&folder, "%s/checkpoints", dirname(db)) < 0) folder = NULL;
     if (folder) mkdir(folder, 0777);    /* a folder that cannot be made is the task's to report, with the path */

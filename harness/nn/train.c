@@ -29,6 +29,7 @@ const attn_opt nn_train_table[] = {
     { "stop.patience", "end after more than this many evaluations without a new best, 0 = never", OFF(stop_patience), ATTN_INT, 0, 0,
       1e9, NULL, 0 },
     { "checkpoint_every", "steps from one checkpoint to the next, 0 = never", OFF(checkpoint_every), ATTN_INT, 0, 0, 1e9, NULL, 0 },
+    { "keep", "the trained weights stay, beside the store: models/KEY.safetensors", OFF(keep), ATTN_BOOL, 0, 0, 1, NULL, 0 },
     { NULL } };
 
 double nn_learning_rate(const nn_train_opts *o, int64_t step)
@@ -120,7 +121,7 @@ static int because(const loop *l, int code, const char *sentence)
 }
 
 /* Whether this run writes and reads checkpoints. */
-static int checkpoints(const loop *l) { return l->t->call->checkpoint && l->opts->checkpoint_every > 0; }
+static int checkpoints(const loop *l) { return l->t->call->checkpoint && (l->opts->checkpoint_every > 0 || l->opts->keep); }
 
 /* Saves where the loop stands. */
 static int save(loop *l)
@@ -242,8 +243,8 @@ static int step(loop *l, int *stop)
     l->at.step = s;
     if (due && (rc = judge(l, stop)))
         return rc;
-    int last = *stop || s == l->opts->max_steps;
-    return !last && checkpoints(l) && s % l->opts->checkpoint_every == 0 ? save(l) : TASK_DONE;
+    int last = *stop || s == l->opts->max_steps, every = l->opts->checkpoint_every;
+    return (last ? l->opts->keep : every > 0 && s % every == 0) ? save(l) : TASK_DONE;
 }
 
 int nn_train(nn_trainer *t)

@@ -16,6 +16,7 @@ typedef struct nn_train_opts {
     double stop_loss;                   /* "stop.loss": end when an evaluation is at or below it; 0 = never */
     int32_t stop_patience;              /* "stop.patience": end after more than this many evaluations without a new best; 0 = never */
     int32_t checkpoint_every;           /* steps; 0 = never */
+    int32_t keep;                       /* the last checkpoint stays when the cell is done */
 } nn_train_opts;
 extern const attn_opt nn_train_table[];
 /* step from 1.  Linear warm-up to lr, then constant; inverse_sqrt: lr sqrt(warmup / step); cosine and linear: down to

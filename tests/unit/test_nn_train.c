@@ -55,7 +55,7 @@ static void the_table_is_the_struct(void **state)
         else
             *(int32_t *)field = (int32_t)o->def;
     }
-    assert_int_equal(n, 15);
+    assert_int_equal(n, 16);
     nn_train_opts clean;
     memset(&clean, 0, sizeof clean);
     for (const attn_opt *o = nn_train_table; o->name; o++)
