@@ -37,6 +37,7 @@ UNIT     := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/*.
 BAD      := $(patsubst tests/fault/%.c,$(B)/tests/fault/%.so,$(wildcard tests/fault/*.c))
 GPUBENCH := $(patsubst tests/gpu/bench/%.c,$(B)/tests/gpu/bench/%,$(wildcard tests/gpu/bench/*.c))
 GPU      := $(patsubst tests/gpu/%.c,$(B)/tests/gpu/%,$(wildcard tests/gpu/*.c))
+GOLDEN   := $(patsubst tests/golden/%.c,$(B)/tests/golden/%,$(wildcard tests/golden/*.c))
 BENCHES  := $(patsubst tests/bench/%.c,$(B)/tests/bench/%,$(wildcard tests/bench/*.c))
 obj       = $(patsubst %.c,$(B)/obj/%.o,$(1))
 
@@ -84,7 +85,7 @@ test-gpu: all $(GPU)                         ## run the tests that need a GPU, o
 	@B=$(B) tests/gpu/run.sh
 
 .PHONY: tests check test-gpu bench-gpu
-tests: $(UNIT) $(BAD)
+tests: $(UNIT) $(BAD) $(GOLDEN)
 check: all                                   ## conformance of one variant: make check V=softmax
 	$(HARNESS) check $(if $(V),$(B)/variants/$(V).so,$(VARIANTS))
 
@@ -156,6 +157,9 @@ $(B)/tests/unit/%: $(B)/obj/tests/unit/%.o $(filter-out $(B)/obj/harness/main.o,
 $(B)/tests/gpu/%: $(B)/obj/tests/gpu/%.o $(B)/libharness.so
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -rdynamic $(filter %.o,$^) -o $@ -L$(B) -lharness -Wl,-rpath,'$$ORIGIN/../..:$$ORIGIN/../../..' -lm
+$(B)/tests/golden/%: $(B)/obj/tests/golden/%.o $(filter-out $(B)/obj/harness/main.o,$(call obj,$(PROG_SRC))) $(B)/libharness.so
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -rdynamic $(filter %.o,$^) -o $@ -L$(B) -lharness -Wl,-rpath,'$$ORIGIN/../..' $(LIBS)
 $(B)/tests/bench/%: $(B)/obj/tests/bench/%.o $(filter-out $(B)/obj/harness/main.o,$(call obj,$(PROG_SRC))) $(B)/libharness.so
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -rdynamic $(filter %.o,$^) -o $@ -L$(B) -lharness -Wl,-rpath,'$$ORIGIN/../..' $(LIBS)

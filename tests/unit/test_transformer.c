@@ -115,13 +115,8 @@ static int64_t size_of(const char *opts, int64_t vocabulary, int64_t context)
     nn_id h = nn_transformer_body(&t, g, tokens, ATTN_CAUSAL);
     assert_true(nn_transformer_logits(&t, g, h) >= 0);
     int64_t n = 0;
-    for (int i = 0; i < nn_params_count(p); i++) {
-        attn_dims d = nn_param_dims(p, i);
-        int64_t each = 1;
-        for (int j = 0; j < d.n; j++)
-            each *= d.d[j];
-        n += each;
-    }
+    for (int i = 0; i < nn_params_count(p); i++)
+        n += nn_param_dims(p, i).d[0] * (nn_param_dims(p, i).n > 1 ? nn_param_dims(p, i).d[1] : 1);
     nn_graph_free(g);
     nn_params_free(p);
     free((void *)mixer.opts);
@@ -481,13 +476,12 @@ static int record_pair(model *m, const char *opts)
     m->h = nn_transformer_stack(&m->t, m->graph, &(nn_stack){ "decoder", ATTN_CAUSAL, m->tokens, NN_NONE, &m->mixer, 1, memory, m->length, &cross });
     m->logits = nn_transformer_logits(&m->t, m->graph, m->h);
     nn_graph_set_loss(m->graph, nn_transformer_loss(&m->t, m->graph, m->h, m->target, 0.1));
-    int rc = start(m);
-    int32_t *source = rc ? NULL : nn_data(m->graph, m->source), *length = rc ? NULL : nn_data(m->graph, m->length);
-    for (int i = 0; !rc && i < 10; i++)
-        source[i] = (5 * i + 2) % V;
-    if (!rc)
-        length[0] = 3, length[1] = 5;
-    return rc;
+    if (start(m))
+        return -1;
+    for (int i = 0; i < 10; i++)
+        ((int32_t *)nn_data(m->graph, m->source))[i] = (5 * i + 2) % V;
+    memcpy(nn_data(m->graph, m->length), (int32_t[]){ 3, 5 }, 2 * sizeof(int32_t));
+    return 0;
 }
 
 /* The logits of sequence b, by value. */
