@@ -522,13 +522,10 @@ static void test_encoder_decoder(void **state)
                 first++;
             assert_int_equal(first, at);
         }
-        int embeddings = 0, crossed = 0;
-        for (int p = 0; p < nn_params_count(m.params); p++) {
+        int embeddings = 0;
+        for (int p = 0; p < nn_params_count(m.params); p++)
             embeddings += strstr(nn_param_name(m.params, p), "embedding.weight") != NULL;
-            crossed += strstr(nn_param_name(m.params, p), "decoder.layers.0.cross.q.weight") != NULL;
-        }
         assert_int_equal(embeddings, 1);
-        assert_int_equal(crossed, 1);
         release(&m);
     }
 }
