@@ -23,6 +23,7 @@ static const key keys[] = {
     { "ylabel", JSON_STRING, "a text" }, { "logx", JSON_TRUE, "true or false" }, { "logy", JSON_TRUE, "true or false" },
     { "xmax", JSON_REAL, "a number" }, { "ymax", JSON_REAL, "a number" }, { "published", JSON_STRING, "the path of a CSV" },
     { "where", JSON_OBJECT, "a map, as in {phase: forward}" }, { "each", JSON_STRING, "the name of an axis" },
+    { "best", JSON_STRING, "the name of an axis" },
     { "baseline", JSON_STRING, "the name of a series" }, { "bars", JSON_STRING, "quantiles or interval" },
     { "fit", JSON_TRUE, "true or false" }, { "reference", JSON_ARRAY, "a list of slopes, as in [1, 2]" } };
 enum { KEYS = sizeof keys / sizeof *keys };
@@ -59,6 +60,7 @@ static int check_kind(const json_t *figure, char *why, size_t nwhy)
     else if (kind == FIG_LINE && !has_x) snprintf(why, nwhy, "a figure of kind line needs x, an axis or an option");
     else if (kind == FIG_PARETO && !has_x) snprintf(why, nwhy, "a figure of kind pareto needs x, the metric of the cost");
     else if (foreign) snprintf(why, nwhy, "'%s' belongs to figures of kind scaling", foreign);
+    else if (kind != FIG_LINE && json_object_get(figure, "best")) snprintf(why, nwhy, "'best' belongs to figures of kind line");
     else if (bars && strcmp(bars, "quantiles") != 0 && strcmp(bars, "interval") != 0)
         snprintf(why, nwhy, "'bars' of a figure should be quantiles or interval, not '%s'", bars);
     else if (!are_numbers(json_object_get(figure, "reference")))

@@ -11,6 +11,7 @@
  *   series     an axis; default variant (the label)
  *   where      {axis: value or list of values}: the figure shows the cells that are so
  *   each       an axis: one figure for each of its values, the value added to name and title
+ *   best       line only: an axis; each point is the best over its values (of the means of seeds), as the task says of y
  *   baseline   scaling only: the name of the series that the others are held against
  *   bars       scaling only: quantiles (Y_p20 to Y_p80, the default) or interval (Y_low to Y_high)
  *   fit        scaling only: false: no slopes

@@ -98,9 +98,9 @@ static fig_point point_of(const reader *r, const hs_cell *cell, double x)
     const char *y = fig_y(r->f->spec), *bars = json_string_value(json_object_get(r->f->spec, "bars"));
     double value = value_of(r, cell, y, "");
     fig_point p = { .x = x, .y = value, .low = value, .high = value, .n = 1 };
+    if (r->f->kind == FIG_PARETO || json_object_get(r->f->spec, "best")) p.group = group_of(r->f, cell);
     if (r->f->kind == FIG_PARETO) {
         p.x = p.xlow = p.xhigh = value_of(r, cell, fig_x(r->f->spec), "");
-        p.group = group_of(r->f, cell);
     } else if (r->f->kind == FIG_SCALING) {
         double lo = value_of(r, cell, y, "_low"), hi = value_of(r, cell, y, "_high");
         double p20 = value_of(r, cell, y, "_p20"), p80 = value_of(r, cell, y, "_p80");
@@ -188,6 +188,25 @@ static fig_point mean_of(const fig *f, const fig_point *p, size_t n, double *roo
     m.xlow = x.low;
     m.xhigh = x.high;
     return m;
+}
+
+/* By x alone. */
+static int by_x(const void *a, const void *b)
+{
+    const fig_point *p = a, *q = b;
+    return (p->x > q->x) - (p->x < q->x);
+}
+
+/* Of the points at one x, each the mean of its seeds, the best stays. */
+static void keep_best(const fig *f, fig_series *s)
+{
+    size_t kept = 0;
+    if (s->npoints) qsort(s->point, s->npoints, sizeof *s->point, by_x);
+    for (size_t i = 0; i < s->npoints; i++) {
+        if (kept == 0 || s->point[kept - 1].x != s->point[i].x) s->point[kept++] = s->point[i];
+        else if (f->ybetter * (s->point[i].y - s->point[kept - 1].y) > 0) s->point[kept - 1] = s->point[i];
+    }
+    s->npoints = kept;
 }
 
 /* Points at one place become their mean with its interval; those without a number are counted and left out. */
@@ -319,6 +338,7 @@ int fig_collect(fig *f, hs_store *store, const hs_plan *plan, const json_t *spec
     int rc = collect_cells(f, store, plan, split, why, nwhy);
     for (size_t i = 0; rc == 0 && i < f->nseries; i++) {
         merge_points(f, &f->series[i]);
+        if (json_object_get(spec, "best")) keep_best(f, &f->series[i]);
         if (fig_baseline(spec) && strcmp(f->series[i].name, fig_baseline(spec)) == 0) f->baseline = (int)i;
     }
     f->ours = f->nseries;

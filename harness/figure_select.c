@@ -78,9 +78,12 @@ static const char *series_axis(const json_t *spec)
     return axis ? axis : "variant";
 }
 
-/* Whether an axis may have to be added to a series' name: not the x axis, not the seed, not the name itself. */
+/* Whether an axis may have to be added to a series' name: not the x axis, not the seed, not the name itself, nor the axis
+ * of which the best is shown. */
 static int could_split(const json_t *spec, const char *axis)
 {
+    const char *best = json_string_value(json_object_get(spec, "best"));
+    if (best && (strcmp(axis, best) == 0 || strcmp(axis, fig_bare(best)) == 0)) return 0;
     return strcmp(axis, fig_bare(fig_x(spec))) != 0 && strcmp(axis, fig_x(spec)) != 0 && strcmp(axis, "seed") != 0 &&
            strcmp(axis, series_axis(spec)) != 0;
 }

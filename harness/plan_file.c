@@ -253,7 +253,7 @@ static void check_axis(plan_file *f, hs_node *where, const char *key, const char
 /* One figure: keys and types, and axes that exist. */
 static void read_figure(plan_file *f, hs_node *map)
 {
-    static const char *const axes[] = { "x", "y", "series", "each" };
+    static const char *const axes[] = { "x", "y", "series", "each", "best" };
     if (map->kind != HS_MAP) {
         hs_errors_add(&f->errors, map, "a figure is a map, as in {kind: line, x: keys, y: best_eval_loss, series: variant}");
         return;

@@ -117,6 +117,27 @@ static void test_another_axis_splits_a_series(void **state)
     json_decref(spec);
 }
 
+/* The best over an axis, which then splits no series: of the three variants the last has the largest loss, and more of what
+ * nobody has described is better. */
+static void test_the_best_over_an_axis(void **state)
+{
+    room *r = *state;
+    fig f;
+    json_t *spec = spec_of("{" LINE ", \"series\": \"seed\", \"best\": \"variant\"}");
+    finish_all(r);
+    collect(r, &f, spec);
+    assert_int_equal(f.nseries, 3);
+    for (int s = 0; s < 3; s++) {
+        assert_int_equal(f.series[s].npoints, 4);
+        for (int k = 0; k < 4; k++) {
+            fig_point p = f.series[s].point[k];
+            assert_true(p.x == 20 + 20 * k && p.y == 3 * p.x + s - 1 && p.n == 1);
+        }
+    }
+    fig_release(&f);
+    json_decref(spec);
+}
+
 static void test_endings_are_marks_and_the_missing_are_counted(void **state)
 {
     room *r = *state;
@@ -272,6 +293,7 @@ static void test_a_figure_is_checked(void **state)
         { "{\"kind\": \"scaling\", \"y\": \"s\", \"bars\": \"quartiles\"}", "quantiles or interval, not 'quartiles'" },
         { "{\"kind\": \"scaling\", \"y\": \"s\", \"reference\": [1, \"two\"]}", "a list of slopes" },
         { "{" LINE ", \"fit\": true}", "'fit' belongs to figures of kind scaling" },
+        { "{\"kind\": \"curve\", \"y\": \"loss\", \"best\": \"lr\"}", "'best' belongs to figures of kind line" },
         { "{" LINE ", \"where\": \"phase\"}", "'where' of a figure should be a map" } };
     room *r = *state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -496,7 +518,8 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_seeds_become_mean_and_band), TEST(test_another_axis_splits_a_series),
-        TEST(test_endings_are_marks_and_the_missing_are_counted), TEST(test_what_is_not_positive_leaves_a_logarithmic_axis),
+        TEST(test_the_best_over_an_axis), TEST(test_endings_are_marks_and_the_missing_are_counted),
+        TEST(test_what_is_not_positive_leaves_a_logarithmic_axis),
         TEST(test_no_text_is_a_command), TEST(test_a_literal_holds_no_quote), TEST(test_published_numbers),
         TEST(test_a_figure_is_checked), TEST(test_slopes_and_crossings), TEST(test_scaling_files),
         TEST(test_a_narrowed_plan_has_its_own_folder), TEST(test_a_figure_is_checked_against_the_cells), TEST(test_the_front),
