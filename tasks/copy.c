@@ -62,6 +62,7 @@ static nn_mixer_spec with_rounds(const nn_mixer_spec *trained, const attn_opt *r
     return m;
 }
 
+/* One cell. */
 static int task_run(const task_call *call)
 {
     opts o = *(const opts *)call->opts;
@@ -82,6 +83,7 @@ static int task_run(const task_call *call)
     return rc;
 }
 
+/* An odd length is a mistake. */
 static int check(const void *opts_, char *why, size_t nwhy)
 {
     const opts *o = opts_;

@@ -10,7 +10,7 @@ typedef struct opts { int32_t length, pairs, vocabulary, filler, examples, eval_
 
 #define OFF(f) offsetof(opts, f)
 static const attn_opt OPTS[] = {
-    { "length", "N: tokens of a sequence, even", OFF(length), ATTN_INT, 64, 4, 1 << 20, NULL, 0 },
+    { "length", "N: tokens of a sequence, even; 0: 16 for each pair", OFF(length), ATTN_INT, 0, 0, 1 << 24, NULL, 0 },
     { "pairs", "D: pairs of key and value, each asked for once", OFF(pairs), ATTN_INT, 4, 1, 1 << 18, NULL, 0 },
     { "vocabulary", "tokens; keys are of its first half, values of its second", OFF(vocabulary), ATTN_INT, 8192, 4, 1 << 24, NULL, 0 },
     { "power", "a: the gap g to a question has a probability proportional to g^(a-1)", OFF(power), ATTN_FLOAT, 0.01, 0, 10, NULL, 0 },
@@ -35,8 +35,13 @@ static void draw(void *ctx, words *w, int32_t *token, int32_t *at, int32_t *targ
     mqar_draw(&m->shape, w, m->clock, token, at, target);
 }
 
-static mqar shape_of(const opts *o) { return (mqar){ o->length, o->pairs, o->vocabulary, o->filler, o->power }; }
+/* What the options ask for; not yet for mqar_draw. */
+static mqar shape_of(const opts *o)
+{
+    return (mqar){ o->length ? o->length : 16 * o->pairs, o->pairs, o->vocabulary, o->filler, o->power };
+}
 
+/* Options that no sequence can satisfy are a mistake. */
 static int check(const void *o, char *why, size_t nwhy)
 {
     mqar m = shape_of(o);
@@ -45,11 +50,12 @@ static int check(const void *o, char *why, size_t nwhy)
     return refusal ? -1 : 0;
 }
 
+/* One cell. */
 static int task_run(const task_call *call)
 {
     const opts *o = call->opts;
     maker m = { .shape = shape_of(o) };
-    token_task t = { .call = call, .length = o->length, .asked = o->pairs, .vocabulary = o->vocabulary, .examples = o->examples,
+    token_task t = { .call = call, .length = m.shape.length, .asked = o->pairs, .vocabulary = o->vocabulary, .examples = o->examples,
                      .eval_sequences = o->eval_sequences, .ctx = &m, .draw = draw };
     int rc = mqar_init(&m.shape);
     m.clock = rc ? NULL : malloc((size_t)m.shape.slots * sizeof *m.clock);

@@ -261,6 +261,7 @@ static int token_build(token_run *r)
     return rc ? rc : token_arrays(r);
 }
 
+/* Frees what the run took. */
 static void token_release(token_run *r)
 {
     nn_graph_free(r->train.graph);
