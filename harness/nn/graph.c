@@ -73,6 +73,8 @@ int nn_ready(nn_graph *g, const char *what, const nn_id *in, int n)
     for (int i = 0; i < n; i++)
         if (in[i] != NN_NONE && (in[i] < 0 || in[i] >= g->ntensors))
             return nn_fail(g, ATTN_EINVAL, "%s: input %d is no tensor of this graph", what, i), 0;
+        else if (in[i] >= 0 && g->tensors[in[i]].spent)
+            return nn_fail(g, ATTN_EINVAL, "%s: input %d is gone since something was added in its place", what, i), 0;
     return 1;
 }
 

@@ -3,7 +3,6 @@
  * How the tape is meant to grow:
  *  - Encoder-decoder models: nothing here knows the order of layers; cross attention is nn_attention with another
  *    k and v, and shared embeddings are one parameter used twice (edges accumulate).
- *  - Reversible blocks: a node kind whose backward first rebuilds its inputs from its output in the same buffers.
  *  - CUDA: nodes call kernels.h only and hold device pointers; nothing looks at device data between the batch and the
  *    optimiser's step, so that the host may run ahead of the device. */
 #ifndef NN_INTERNAL_H
@@ -54,6 +53,7 @@ typedef struct tensor {
     int param;                          /* of nn_params, -1 = none */
     int input, learns, live;            /* filled by the caller; depends on a learned parameter; and the loss on it */
     int kept;                           /* nn_keep */
+    int spent;                          /* another has taken its place: nn_reversible_add */
     void *data, *grad;                  /* of a root */
     float *constant;                    /* on the host: what data holds from compiling on; NULL: no constant */
 } tensor;

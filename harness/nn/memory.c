@@ -43,7 +43,7 @@ static void watch(const nn_graph *g, life *lives)
         lives[t] = (life){ .made = -1, .last = -1, .written = -1 };
     for (int i = 0; i < g->nnodes; i++) {
         const node *n = &g->nodes[i];
-        lives[n->out].made = i;
+        lives[n->out].made = lives[n->out].made < 0 ? i : lives[n->out].made;   /* again, where something is added in its place */
         lives[n->out].seen |= n->live && n->reads & NN_READS_OUT;
         for (int j = 0; j < n->n_in; j++) {
             if (n->in[j] == NN_NONE)

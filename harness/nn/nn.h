@@ -91,6 +91,9 @@ int  nn_graph_set_loss(nn_graph *, nn_id loss_rows);
  * the same gradients to the bit, for one more forward in time. */
 void nn_recompute_begin(nn_graph *);
 void nn_recompute_end(nn_graph *);
+/* x + h in the place of x, whose id is gone then: backward, which may run once after a forward, takes h away again.  In a
+ * segment that makes h from another stream, and that stream from x + h in turn, layers keep nothing at all (Gomez et al. 2017). */
+nn_id nn_reversible_add(nn_graph *, nn_id x, nn_id h);
 void nn_keep(nn_graph *, nn_id);                /* its data and its gradient stay as they are, for the caller to read */
 
 attn_dims nn_dims(const nn_graph *, nn_id);

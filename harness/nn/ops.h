@@ -41,5 +41,12 @@ static inline int is_vector(const nn_graph *g, nn_id id, int64_t n)
     return is_real(g, id, 1) && nn_dims(g, id).d[0] == n && (g->params->dtype != K_BF16 || !nn_is_narrow(g, id) || !g->tensors[id].learns);
 }
 
+/* Whether id is made by a node, not given. */
+static inline int is_made(const nn_graph *g, nn_id id)
+{
+    const tensor *t = id < 0 ? NULL : &g->tensors[g->tensors[id].root];
+    return t && t->param < 0 && !t->input && !t->constant;
+}
+
 static inline int same_dims(attn_dims a, attn_dims b) { return a.n == b.n && memcmp(a.d, b.d, (size_t)a.n * sizeof *a.d) == 0; }
 #endif

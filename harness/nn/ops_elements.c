@@ -67,6 +67,56 @@ static nn_id pair(nn_graph *g, const op *kind, nn_id x, nn_id y)
 nn_id nn_add(nn_graph *g, nn_id x, nn_id y) { return pair(g, &add_op, x, y); }
 nn_id nn_mul(nn_graph *g, nn_id x, nn_id y) { return pair(g, &mul_op, x, y); }
 
+/* ---- reversible add: x + h in the place of x, one tensor before and after ------------------------------------------------ */
+
+/* out is in[0]. */
+static int reversible_forward(nn_graph *g, node *n)
+{
+    k_add(g->dev, type(g, n), n->rows, data(g, n->out), data(g, n->in[0]), data(g, n->in[1]));
+    return 0;
+}
+
+/* x is again what those saw that stand before this node; the gradient of x is that of x + h already. */
+static int reversible_backward(nn_graph *g, node *n)
+{
+    k_axpy(g->dev, type(g, n), n->rows, -1, data(g, n->in[1]), data(g, n->out));
+    nn_pass_gradient(g, n, 1);
+    return 0;
+}
+
+/* Without its backward those that stand before it would look at the wrong x. */
+static int reversible_compile(nn_graph *g, node *n, char *why, size_t nwhy)
+{
+    if (!g->training || g->loss == NN_NONE || n->live)
+        return 0;
+    snprintf(why, nwhy, "reversible_add: the loss does not depend on it");
+    return ATTN_EINVAL;
+}
+
+static const op reversible_op = { .name = "reversible_add", .reads = NN_READS_IN, .forward = reversible_forward, .backward = reversible_backward,
+                                  .compile = reversible_compile };
+
+nn_id nn_reversible_add(nn_graph *g, nn_id x, nn_id h)
+{
+    nn_id in[] = { x, h };
+    if (!nn_ready(g, "reversible_add", in, 2))
+        return NN_BAD;
+    if (!is_activation(g, x, 0) || !is_activation(g, h, 0) || !same_dims(nn_dims(g, x), nn_dims(g, h)) || !is_made(g, x) ||
+        g->tensors[x].root == g->tensors[h].root)
+        return nn_unfit(g, "reversible_add", x, h, "two tensors of one shape, the first made by a node");
+    node *n = nn_new_node(g, &reversible_op, in, 2, g->params->dtype, nn_dims(g, x));
+    if (!n)
+        return NN_BAD;
+    nn_id id = n->out, root = n->in[0];
+    for (nn_id i = 0; i < id; i++)
+        g->tensors[i].spent |= g->tensors[i].root == root;
+    g->tensors[id].root = n->out = root;
+    g->tensors[root].learns |= g->tensors[id].learns;
+    g->tensors[root].kept = 1;
+    n->rows = g->tensors[root].n;
+    return id;
+}
+
 /* ---- scale: y = number x -------------------------------------------------------------------------------------------------- */
 
 static int scale_forward(nn_graph *g, node *n)

@@ -150,6 +150,106 @@ static void memory_follows_the_plan(void **state)
     assert_true(kept[1] - kept[0] < 3 * LAYERS * (values + 16 * 1024));
 }
 
+/* ---- reversible layers ----------------------------------------------------------------------------------------------------- */
+
+/* What a layer adds to one stream, made of the other: the first half of a layer, or the second. */
+static nn_id half(model *m, int l, int second, nn_id x)
+{
+    nn_graph *g = m->graph;
+    char up[32], down[32];
+    snprintf(up, sizeof up, "up%d.%d", l, second);
+    snprintf(down, sizeof down, "down%d.%d", l, second);
+    nn_id h = nn_layer_norm(g, x, NN_NONE, NN_NONE, 1e-2);
+    h = nn_unary(g, second ? K_GELU : K_TANH, nn_linear(g, h, weight(m, up, dims(2, FF, D, 0, 0), 0.3), NN_NONE));
+    return nn_dropout(g, nn_linear(g, h, weight(m, down, dims(2, D, FF, 0, 0), 0.3), NN_NONE), 0.2);
+}
+
+/* x1 += f(x2), x2 += g(x1), layer by layer, from one embedding; reversible or kept. */
+static model two_streams(k_dtype dtype, int layers, int reversible)
+{
+    model m = { .params = nn_params_new(dev, dtype, 11) };
+    nn_graph *g = m.graph = nn_graph_new(m.params, 1);
+    m.key = nn_input(g, K_I32, dims(1, BATCH * LENGTH, 0, 0, 0));
+    m.target = nn_input(g, K_I32, dims(1, BATCH * LENGTH, 0, 0, 0));
+    nn_id x[2] = { nn_gather(g, weight(&m, "words", dims(2, S, D, 0, 0), 1), m.key) };
+    x[1] = nn_scale(g, x[0], 1);
+    for (int i = 0; i < 2 * layers; i++) {
+        if (reversible)
+            nn_recompute_begin(g);
+        nn_id h = half(&m, i / 2, i % 2, x[1 - i % 2]);
+        x[i % 2] = reversible ? nn_reversible_add(g, x[i % 2], h) : nn_add(g, x[i % 2], h);
+        if (reversible)
+            nn_recompute_end(g);
+    }
+    nn_id out = weight(&m, "out", dims(2, S, D, 0, 0), 1);
+    m.loss = nn_linear_cross_entropy(g, nn_add(g, x[0], nn_unary(g, K_TANH, x[1])), out, NN_NONE, m.target, 0);
+    nn_graph_set_loss(g, m.loss);
+    ready(&m);
+    for (int i = 0; i < BATCH * LENGTH; i++) {
+        ((int32_t *)nn_data(g, m.key))[i] = i * 5 % S;
+        ((int32_t *)nn_data(g, m.target))[i] = i * 4 % S;
+    }
+    return m;
+}
+
+/* Step by step the losses and gradients of keeping everything, but for the rounding of adding and taking away. */
+static void reversing_finds_the_way_back(void **state)
+{
+    static double kept[1 << 14], again[1 << 14];
+    (void)state;
+    model a = two_streams(K_F64, LAYERS, 0), b = two_streams(K_F64, LAYERS, 1);
+    for (int turn = 0; turn < 3; turn++) {
+        double x, y, most = 0;
+        size_t n = step_of(&a, &x, (char *)kept) / sizeof *kept;
+        assert_true(n < sizeof kept / sizeof *kept && step_of(&b, &y, (char *)again) == n * sizeof *again);
+        assert_true(x == y);
+        for (size_t i = 0; i < n; i++) {
+            most = fmax(most, fabs(kept[i]));
+            assert_true(fabs(kept[i] - again[i]) < 1e-13);
+        }
+        assert_true(most > 0.01);
+    }
+    end(&a);
+    end(&b);
+    b = two_streams(K_F64, 2, 1);
+    check_gradients(b.params, b.graph);
+    end(&b);
+}
+
+/* Layers cost no activations at all. */
+static void reversing_keeps_nothing(void **state)
+{
+    size_t bytes[2];
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        model m = two_streams(K_F32, i ? 10 * LAYERS : LAYERS, 1);
+        bytes[i] = activations(&m);
+        end(&m);
+    }
+    assert_int_equal(bytes[0], bytes[1]);
+}
+
+/* A tensor that is gone, one that is not the graph's own to change, and a sum that the loss does not see. */
+static void reversing_is_checked(void **state)
+{
+    (void)state;
+    for (int which = 0; which < 4; which++) {
+        model m = begin();
+        nn_graph *g = m.graph;
+        nn_id given = nn_input(g, K_F64, dims(2, 3, 4, 0, 0)), w = weight(&m, "w", dims(2, 3, 4, 0, 0), 1);
+        nn_id x = nn_scale(g, w, 2), h = nn_scale(g, w, 3), flat = nn_reshape(g, x, dims(1, 12, 0, 0, 0));
+        if (which == 3)
+            nn_graph_set_loss(g, nn_half_squared_error(g, x, nn_input(g, K_I32, dims(1, 3, 0, 0, 0))));
+        assert_true((nn_reversible_add(g, which == 1 ? given : which == 2 ? w : x, h) == NN_BAD) == (which == 1 || which == 2));
+        if (which == 0)
+            assert_int_equal(nn_scale(g, flat, 1), NN_BAD);
+        nn_params_alloc(m.params, why, sizeof why);
+        assert_int_equal(nn_graph_compile(g, why, sizeof why), ATTN_EINVAL);
+        assert_non_null(strstr(why, which == 0 ? "is gone" : "reversible_add"));
+        end(&m);
+    }
+}
+
 static void segments_are_checked(void **state)
 {
     (void)state;
@@ -172,6 +272,7 @@ static void segments_are_checked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { T(recomputing_changes_no_bit), T(recomputing_has_its_gradient), T(what_others_read_is_kept),
-                                        T(memory_follows_the_plan), T(segments_are_checked) };
+                                        T(memory_follows_the_plan), T(reversing_finds_the_way_back),
+                                        T(reversing_keeps_nothing), T(reversing_is_checked), T(segments_are_checked) };
     return cmocka_run_group_tests_name("nn_recompute", tests, NULL, NULL);
 }
