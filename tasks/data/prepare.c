@@ -304,6 +304,14 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* Whether splits are ranges of bytes, which words know nothing of. */
+static int has_ranges(const data_set *set)
+{
+    for (const data_file *f = set->files; f->split; f++)
+        if (set->kind == DATA_BYTES && f->to) return 1;
+    return 0;
+}
+
 /* The options as they hold for this set; -1: one does not fit it. */
 static int choose_options(job *j)
 {
@@ -313,6 +321,8 @@ static int choose_options(job *j)
     j->min_count = a->min_count >= 0 ? (uint64_t)a->min_count : j->set->min_count ? j->set->min_count : 1;
     j->limit = a->limit > 0 ? a->limit : 0;
     if (a->level >= 0 && !text) snprintf(j->why, j->nwhy, "%s is read as %s, not by words or bytes", j->set->name, data_kind_names[j->kind]);
+    else if (j->kind == DATA_WORDS && has_ranges(j->set))
+        snprintf(j->why, j->nwhy, "the splits of %s are ranges of bytes: it is not read by words", j->set->name);
     else if (a->min_count >= 0 && j->kind != DATA_WORDS)
         snprintf(j->why, j->nwhy, "only words are counted out: --min-count does not belong to %s", data_kind_names[j->kind]);
     else return 0;

@@ -29,6 +29,7 @@ data prepare enwik8;             ok "what is not here is said with the way to it
 data prepare books;              ok "a local copy is asked for" "[ $rc = 1 ] && says 'books is prepared from a local copy: --from FOLDER'"
 data get books;                  ok "what has no archive cannot be fetched" "[ $rc = 1 ] && says 'not to be had as one archive'"
 data prepare proteins --from "$tmp" --level words; ok "a level that does not fit is refused" "[ $rc = 1 ] && says 'proteins is read as protein'"
+data prepare enwik8 --from "$tmp" --level words; ok "so are words where splits are ranges of bytes" "[ $rc = 1 ] && says 'ranges of bytes'"
 data verify;                     ok "an empty cache is said to be empty" "[ $rc = 0 ] && says 'there is no data set here'"
 
 # ---- prepare ------------------------------------------------------------------------------------------------------------
