@@ -1,22 +1,24 @@
 #!/bin/bash
 # Conformance of every variant's implementations for the GPU, without which a variant fails; then the list of variant x
-# implementation x dtype x mode.  The judge works on the CPU, so several share the GPU.  QUICK=1: small shapes, few options.
+# implementation x dtype x mode.  Small shapes under every option, and all shapes and widths under the defaults; FULL=1: all
+# shapes under every option, which takes an hour.  The judge works on the CPU, so several share the GPU.
 set -u
 B=${B:-build} HARNESS=${HARNESS:-$PWD/${B:-build}/harness}
 tmp=$(mktemp -d) && trap 'rm -rf "$tmp"' EXIT
-quick=(); [ -n "${QUICK:-}" ] && quick=(--quick)
 
-conform() {                             # conform FILE.so: TAP lines, and one for the whole
-  local name checked rc; name=$(basename "$1" .so)
-  timeout 900 "$HARNESS" check --device cuda --tap "${quick[@]}" "$1" 2>"$tmp/$name.err"; rc=$?
-  checked=$(grep -E '^ok' "$tmp/$name.tap" | grep -cv '# SKIP')
-  if (( rc == 0 && checked > 0 )); then echo "ok - $name conforms on the GPU"
+conform() {                             # conform FILE.so WHAT ARGUMENT...: TAP lines, and one for the whole
+  local so=$1 name what=$2 out rc checked; name=$(basename "$1" .so) out=$tmp/$name.${2// /_}; shift 2
+  OMP_NUM_THREADS=1 timeout 3600 "$HARNESS" check --device cuda --tap "$@" "$so" >"$out.tap" 2>"$out.err"; rc=$?
+  checked=$(grep -E '^ok' "$out.tap" | grep -cv '# SKIP')
+  if (( rc == 0 && checked > 0 )); then echo "ok - $name conforms on the GPU: $what"
   elif (( rc == 0 )); then echo "not ok - $name has no implementation for the GPU"
-  else echo "not ok - $name conforms on the GPU (exit status $rc) $(head -1 "$tmp/$name.err")"; fi
+  else echo "not ok - $name conforms on the GPU: $what (exit status $rc) $(head -1 "$out.err")"; fi >>"$out.tap"
 }
+start() { while (( $(jobs -rp | wc -l) >= $(nproc) )); do wait -n; done; conform "$@" & }
 for so in "$B"/variants/*.so; do
-  conform "$so" >"$tmp/$(basename "$so" .so).tap" &
-  while (( $(jobs -rp | wc -l) > $(nproc) / 2 )); do wait -n; done
+  if [ -n "${FULL:-}" ]; then start "$so" "all shapes, every option"; continue; fi
+  start "$so" "small shapes, every option" --quick
+  start "$so" "all shapes, defaults" --only-options --options ''
 done
 wait
 cat "$tmp"/*.tap
