@@ -139,7 +139,7 @@ $(CUDA_DIR)/kernels/cuda/device.cu.o: NVFLAGS += -DK_CUDA_ARCH='"sm_$(CUDA_ARCH)
 # The numbers are the CPU's to the bit: nothing is contracted that normal.h does not spell out.
 $(CUDA_DIR)/kernels/cuda/random.cu.o: NVFLAGS += -fmad=false
 $(B)/libharness-cuda.so: $(CUDA_OBJ)
-	$(NVCC) -shared -cudart static $^ -o $@ -lcublas -Xlinker -rpath,$(abspath $(dir $(NVCC))../lib64)
+	$(NVCC) -shared -cudart static $^ -o $@ -lcublas -lcublasLt -Xlinker -rpath,$(abspath $(dir $(NVCC))../lib64)
 # A plug-in is one file; what it uses of kernels.h and nn.h is in the program that loads it.
 $(B)/variants/%.so $(B)/tasks/%.so $(B)/tests/fault/%.so: CFLAGS += -fvisibility=hidden
 $(B)/variants/%.so: $(B)/obj/variants/%.o

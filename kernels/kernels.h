@@ -118,6 +118,8 @@ void k_gemm_batched(k_dev *, k_dtype, int ta, int tb, int64_t m, int64_t n, int6
 /* k_gemm that leaves the sums of K_BF16 in float: C is float then, and of the dtype otherwise. */
 void k_gemm_wide(k_dev *, k_dtype, int ta, int tb, int64_t m, int64_t n, int64_t k, double alpha,
                  const void *A, int64_t lda, const void *B, int64_t ldb, double beta, void *C, int64_t ldc);
+/* y [rows,width] = x [rows,depth] w [width,depth]^T + bias [width], NULL: none; one pass over y for K_BF16. */
+void k_linear(k_dev *, k_dtype, int64_t rows, int64_t width, int64_t depth, void *y, const void *x, const void *w, const void *bias);
 
 /* ---- element-wise -------------------------------------------------------------------------------------- */
 void k_axpy(k_dev *, k_dtype, int64_t n, double a, const void *x, void *y);              /* y += a x */

@@ -58,11 +58,7 @@ int nn_take_room(nn_graph *g, node *n, size_t bytes, char *why, size_t nwhy)
 
 static int linear_forward(nn_graph *g, node *n)
 {
-    void *y = data(g, n->out);
-    k_gemm(g->dev, type(g, n), 0, 1, n->rows, n->width, n->depth, 1, data(g, n->in[0]), n->depth, data(g, n->in[1]), n->depth, 0, y,
-           n->width);
-    if (n->in[2] != NN_NONE)
-        k_add_bias(g->dev, type(g, n), n->rows, n->width, y, y, data(g, n->in[2]));
+    k_linear(g->dev, type(g, n), n->rows, n->width, n->depth, data(g, n->out), data(g, n->in[0]), data(g, n->in[1]), data(g, n->in[2]));
     return 0;
 }
 

@@ -98,6 +98,13 @@ void cpu_gemm_wide(k_dev *dev, k_dtype t, int ta, int tb, int64_t m, int64_t n, 
     cpu_gemm(dev, t, ta, tb, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
 }
 
+void cpu_linear(k_dev *dev, k_dtype t, int64_t rows, int64_t width, int64_t depth, void *y, const void *x, const void *w, const void *bias)
+{
+    cpu_gemm(dev, t, 0, 1, rows, width, depth, 1, x, depth, w, depth, 0, y, width);
+    if (bias)
+        cpu_add_bias(dev, t, rows, width, y, y, bias);
+}
+
 /* ---- the kernel set ------------------------------------------------------------------------------- */
 
 /* The kernel set to ask for instead of the one OpenBLAS took, or NULL when that one is right: it names its

@@ -28,6 +28,11 @@ void k_gemm_wide(k_dev *dev, k_dtype t, int ta, int tb, int64_t m, int64_t n, in
     dev->ops->gemm_wide(dev, t, ta, tb, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
 }
 
+void k_linear(k_dev *dev, k_dtype t, int64_t rows, int64_t width, int64_t depth, void *y, const void *x, const void *w, const void *bias)
+{
+    dev->ops->linear(dev, t, rows, width, depth, y, x, w, bias);
+}
+
 void k_axpy(k_dev *dev, k_dtype t, int64_t n, double a, const void *x, void *y) { dev->ops->axpy(dev, t, n, a, x, y); }
 void k_scale(k_dev *dev, k_dtype t, int64_t n, double a, void *y, const void *x) { dev->ops->scale(dev, t, n, a, y, x); }
 void k_add(k_dev *dev, k_dtype t, int64_t n, void *out, const void *x, const void *y) { dev->ops->add(dev, t, n, out, x, y); }

@@ -82,6 +82,7 @@ static void cuda_close(k_dev *dev)
         return;
     if (dev->stream)
         cudaStreamSynchronize(cuda_stream(dev));
+    cuda_forget_linears(s);
     if (s->blas)
         cublasDestroy(s->blas);
     cudaEvent_t const events[] = { s->passed[0], s->passed[1], s->start, s->stop };

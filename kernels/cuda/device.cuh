@@ -7,6 +7,7 @@
 #define KERNELS_CUDA_DEVICE_CUH
 #include "../device.h"
 #include <cublas_v2.h>
+#include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -33,6 +34,7 @@ typedef struct cuda_state {
     void *flush;                        /* 2 l2 bytes that k_time reads, from its first cold call on */
     double nothing;                     /* seconds between two events with nothing between them; 0: not yet timed */
     volatile int *gate;                 /* pinned: lets the kernel that k_time waits behind go */
+    struct linear_plan *linears;        /* blas.cu: how cuBLASLt does each shape of k_linear that came */
 } cuda_state;
 
 static inline cuda_state *cuda_of(k_dev *dev) { return (cuda_state *)dev->state; }
@@ -41,6 +43,8 @@ static inline cudaStream_t cuda_stream(k_dev *dev) { return (cudaStream_t)dev->s
 int cuda_failed(k_dev *, cudaError_t, const char *what);
 /* Brings bytes of the device to the host and waits: K_OK, or K_EDEVICE and bytes of 0xFF. */
 int cuda_fetch(k_dev *, void *host_dst, const void *src, size_t bytes);
+
+void cuda_forget_linears(cuda_state *);     /* blas.cu */
 
 /* record.cu */
 k_recording *cuda_record(k_dev *, int (*work)(void *), void *arg);

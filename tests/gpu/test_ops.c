@@ -125,6 +125,12 @@ TRIAL(gemm_batched)
     k_gemm_batched(v, t, 0, 1, rows, s->d, s->k, 1, b[1], s->k, s->variant & 1 ? 0 : rows * s->k, b[2], s->k, s->d * s->k / 4, 0, b[0],
                    s->d, rows * s->d, 2);
 }
+/* b[0] [rows,d] = b[1] [rows,k] b[2] [d,k]^T + b[3] [d] */
+TRIAL(linear)
+{
+    UNUSED;
+    k_linear(v, t, s->rows, s->d, s->k, b[0], b[1], b[2], s->variant & 1 ? NULL : b[3]);
+}
 
 static const trial trials[] = {
     { "fill", run_fill, 1, 0, { 1 } }, { "axpy", run_axpy, 4, 0, { 1 } }, { "scale", run_scale, 2, 0, { 1 } },
@@ -135,7 +141,7 @@ static const trial trials[] = {
     { "norm_vectors", run_norm_vectors, 200, 0, { 2, 0, 1, 0, 0, 2 } }, { "half_sq", run_half_sq, 100, 0, { 2, 0, 1 } },
     { "xent", run_xent, 40, 0, { 2, 0, 1 } }, { "xent_both", run_xent_both, 40, 0, { 2, 1 } }, { "adam", run_adam, 40, 1, { 1, 0, 1, 1 } },
     { "gemm", run_gemm, 100, 0, { 1 } }, { "gemm_wide", run_gemm_wide, 100, 0, { 2 } },
-    { "gemm_batched", run_gemm_batched, 100, 0, { 1 } },
+    { "gemm_batched", run_gemm_batched, 100, 0, { 1 } }, { "linear", run_linear, 100, 0, { 1 } },
 };
 
 /* ---- running one on both ---------------------------------------------------------------------------------------------------- */
@@ -464,7 +470,7 @@ int main(int argc, char **argv)
     p.index_device = take(gpu, 4096);
     for (size_t i = 0; i < sizeof trials / sizeof *trials; i++)
         for (int t = 0; t < 3; t++)
-            if ((types[t] != K_BF16 || !trials[i].wide) && !(own && strncmp(trials[i].name, "gemm", 4) == 0))
+            if ((types[t] != K_BF16 || !trials[i].wide) && !(own && (strncmp(trials[i].name, "gemm", 4) == 0 || strcmp(trials[i].name, "linear") == 0)))
                 try_one(&trials[i], types[t], &p);
     for (int t = 0; t < 2; t++) {
         same_bits("uniform", draw_uniform, types[t], DRAWN);

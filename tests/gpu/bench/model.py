@@ -32,9 +32,11 @@ class Decoder(torch.nn.Module):
         self.embedding, self.positions = torch.nn.Embedding(vocabulary, d), torch.nn.Embedding(context, d)
         self.blocks = torch.nn.ModuleList(Block(d, heads, d_ff) for _ in range(layers))
         self.norm = torch.nn.LayerNorm(d)
-        for p in self.parameters():
+        for name, p in self.named_parameters():
             if p.dim() > 1:
                 torch.nn.init.normal_(p, std=0.02)
+            elif name.endswith("bias"):
+                torch.nn.init.zeros_(p)
 
     def forward(self, tokens, target):
         x = self.embedding(tokens) + self.positions.weight
