@@ -350,6 +350,19 @@ static void test_labelled(void **state)
     assert_document("valid", 1, "bad one");
     assert_int_equal(data_find_split(&t, "valid")->label[0], 1);
     data_close(&t);
+    static const data_file training[] = { { "train", "l.tsv" }, { NULL } };
+    static const data_set shuffled = { "ls", .kind = DATA_LABELLED, .files = training };
+    char text[2000] = "", expected[16];
+    for (int i = 0; i < 100; i++) sprintf(text + strlen(text), "%d\ttext %d\n", i, i);
+    put_file("l.tsv", text);
+    assert_int_equal(prepare_set(&shuffled, &t), 0);
+    const data_split *s = data_find_split(&t, "train");
+    for (int i = 0; i < 100; i++) {                     /* in another order, each label with its text */
+        snprintf(expected, sizeof expected, "text %d", s->label[i]);
+        assert_document("train", i, expected);
+    }
+    assert_int_not_equal(s->label[0] + s->label[1] + s->label[2], 0 + 1 + 2);
+    data_close(&t);
     put_file("l.tsv", "good\ttext\n");
     assert_refused(&labelled, "l.tsv:1: the first column is 'good', expected a label");
     put_file("l.tsv", "1\ta\tb\n0\tc\n");
