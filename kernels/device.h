@@ -18,7 +18,8 @@ extern "C" {
 #define K_KERNELS(X)                                                                              \
     X(zero) X(copy) X(upload) X(download) X(fill) X(convert)                                      \
     X(gemm) X(gemm_batched) X(gemm_wide) X(linear)                                                \
-    X(axpy) X(scale) X(add) X(mul) X(add_bias) X(sum_rows) X(unary_forward) X(unary_backward)     \
+    X(axpy) X(scale) X(approach) X(add) X(mul) X(add_bias) X(sum_rows)                            \
+    X(unary_forward) X(unary_backward)                                                            \
     X(dropout) X(tick) X(gather_rows) X(scatter_add_rows) X(one_hot_move)                         \
     X(norm_forward) X(norm_backward) X(mean_weight)                                               \
     X(half_sq_forward) X(half_sq_backward) X(xent_forward) X(xent_backward) X(xent_both)          \

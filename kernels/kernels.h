@@ -124,6 +124,7 @@ void k_linear(k_dev *, k_dtype, int64_t rows, int64_t width, int64_t depth, void
 /* ---- element-wise -------------------------------------------------------------------------------------- */
 void k_axpy(k_dev *, k_dtype, int64_t n, double a, const void *x, void *y);              /* y += a x */
 void k_scale(k_dev *, k_dtype, int64_t n, double a, void *y, const void *x);             /* y = a x; y may be x */
+void k_approach(k_dev *, k_dtype, int64_t n, double rate, void *y, const void *x);       /* y += rate (x - y) */
 void k_add(k_dev *, k_dtype, int64_t n, void *out, const void *x, const void *y);
 void k_mul(k_dev *, k_dtype, int64_t n, int add, void *out, const void *x, const void *y);  /* out = (add ? out : 0) + x y */
 void k_add_bias(k_dev *, k_dtype, int64_t rows, int64_t d, void *y, const void *x, const void *bias);   /* y[rows,d] = x + bias[d]; y may be x */

@@ -1,7 +1,7 @@
 /* checkpoint.c - all that training needs to go on, in one safetensors file.
  *
  * Layout: 8 bytes little-endian length of the header, the header (JSON), the data.  Tensors: every parameter by its
- * name; of a learned one also "adam.m:NAME" and "adam.v:NAME"; the caller's bytes as "extra:" (U8).  __metadata__:
+ * name; of a learned one also "adam.m:NAME", "adam.v:NAME" and, where there is one, "average:NAME"; the caller's bytes as "extra:" (U8).  __metadata__:
  * format, seed, step, forwards and the FNV-1a (64 bit) of the data, all as text.  numpy and PyTorch readers of
  * safetensors read the parameters directly.
  *
@@ -25,20 +25,20 @@ enum { MAX_HEADER = 100 << 20 };        /* bytes, as the format's own reader has
 
 /* ---- what is in a file ------------------------------------------------------------------------------------------------ */
 
-enum { VALUE, MOMENT_M, MOMENT_V, KINDS };
-static const char *const prefixes[KINDS] = { "", "adam.m:", "adam.v:" };
+enum { VALUE, MOMENT_M, MOMENT_V, AVERAGE, KINDS };
+static const char *const prefixes[KINDS] = { "", "adam.m:", "adam.v:", "average:" };
 
 /* Visits every block that a checkpoint of p holds, in the order of the file: device pointer, its name, its bytes. */
 typedef int visit_fn(void *ctx, const char *name, const param *, void *device, size_t bytes);
 static int each_block(nn_params *p, visit_fn *visit, void *ctx)
 {
-    char *const blocks[KINDS] = { p->value, p->m, p->v };
+    char *const blocks[KINDS] = { p->value, p->m, p->v, p->average };
     size_t each = k_dtype_size(p->wide);
     for (int kind = 0; kind < KINDS; kind++)
         for (int i = 0; i < p->count; i++) {
             param *q = &p->list[i];
             char name[160];
-            if (kind != VALUE && (q->flags & ATTN_FROZEN))
+            if (!blocks[kind] || (kind != VALUE && (q->flags & ATTN_FROZEN)))
                 continue;
             snprintf(name, sizeof name, "%s%s", prefixes[kind], q->name);
             int rc = visit(ctx, name, q, blocks[kind] + (size_t)q->offset * each, (size_t)q->n * each);

@@ -29,6 +29,7 @@ struct nn_params {
     int allocated;
     int64_t decayed, learned, all;      /* elements with padding: [0,decayed) [decayed,learned) [learned,all) */
     char *value, *grad, *m, *v;         /* blocks of the device: all, learned, learned, learned elements */
+    char *average;                      /* of the values, learned elements; NULL: nobody asked for it */
     char *seen;                         /* the values as graphs see them: `value`, or that rounded to bf16 */
     double *factor;                     /* of the device: what clips this step's gradient */
     uint32_t *forwards;                 /* of the device: forwards of training graphs so far; numbers the masks of dropout */
@@ -40,6 +41,11 @@ struct nn_params {
 void nn_params_settle(nn_params *);
 void *nn_param_seen(nn_params *, int);  /* the value in the graphs' dtype */
 void nn_params_round(nn_params *);      /* after the values have changed: graphs see the new ones */
+/* The moving average of the learned values: begun with them; moved towards them, 1 - decay of the way; in the place of them,
+ * and they in its place, which takes the gradients' room. */
+int  nn_params_average(nn_params *, char *why, size_t nwhy);
+void nn_params_average_step(nn_params *, double decay);
+void nn_params_swap(nn_params *);
 uint32_t nn_fnv1a(const char *name);
 
 /* ---- graphs --------------------------------------------------------------------------------------------- */
@@ -107,8 +113,8 @@ struct nn_graph {
     nn_id loss;                         /* root of the loss rows, NN_NONE = none */
     node *loss_node;
     void *loss_host;                    /* the loss rows on the host */
-    int64_t steps;                      /* of nn_step, that began with fresh gradients */
-    k_recording *recording;             /* of such a step, NULL: none */
+    k_recording *recording, *more;      /* of a step with fresh gradients; of one that adds to what such a step left; NULL: none */
+    int64_t steps, more_steps;          /* of nn_step, of either kind */
     unsigned char *written;             /* by parameter: the recorded step writes its gradient */
     int stepping;                       /* in nn_step: backward follows this forward at once */
     int dropouts;                       /* nodes that drop */

@@ -35,7 +35,7 @@ void nn_params_free(nn_params *p)
 {
     if (!p)
         return;
-    void *const blocks[] = { p->value, p->grad, p->m, p->v, p->seen != p->value ? p->seen : NULL, p->factor, p->forwards };
+    void *const blocks[] = { p->value, p->grad, p->m, p->v, p->seen != p->value ? p->seen : NULL, p->factor, p->forwards, p->average };
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         k_free(p->dev, blocks[i]);
     for (int i = 0; i < p->count; i++)
@@ -228,6 +228,29 @@ void nn_params_round(nn_params *p)
 {
     if (p->seen != p->value)
         k_convert(p->dev, p->all, p->seen, p->dtype, p->value, p->wide);
+}
+
+int nn_params_average(nn_params *p, char *why, size_t nwhy)
+{
+    int rc = take_block(p, K_TAG_OPTIMISER, p->wide, p->learned, &p->average, why, nwhy);
+    if (!rc && p->learned)
+        k_copy(p->dev, p->average, p->value, (size_t)p->learned * k_dtype_size(p->wide));
+    return rc;
+}
+
+void nn_params_average_step(nn_params *p, double decay)
+{
+    k_approach(p->dev, p->wide, p->learned, 1 - decay, p->average, p->value);
+}
+
+void nn_params_swap(nn_params *p)
+{
+    size_t bytes = (size_t)p->learned * k_dtype_size(p->wide);
+    k_copy(p->dev, p->grad, p->value, bytes);
+    k_copy(p->dev, p->value, p->average, bytes);
+    k_copy(p->dev, p->average, p->grad, bytes);
+    nn_params_zero_grad(p);
+    nn_params_round(p);
 }
 
 int nn_params_count(const nn_params *p) { return p->count; }

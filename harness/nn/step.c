@@ -1,8 +1,8 @@
 /* step.c - forward and backward of a training step; on CUDA recorded once and replayed.
  *
  * The first step runs as it is, so that every kernel is loaded; the second is recorded.  A recording holds the graph's
- * pointers, which are fixed, and overwrites or adds to parameters' gradients as the recorded step did: it serves steps
- * that begin as that one, with every gradient fresh. */
+ * pointers, which are fixed, and overwrites or adds to parameters' gradients as the recorded step did: there is one for
+ * steps that begin with every gradient fresh, and one for those that add to the gradients of such a step. */
 #include "internal.h"
 #include <stdlib.h>
 
@@ -32,7 +32,16 @@ static int run(void *graph)
     return rc;
 }
 
-/* Records the step; without a recording every gradient is fresh again. */
+/* Whether gradients are as a recorded step with fresh ones leaves them. */
+static int as_left(const nn_graph *g)
+{
+    int left = g->written != NULL;
+    for (int i = 0; left && i < g->params->count; i++)
+        left = g->params->list[i].flags & ATTN_FROZEN || g->params->list[i].fresh == !g->written[i];
+    return left;
+}
+
+/* Records the step with fresh gradients, which they are again then. */
 static void record(nn_graph *g)
 {
     nn_params *p = g->params;
@@ -45,14 +54,16 @@ static void record(nn_graph *g)
 
 int nn_step(nn_graph *g)
 {
-    if (!all_fresh(g->params))
-        return run(g);
-    if (++g->steps == RECORDED_STEP)
+    int fresh = all_fresh(g->params), more = !fresh && as_left(g);
+    if (fresh && ++g->steps == RECORDED_STEP)
         record(g);
-    if (!g->recording)
+    if (more && ++g->more_steps == RECORDED_STEP)
+        g->more = k_record(g->dev, run, g);
+    k_recording *recording = fresh ? g->recording : more ? g->more : NULL;
+    if (!recording)
         return run(g);
     k_range_push(g->dev, "forward and backward, replayed");
-    k_replay(g->dev, g->recording);
+    k_replay(g->dev, recording);
     k_range_pop(g->dev);
     for (int i = 0; i < g->params->count; i++)
         if (g->written[i])
@@ -63,5 +74,6 @@ int nn_step(nn_graph *g)
 void nn_step_release(nn_graph *g)
 {
     k_forget(g->dev, g->recording);
+    k_forget(g->dev, g->more);
     free(g->written);
 }

@@ -23,6 +23,9 @@ const attn_opt nn_train_table[] = {
     { "schedule", "learning rate after warm-up", OFF(schedule), ATTN_CHOICE, NN_CONSTANT, 0, 0, "constant,inverse_sqrt,cosine,linear", 0 },
     { "warmup", "steps of linear warm-up", OFF(warmup), ATTN_INT, 0, 0, 1e9, NULL, 0 },
     { "batch", "sequences per step", OFF(batch), ATTN_INT, 32, 1, 1e6, NULL, 0 },
+    { "accumulate", "batches whose gradients one step averages", OFF(accumulate), ATTN_INT, 1, 1, 1e6, NULL, 0 },
+    { "average", "decay of the moving average of the weights, which is evaluated in their place, 0 = none", OFF(average), ATTN_FLOAT, 0, 0,
+      0.999999999, NULL, 0 },
     { "max_steps", "steps at most", OFF(max_steps), ATTN_INT, 100000, 1, 1e9, NULL, 0 },
     { "eval_every", "steps from one evaluation to the next", OFF(eval_every), ATTN_INT, 100, 1, 1e9, NULL, 0 },
     { "stop.loss", "end when an evaluation is at or below it, 0 = never", OFF(stop_loss), ATTN_FLOAT, 0, 0, 1e9, NULL, 0 },
@@ -64,6 +67,8 @@ void nn_optimiser_step(nn_params *p, const nn_train_opts *o, int64_t step)
     k_adam a = { .lr = nn_learning_rate(o, step), .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps,
                  .decoupled = o->optimizer == NN_ADAMW, .step = step };
     nn_params_settle(p);
+    if (o->accumulate > 1)
+        k_scale(p->dev, p->wide, p->learned, 1.0 / o->accumulate, p->grad, p->grad);
     if (o->clip > 0)
         k_clip_factor(p->dev, p->wide, p->learned, p->grad, o->clip, p->factor);
     double *factor = o->clip > 0 ? p->factor : NULL;
@@ -186,7 +191,11 @@ static int judge(loop *l, int *stop)
     char why[80];
     double loss = NAN;
     k_set_phase(l->dev, K_PHASE_EVAL);
+    if (l->opts->average > 0)
+        nn_params_swap(l->t->params);
     int rc = l->t->evaluate(l->t->ctx, l->at.step, &loss);
+    if (l->opts->average > 0)
+        nn_params_swap(l->t->params);
     if (rc == TASK_DONE)
         rc = remember(l, loss);
     if (rc)
@@ -204,40 +213,59 @@ static int judge(loop *l, int *stop)
     return TASK_DONE;
 }
 
-/* The part of step s that the clock counts: all but the making of the batch. */
-static int learn(loop *l, int64_t s)
+/* The gradients of step s, summed over its batches, whose making the clock does not count. */
+static int collect(loop *l, int64_t s)
 {
     nn_trainer *t = l->t;
-    int64_t r = t->redraw_interval;
-    if (r > 0 && s > 1 && (s - 1) % r == 0)
-        nn_params_redraw(t->params, (uint32_t)((s - 1) / r));
+    int64_t each = l->opts->accumulate > 1 ? l->opts->accumulate : 1;
     nn_params_zero_grad(t->params);
-    k_set_phase(l->dev, K_PHASE_FORWARD);           /* replay allocates nothing: both phases hold what the graph holds */
-    k_set_phase(l->dev, K_PHASE_BACKWARD);
-    if (nn_step(t->graph))
-        return because(l, TASK_FAILED, "forward or backward of the model failed");
-    k_set_phase(l->dev, K_PHASE_STEP);
-    k_range_push(l->dev, "optimiser");
-    nn_optimiser_step(t->params, l->opts, s);
-    k_range_pop(l->dev);
+    for (int64_t i = 1; i <= each; i++) {
+        k_set_phase(l->dev, K_PHASE_STEP);
+        int rc = t->batch(t->ctx, (s - 1) * each + i);
+        if (rc)
+            return rc;
+        double before = now();
+        k_set_phase(l->dev, K_PHASE_FORWARD);           /* replay allocates nothing: both phases hold what the graph holds */
+        k_set_phase(l->dev, K_PHASE_BACKWARD);
+        if (nn_step(t->graph))
+            return because(l, TASK_FAILED, "forward or backward of the model failed");
+        l->at.seconds += now() - before;
+    }
     return TASK_DONE;
 }
 
-/* One step with its batch, its evaluation and its checkpoint, as far as they are due. */
-static int step(loop *l, int *stop)
+/* Step s but for its evaluation; due: one follows. */
+static int learn(loop *l, int64_t s, int due)
 {
-    int64_t s = l->at.step + 1;
-    k_set_phase(l->dev, K_PHASE_STEP);
-    int rc = l->t->batch(l->t->ctx, s);
+    nn_trainer *t = l->t;
     double before = now();
-    k_range_push(l->dev, "step");
-    if (rc == TASK_DONE)
-        rc = learn(l, s);
+    int64_t r = t->redraw_interval;
+    if (r > 0 && s > 1 && (s - 1) % r == 0)
+        nn_params_redraw(t->params, (uint32_t)((s - 1) / r));
+    l->at.seconds += now() - before;
+    int rc = collect(l, s);
+    before = now();
+    k_set_phase(l->dev, K_PHASE_STEP);
+    k_range_push(l->dev, "optimiser");
+    if (!rc)
+        nn_optimiser_step(t->params, l->opts, s);
+    if (!rc && l->opts->average > 0)    /* a young average forgets its first values sooner */
+        nn_params_average_step(t->params, fmin(l->opts->average, (1.0 + (double)s) / (10.0 + (double)s)));
     k_range_pop(l->dev);
-    int due = s % l->opts->eval_every == 0 || s == l->opts->max_steps;
     if (due && k_sync(l->dev) < 0)      /* here, so that the queue's work is counted as training, not as evaluation */
         rc = because(l, TASK_FAILED, k_error(l->dev));
     l->at.seconds += now() - before;
+    return rc;
+}
+
+/* One step with its evaluation and its checkpoint, as far as they are due. */
+static int step(loop *l, int *stop)
+{
+    int64_t s = l->at.step + 1;
+    int due = s % l->opts->eval_every == 0 || s == l->opts->max_steps;
+    k_range_push(l->dev, "step");
+    int rc = learn(l, s, due);
+    k_range_pop(l->dev);
     if (rc)
         return rc;
     l->at.step = s;
@@ -247,11 +275,19 @@ static int step(loop *l, int *stop)
     return (last ? l->opts->keep : every > 0 && s % every == 0) ? save(l) : TASK_DONE;
 }
 
+/* Takes the room that the options ask for, and goes back to the checkpoint. */
+static int begin(loop *l)
+{
+    char why[300];
+    int rc = l->opts->average > 0 ? nn_params_average(l->t->params, why, sizeof why) : 0;
+    return rc ? because(l, nn_task_code(rc), why) : restore(l);
+}
+
 int nn_train(nn_trainer *t)
 {
     loop l = { .t = t, .opts = t->call->train, .host = t->call->host, .dev = t->call->dev,
                .at = { .best = INFINITY, .last = NAN } };
-    int stop = 0, rc = restore(&l);
+    int stop = 0, rc = begin(&l);
     while (!rc && !stop && l.at.step < l.opts->max_steps) {
         if (l.host->stop(l.host->ctx)) {
             rc = save(&l);
@@ -260,6 +296,8 @@ int nn_train(nn_trainer *t)
         }
         rc = step(&l, &stop);
     }
+    if (!rc && l.opts->average > 0)
+        nn_params_swap(t->params);
     free(l.history);
     k_set_phase(l.dev, K_PHASE_SETUP);
     t->steps = l.at.step;

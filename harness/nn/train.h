@@ -12,7 +12,9 @@ typedef struct nn_train_opts {
     int32_t optimizer;                  /* adam | adamw */
     double lr, beta1, beta2, eps, weight_decay, clip;       /* clip: bound of the global gradient norm, 0 = none */
     int32_t schedule, warmup;           /* steps of linear warm-up */
-    int32_t batch, max_steps, eval_every;
+    int32_t batch, accumulate;          /* sequences at a time; batches whose gradients a step averages */
+    double average;                     /* decay of the moving average of the weights, which is what is evaluated; 0 = none */
+    int32_t max_steps, eval_every;
     double stop_loss;                   /* "stop.loss": end when an evaluation is at or below it; 0 = never */
     int32_t stop_patience;              /* "stop.patience": end after more than this many evaluations without a new best; 0 = never */
     int32_t checkpoint_every;           /* steps; 0 = never */
@@ -28,7 +30,8 @@ typedef struct nn_trainer {             /* what a task lends to the loop */
     nn_params *params;
     nn_graph *graph;                    /* the training graph, compiled, with a loss */
     void *ctx;
-    int (*batch)(void *ctx, int64_t step);                          /* fills the graph's inputs for this step */
+    int (*batch)(void *ctx, int64_t number);                        /* fills the graph's inputs; from 1: the step, or the
+                                           batches of all steps so far when they accumulate */
     int (*evaluate)(void *ctx, int64_t step, double *loss);         /* the number that the stop rule looks at */
     void (*restored)(void *ctx, int64_t step, double loss);         /* on resuming, once for every evaluation that the
                                            checkpoint remembers, in order; may be NULL */
@@ -39,13 +42,14 @@ typedef struct nn_trainer {             /* what a task lends to the loop */
 } nn_trainer;
 /* Trains until the stop rule ends it.  An evaluation is due every eval_every steps and after the last.  With
  * call->checkpoint and checkpoint_every > 0 it goes on from the file when there is one and ends with the numbers of
- * an undisturbed run; the caller removes the file.  A TASK_ code; emits no metric: the task reports. */
+ * an undisturbed run; the caller removes the file.  With an average of the weights, that is what params hold in evaluate()
+ * and after the end.  A TASK_ code; emits no metric: the task reports. */
 int nn_train(nn_trainer *);
 /* The variant's option redraw_interval, 0 when it has none. */
 int nn_redraw_interval(const nn_mixer_spec *);
 /* How a cell ends when building or planning returned this code (ATTN_EUNSUP, NN_ENOMEM ...). */
 int nn_task_code(int code);
-/* One optimiser step from the gradients in params: clips, schedules, updates. */
+/* One optimiser step from the gradients in params, the sums over o->accumulate batches: clips, schedules, updates. */
 void nn_optimiser_step(nn_params *, const nn_train_opts *, int64_t step);
 #ifdef __cplusplus
 }

@@ -35,6 +35,7 @@ void k_linear(k_dev *dev, k_dtype t, int64_t rows, int64_t width, int64_t depth,
 
 void k_axpy(k_dev *dev, k_dtype t, int64_t n, double a, const void *x, void *y) { dev->ops->axpy(dev, t, n, a, x, y); }
 void k_scale(k_dev *dev, k_dtype t, int64_t n, double a, void *y, const void *x) { dev->ops->scale(dev, t, n, a, y, x); }
+void k_approach(k_dev *dev, k_dtype t, int64_t n, double rate, void *y, const void *x) { dev->ops->approach(dev, t, n, rate, y, x); }
 void k_add(k_dev *dev, k_dtype t, int64_t n, void *out, const void *x, const void *y) { dev->ops->add(dev, t, n, out, x, y); }
 void k_mul(k_dev *dev, k_dtype t, int64_t n, int add, void *out, const void *x, const void *y)
 {

@@ -22,6 +22,7 @@ void cpu_download(k_dev *dev, void *dst, const void *src, size_t bytes) { cpu_co
 void cpu_fill(k_dev *dev, k_dtype t, int64_t n, void *x, double value) { TYPED(t, fill, dev, n, x, value); }
 void cpu_axpy(k_dev *dev, k_dtype t, int64_t n, double a, const void *x, void *y) { TYPED(t, axpy, dev, n, a, x, y); }
 void cpu_scale(k_dev *dev, k_dtype t, int64_t n, double a, void *y, const void *x) { TYPED(t, scale, dev, n, a, y, x); }
+void cpu_approach(k_dev *dev, k_dtype t, int64_t n, double rate, void *y, const void *x) { TYPED(t, approach, dev, n, rate, y, x); }
 void cpu_add(k_dev *dev, k_dtype t, int64_t n, void *out, const void *x, const void *y)
 {
     TYPED(t, add, dev, n, out, x, y);

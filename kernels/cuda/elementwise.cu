@@ -16,6 +16,7 @@ void cuda_fill(k_dev *dev, k_dtype t, int64_t n, void *x, double value)
 
 template <class W> struct axpy_of { W a; __device__ W operator()(const W *v) const { return v[1] + a * v[0]; } };
 template <class W> struct scale_of { W a; __device__ W operator()(const W *v) const { return a * v[0]; } };
+template <class W> struct approach_of { W rate; __device__ W operator()(const W *v) const { return v[1] + rate * (v[0] - v[1]); } };
 template <class W> struct sum_of { __device__ W operator()(const W *v) const { return v[0] + v[1]; } };
 template <class W> struct product_of { __device__ W operator()(const W *v) const { return v[0] * v[1]; } };
 template <class W> struct more_product_of { __device__ W operator()(const W *v) const { return v[2] + v[0] * v[1]; } };
@@ -27,6 +28,10 @@ void cuda_axpy(k_dev *dev, k_dtype t, int64_t n, double a, const void *x, void *
 void cuda_scale(k_dev *dev, k_dtype t, int64_t n, double a, void *y, const void *x)
 {
     CUDA_TYPED(t, map<T, 1>(dev, n, (T *)y, { { (const T *)x } }, scale_of<wide<T>>{ (wide<T>)a }));
+}
+void cuda_approach(k_dev *dev, k_dtype t, int64_t n, double rate, void *y, const void *x)
+{
+    CUDA_TYPED(t, map<T, 2>(dev, n, (T *)y, { { (const T *)x, (const T *)y } }, approach_of<wide<T>>{ (wide<T>)rate }));
 }
 void cuda_add(k_dev *dev, k_dtype t, int64_t n, void *out, const void *x, const void *y)
 {

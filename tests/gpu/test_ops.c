@@ -43,6 +43,7 @@ static k_dtype sum_type(k_dtype t) { return t == K_BF16 ? K_F32 : t; }
 TRIAL(fill) { UNUSED; k_fill(v, t, N, b[0], 0.3); }
 TRIAL(axpy) { UNUSED; k_axpy(v, t, N, 0.7, b[1], b[0]); }
 TRIAL(scale) { UNUSED; k_scale(v, t, N, -1.3, b[0], b[s->variant % 2]); }
+TRIAL(approach) { UNUSED; k_approach(v, t, N, 0.2, b[0], b[1]); }
 TRIAL(add) { UNUSED; k_add(v, t, N, b[0], b[1], b[2]); }
 TRIAL(mul) { UNUSED; k_mul(v, t, N, s->variant & 1, b[0], b[1], b[2]); }
 TRIAL(add_bias) { UNUSED; k_add_bias(v, t, s->rows, s->d, b[0], b[s->variant & 1 ? 2 : 0], b[1]); }
@@ -134,7 +135,7 @@ TRIAL(linear)
 
 static const trial trials[] = {
     { "fill", run_fill, 1, 0, { 1 } }, { "axpy", run_axpy, 4, 0, { 1 } }, { "scale", run_scale, 2, 0, { 1 } },
-    { "add", run_add, 2, 0, { 1 } }, { "mul", run_mul, 2, 0, { 1 } }, { "add_bias", run_add_bias, 2, 0, { 1 } },
+    { "approach", run_approach, 4, 0, { 1 } }, { "add", run_add, 2, 0, { 1 } }, { "mul", run_mul, 2, 0, { 1 } }, { "add_bias", run_add_bias, 2, 0, { 1 } },
     { "sum_rows", run_sum_rows, 200, 0, { 0, 2 } }, { "unary", run_unary, 16, 0, { 1, 0, 1 } },
     { "gather_rows", run_gather, 2, 0, { 1 } }, { "scatter_add_rows", run_scatter, 200, 0, { 2 } },
     { "dropout", run_dropout, 4, 0, { 1, 0, 1 } }, { "norm", run_norm, 60, 0, { 1, 0, 1 } },

@@ -34,6 +34,8 @@ static void run_axpy(k_dev *v, k_dtype t, const problem *p, void **b) { k_axpy(v
 static void naive_axpy(const problem *p, double **b) { EACH b[1][i] += -1.5 * b[0][i]; }
 static void run_scale(k_dev *v, k_dtype t, const problem *p, void **b) { k_scale(v, t, p->n, 0.3, b[2], b[p->variant]); }
 static void naive_scale(const problem *p, double **b) { EACH b[2][i] = 0.3 * b[p->variant][i]; }
+static void run_approach(k_dev *v, k_dtype t, const problem *p, void **b) { k_approach(v, t, p->n, 0.2, b[1], b[0]); }
+static void naive_approach(const problem *p, double **b) { EACH b[1][i] = 0.8 * b[1][i] + 0.2 * b[0][i]; }
 static void run_add(k_dev *v, k_dtype t, const problem *p, void **b)
 {
     k_add(v, t, p->n, b[0], b[1], b[2]);
@@ -276,7 +278,7 @@ static void naive_xent(const problem *p, double **b)
 
 static const kernel_case cases[] = {
     { "fill", run_fill, naive_fill, 1, 0 }, { "axpy", run_axpy, naive_axpy, 1, 0 }, { "scale", run_scale, naive_scale, 3, 0 },
-    { "add", run_add, naive_add, 1, 0 }, { "mul", run_mul, naive_mul, 2, 0 }, { "copies", run_copies, naive_copies, 1, 0 },
+    { "approach", run_approach, naive_approach, 1, 0 }, { "add", run_add, naive_add, 1, 0 }, { "mul", run_mul, naive_mul, 2, 0 }, { "copies", run_copies, naive_copies, 1, 0 },
     { "unary", run_unary, naive_unary, 2 * K_UNARIES, 0 }, { "adam", run_adam, naive_adam, 3, 0 },
     { "add_bias", run_add_bias, naive_add_bias, 3, 0 }, { "sum_rows", run_sum_rows, naive_sum_rows, 1, 0 },
     { "gather_rows", run_gather, naive_gather, 2, 0 }, { "scatter_add_rows", run_scatter, naive_scatter, 1, 0 },

@@ -37,7 +37,7 @@ static int close_device(void **state)
 
 static nn_train_opts defaults(void)
 {
-    return (nn_train_opts){ NN_ADAM, 1e-3, 0.9, 0.999, 1e-8, 0, 0, NN_CONSTANT, 0, 32, 100000, 100, 0, 0, 0 };
+    return (nn_train_opts){ NN_ADAM, 1e-3, 0.9, 0.999, 1e-8, 0, 0, NN_CONSTANT, 0, 32, 1, 0, 100000, 100, 0, 0, 0 };
 }
 
 static void the_table_is_the_struct(void **state)
@@ -55,7 +55,7 @@ static void the_table_is_the_struct(void **state)
         else
             *(int32_t *)field = (int32_t)o->def;
     }
-    assert_int_equal(n, 16);
+    assert_int_equal(n, 18);
     nn_train_opts clean;
     memset(&clean, 0, sizeof clean);
     for (const attn_opt *o = nn_train_table; o->name; o++)
@@ -152,6 +152,14 @@ static void clipping_and_decay(void **state)
     near(first(p, 1), 1 - 0.5 * 4.1 / 5.1);
     near(first(p, 0), 1 - 0.5 * 3.0 / 4);
     near(((double *)nn_param_value(p, 1))[1], 1 - 0.5 * 0.1 / 1.1);
+    nn_params_free(p);
+    p = three();
+    o.weight_decay = 0;
+    o.accumulate = 2;                   /* gradients 1.5 and 2, of norm 2.5, halved by the bound */
+    o.clip = 1.25;
+    nn_optimiser_step(p, &o, 1);
+    near(first(p, 0), 1 - 0.5 * 0.75 / 1.75);
+    near(first(p, 1), 1 - 0.5 * 1.0 / 2);
     nn_params_free(p);
 }
 
@@ -358,8 +366,9 @@ static void same_parameters(nn_params *a, nn_params *b)
     }
 }
 
-/* 20 steps at once against 20 that end after `at` steps and go on in a new state: parameters, curve and results, to the bit. */
-static void go_on(int at, int every, int cancelled)
+/* 20 steps at once against 20 that end after `at` steps and go on in a new state: parameters, curve and results, to the bit.
+ * each: batches of a step; with more than one there is an average of the weights too. */
+static void go_on(int at, int every, int cancelled, int each)
 {
     script *whole = script_new(1), *half = script_new(1), *rest = script_new(1);
     script *const all[] = { whole, half, rest };
@@ -368,13 +377,15 @@ static void go_on(int at, int every, int cancelled)
         all[i]->opts.checkpoint_every = i ? every : 0;
         all[i]->call.checkpoint = path;
         all[i]->opts.clip = 0.5;
+        all[i]->opts.accumulate = each;
+        all[i]->opts.average = each > 1 ? 0.9 : 0;
     }
     assert_int_equal(nn_train(&whole->t), TASK_DONE);
-    half->stop_at = cancelled ? at : 0;
-    half->fail_batch = cancelled ? 0 : at + 1;                      /* dies without a word */
+    half->stop_at = cancelled ? at * each : 0;
+    half->fail_batch = cancelled ? 0 : at * each + each;                      /* dies without a word */
     assert_int_equal(nn_train(&half->t), cancelled ? TASK_INTERRUPTED : TASK_FAILED);
     assert_int_equal(nn_train(&rest->t), TASK_DONE);
-    assert_int_equal(rest->batches, 20 - (cancelled ? at : at / every * every));
+    assert_int_equal(rest->batches, each * (20 - (cancelled ? at : at / every * every)));
     same_parameters(whole->m.params, rest->m.params);
     assert_int_equal(rest->restored + rest->evaluations, whole->evaluations);
     assert_memory_equal(whole->curve, rest->curve, (size_t)whole->evaluations * sizeof *whole->curve);
@@ -388,10 +399,88 @@ static void go_on(int at, int every, int cancelled)
 static void an_interrupted_run_ends_alike(void **state)
 {
     (void)state;
-    go_on(10, 100, 1);
-    go_on(7, 5, 1);
-    go_on(13, 4, 0);
-    go_on(10, 10, 0);
+    go_on(10, 100, 1, 1);
+    go_on(7, 5, 1, 1);
+    go_on(13, 4, 0, 1);
+    go_on(10, 10, 0, 1);
+    go_on(7, 5, 1, 3);
+    go_on(13, 4, 0, 2);
+}
+
+/* ---- batches that share a step, and the average of the weights ------------------------------------------------------------------ */
+
+/* Steps of three batches against the same gradients added up by hand. */
+static void batches_accumulate(void **state)
+{
+    (void)state;
+    script *s = script_new(1), *hand = script_new(1);
+    nn_params *p = hand->m.params;
+    s->opts.max_steps = 4;
+    s->opts.accumulate = 3;
+    s->t.redraw_interval = 0;
+    assert_int_equal(nn_train(&s->t), TASK_DONE);
+    assert_int_equal(s->batches, 12);
+    assert_int_equal(s->last_batch, 12);
+    for (int step = 1; step <= 4; step++) {
+        nn_params_zero_grad(p);
+        for (int i = 1; i <= 3; i++) {
+            model_batch(&hand->m, (uint64_t)(3 * (step - 1) + i), 0);
+            assert_int_equal(nn_forward(hand->m.graph) || nn_backward(hand->m.graph), 0);
+        }
+        for (int i = 0; i < nn_params_count(p); i++) {
+            attn_dims d = nn_param_dims(p, i);
+            if (nn_param_grad(p, i))
+                k_scale(dev, K_F32, d.d[0] * (d.n > 1 ? d.d[1] : 1), 1.0 / 3, nn_param_grad(p, i), nn_param_grad(p, i));
+        }
+        nn_optimiser_step(p, &hand->opts, step);
+    }
+    same_parameters(s->m.params, p);
+    script_free(s);
+    script_free(hand);
+}
+
+/* What evaluate() of one run sees of a weight, step by step; and that of another with the average. */
+typedef struct watcher { script *s; int weight, n; double seen[60]; } watcher;
+
+static int watch(void *ctx, int64_t step, double *loss)
+{
+    watcher *w = ctx;
+    (void)step;
+    w->seen[w->n++] = (double)((float *)nn_param_value(w->s->m.params, w->weight))[1];
+    *loss = 1;
+    return TASK_DONE;
+}
+
+static int watched_batch(void *ctx, int64_t number) { return script_batch(((watcher *)ctx)->s, number); }
+
+static void the_average_is_evaluated(void **state)
+{
+    (void)state;
+    watcher w[2] = { { .s = script_new(1) }, { .s = script_new(1) } };
+    double average = 0, end = 0, apart = 0;
+    for (int i = 0; i < 2; i++) {
+        script *s = w[i].s;
+        w[i].weight = nn_param(s->m.params, "Wkv", dims(2, s->m.S, 4, 0, 0), (attn_init){ 0 }, 0);
+        average = (double)((float *)nn_param_value(s->m.params, w[i].weight))[1];
+        s->opts.eval_every = 1;
+        s->opts.average = i ? 0.8 : 0;
+        s->t.ctx = &w[i];
+        s->t.evaluate = watch;
+        s->t.batch = watched_batch;
+        s->host.ctx = s;
+        assert_int_equal(nn_train(&s->t), TASK_DONE);
+        assert_int_equal(w[i].n, 50);
+        end = (double)((float *)nn_param_value(s->m.params, w[i].weight))[1];
+    }
+    for (int step = 1; step <= 50; step++) {
+        double decay = fmin(0.8, (1.0 + step) / (10.0 + step));
+        average = decay * average + (1 - decay) * w[0].seen[step - 1];
+        assert_true(fabs(w[1].seen[step - 1] - average) < 1e-6);
+        apart = fmax(apart, fabs(w[0].seen[step - 1] - average));
+    }
+    assert_true(apart > 1e-3 && end == w[1].seen[49]);              /* it is another number, and what is left at the end */
+    script_free(w[0].s);
+    script_free(w[1].s);
 }
 
 /* Patience counts across the interruption. */
@@ -449,6 +538,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(the_table_is_the_struct), T(learning_rates), T(clipping_and_decay), T(the_stop_rule), T(the_last_step_is_evaluated),
         T(failures_and_interruption_end_the_loop), T(redraws_come_in_time), T(training_learns), T(an_interrupted_run_ends_alike),
-        T(strikes_survive), T(a_foreign_checkpoint_is_refused) };
+        T(batches_accumulate), T(the_average_is_evaluated), T(strikes_survive), T(a_foreign_checkpoint_is_refused) };
     return cmocka_run_group_tests_name("nn_train", tests, NULL, NULL);
 }
