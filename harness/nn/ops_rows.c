@@ -3,7 +3,7 @@
 
 /* ---- gather: rows of one table, or the sum of rows of two ------------------------------------------------------------ */
 
-/* in: table, indices [, table, indices]. */
+/* in: table, indices [, table, indices].  A table is a root here, whose dims need not be [rows,d]: see nn_reshape. */
 static int gather_forward(nn_graph *g, node *n)
 {
     for (int i = 0; i < n->n_in; i += 2)
@@ -23,7 +23,7 @@ static void gather_backward_narrow(nn_graph *g, node *n, int i)
         k_convert(g->dev, table->n, n->room, K_F32, dtable, K_BF16);
     else
         k_zero(g->dev, n->room, (size_t)table->n * sizeof(float));
-    k_scatter_add_rows(g->dev, K_BF16, n->rows, n->width, table->dims.d[0], n->room, out_grad(g, n), data(g, n->in[i + 1]));
+    k_scatter_add_rows(g->dev, K_BF16, n->rows, n->width, table->n / n->width, n->room, out_grad(g, n), data(g, n->in[i + 1]));
     k_convert(g->dev, table->n, dtable, K_BF16, n->room, K_F32);
 }
 
@@ -36,7 +36,7 @@ static int gather_backward(nn_graph *g, node *n)
         }
         void *dtable = nn_zeroed(g, n, i);
         if (dtable)
-            k_scatter_add_rows(g->dev, type(g, n), n->rows, n->width, g->tensors[n->in[i]].dims.d[0], dtable, out_grad(g, n),
+            k_scatter_add_rows(g->dev, type(g, n), n->rows, n->width, g->tensors[n->in[i]].n / n->width, dtable, out_grad(g, n),
                                data(g, n->in[i + 1]));
     }
     return 0;

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include "harness/nn/mixer_choose.h"
 #include "harness/options.h"
 #include "nn_toy.h"
 #include "tasks/token_task.h"
@@ -41,33 +42,84 @@ static void anything(void *ctx, words *w, int32_t *token, int32_t *at, int32_t *
     for (int i = 0; i < ASKED; i++) target[i] = (int32_t)words_below(w, VOCABULARY);
 }
 
-/* Runs a task of such sequences around the toy variant. */
-static int run(void (*draw)(void *, words *, int32_t *, int32_t *, int32_t *), int batch, int steps, double lr, int examples, int eval_sequences,
-               record *r)
-{
-    static const toy_opts fine = { FINE };
+typedef void drawing(void *, words *, int32_t *, int32_t *, int32_t *);
+
+typedef struct cell {                   /* a task of such sequences around the toy variant */
     nn_train_opts train;
     nn_model_opts model;
+    nn_mixer_spec mixer;
+    task_host host;
+    task_call call;
+    token_task task;
+    record told;
+} cell;
+
+static cell *cell_new(k_dtype dtype, drawing *draw, int batch, int steps, double lr, int examples, int eval_sequences)
+{
+    static const toy_opts fine = { FINE };
     char why[512];
-    k_dev *dev;
-    hs_opts_defaults(nn_train_table, &train);
-    hs_opts_defaults(nn_model_table, &model);
-    train.batch = batch, train.max_steps = steps, train.eval_every = 50, train.lr = lr;
-    model.layers = 1, model.d_model = model.d_ff = 16, model.heads = 2;
-    const task_host host = { sizeof host, r, on_metric, on_progress, on_stop, on_reason };
-    const nn_mixer_spec mixer = { .variant = &toy, .opts = &fine, .common = { NN_OUTPUT_NORM_NONE, 1e-5 } };
-    assert_int_equal(k_dev_open("cpu", 1, &dev, why, sizeof why), 0);
-    const task_call call = { .size = sizeof call, .train = &train, .model = &model, .mixer = &mixer, .dev = dev, .dtype = K_F32, .seed = 3,
-                             .host = &host };
-    token_task t = { .call = &call, .length = LENGTH, .asked = ASKED, .vocabulary = VOCABULARY, .examples = examples,
-                     .eval_sequences = eval_sequences, .draw = draw };
-    *r = (record){ 0 };
-    int rc = token_task_run(&t);
+    cell *c = calloc(1, sizeof *c);
+    hs_opts_defaults(nn_train_table, &c->train);
+    hs_opts_defaults(nn_model_table, &c->model);
+    c->train.batch = batch, c->train.max_steps = steps, c->train.eval_every = 50, c->train.lr = lr;
+    c->model.layers = 1, c->model.d_model = c->model.d_ff = 16, c->model.heads = 2;
+    c->host = (task_host){ sizeof c->host, &c->told, on_metric, on_progress, on_stop, on_reason };
+    c->mixer = (nn_mixer_spec){ .variant = &toy, .opts = &fine, .common = { NN_OUTPUT_NORM_NONE, 1e-5 } };
+    c->call = (task_call){ .size = sizeof c->call, .train = &c->train, .model = &c->model, .mixer = &c->mixer, .dtype = dtype, .seed = 3,
+                           .host = &c->host };
+    c->task = (token_task){ .call = &c->call, .length = LENGTH, .asked = ASKED, .vocabulary = VOCABULARY, .examples = examples,
+                            .eval_sequences = eval_sequences, .draw = draw };
+    assert_int_equal(k_dev_open("cpu", 1, &c->call.dev, why, sizeof why), 0);
+    return c;
+}
+
+static void cell_free(cell *c)
+{
     k_memory m;
-    k_memory_read(dev, &m);
+    k_memory_read(c->call.dev, &m);
     assert_int_equal(m.now, 0);
-    k_dev_close(dev);
+    k_dev_close(c->call.dev);
+    free(c);
+}
+
+/* Runs one in float. */
+static int run(drawing *draw, int batch, int steps, double lr, int examples, int eval_sequences, record *r)
+{
+    cell *c = cell_new(K_F32, draw, batch, steps, lr, examples, eval_sequences);
+    int rc = token_task_run(&c->task);
+    *r = c->told;
+    cell_free(c);
     return rc;
+}
+
+/* Gradients of all parameters against central differences: what the gathered rows learn reaches the whole model. */
+static void test_gradients(void **state)
+{
+    (void)state;
+    cell *c = cell_new(K_F64, itself, 3, 1, 0, 0, 3);
+    c->model.init = 0.3;
+    token_run r = { .t = &c->task, .epoch = -1 };
+    assert_int_equal(token_build(&r), 0);
+    token_batch(&r, 1);
+    nn_params_zero_grad(r.params);
+    assert_int_equal(nn_forward(r.train.graph) || nn_backward(r.train.graph), 0);
+    for (int p = 0; p < nn_params_count(r.params); p++) {
+        double *x = nn_param_value(r.params, p), *grad = nn_param_grad(r.params, p), h = 1e-5;
+        for (int64_t i = 0; grad && i < nn_elements(nn_param_dims(r.params, p)); i += 3) {
+            double before = x[i], loss[2];
+            for (int side = 0; side < 2; side++) {
+                x[i] = before + (side ? h : -h);
+                nn_forward(r.train.graph);
+                loss[side] = nn_loss(r.train.graph);
+            }
+            x[i] = before;
+            double expected = (loss[1] - loss[0]) / (2 * h);
+            if (fabs(grad[i] - expected) > 1e-7 + 1e-5 * fabs(expected))
+                fail_msg("%s[%lld]: %g instead of %g", nn_param_name(r.params, p), (long long)i, grad[i], expected);
+        }
+    }
+    token_release(&r);
+    cell_free(c);
 }
 
 /* A fixed set of examples: every epoch has each at most once, in an order of its own that its number alone tells. */
@@ -132,7 +184,7 @@ static void test_examples(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_epochs), cmocka_unit_test(test_score), cmocka_unit_test(test_batches),
-                                        cmocka_unit_test(test_examples) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_epochs),  cmocka_unit_test(test_gradients), cmocka_unit_test(test_score),
+                                        cmocka_unit_test(test_batches), cmocka_unit_test(test_examples) };
     return cmocka_run_group_tests_name("token_task", tests, NULL, NULL);
 }
