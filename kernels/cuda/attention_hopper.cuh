@@ -153,7 +153,8 @@ template <int D> __device__ inline void put_panels(const CUtensorMap *map, bf16 
 }
 
 /* The same rows of a view in float, written or added to [B,H,T,width]. */
-template <int D> __device__ inline void put_rows(float *to, const float (&x)[D / 2], bool add, const view &v, const job &j, int i, int H, int T, int width)
+template <int D>
+__device__ inline void put_rows(float *to, const float (&x)[D / 2], bool add, const view &v, const job &j, int i, int H, int T, int width)
 {
     #pragma unroll
     for (int e = 0; e < 2; e++) {

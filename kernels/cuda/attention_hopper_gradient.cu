@@ -110,8 +110,9 @@ template <int D, bool KEYS> constexpr bool AHEAD = D < 128 || !KEYS;
 template <int D> constexpr bool TURNS = D == 128;
 
 /* The columns of v for one head, in tiles; see: what the thread's own rows see, sure: what all of the warpgroup's do. */
-template <int D, bool KEYS> __device__ static void over_columns(const interval &v, const interval &sure, const rows &see, float scale, queries<KEYS> q,
-                                                                gradient_room<D, KEYS> &s, int group, turn_of<STAGES<KEYS>> &y, gathered<D, KEYS> &x)
+template <int D, bool KEYS>
+__device__ static void over_columns(const interval &v, const interval &sure, const rows &see, float scale, queries<KEYS> q, gradient_room<D, KEYS> &s,
+                                    int group, turn_of<STAGES<KEYS>> &y, gathered<D, KEYS> &x)
 {
     const uint32_t x1 = shared_address(s.x1) + group * 64 * 128, x2 = shared_address(s.x2) + group * 64 * 128;
     int before = -1;                                        /* the stage whose last products are under way */
@@ -169,8 +170,9 @@ template <int D, bool KEYS> __device__ static void over_columns(const interval &
 }
 
 /* Rows i on of a gradient: through its room to the tensor, or written or added to the sums [B,H,T,width] in float. */
-template <int D> __device__ static void put_gradient(const CUtensorMap *map, float *sum, const sweep &w, bf16 *room, int group, float (&x)[D / 2], float factor,
-                                                     const job &j, int i, int H, int T, int width)
+template <int D>
+__device__ static void put_gradient(const CUtensorMap *map, float *sum, const sweep &w, bf16 *room, int group, float (&x)[D / 2], float factor,
+                                    const job &j, int i, int H, int T, int width)
 {
     #pragma unroll
     for (int n = 0; n < D / 2; n++)
@@ -231,7 +233,8 @@ template <int D, bool KEYS> __device__ static void consume(const attention &a, c
 }
 
 template <int D, bool KEYS> __global__ void __launch_bounds__((GROUPS<D, KEYS> + 1) * GROUP, 1)
-gradient_hopper(const __grid_constant__ attention a, const __grid_constant__ gradient_maps m, const __grid_constant__ order o, const __grid_constant__ sweep w)
+gradient_hopper(const __grid_constant__ attention a, const __grid_constant__ gradient_maps m, const __grid_constant__ order o,
+                const __grid_constant__ sweep w)
 {
     extern __shared__ unsigned char raw[];
     gradient_room<D, KEYS> &s = *(gradient_room<D, KEYS> *)(((uintptr_t)raw + 1023) / 1024 * 1024);
@@ -289,7 +292,8 @@ template <int D> static int sweep_keys(const attention &a, cudaStream_t stream)
     for (int i = 0, n = a.mask.kind == K_MASK_STRIDED ? 1 : stages_of(a.mask, true, s); i < n && !code; i++) {
         const k_mask *summaries = s[i].from ? &a.mask : NULL;
         gradient_maps m = {};
-        code = tensor_map(&m.x1, a.k, a.B, a.Hk, a.Tk, a.Dk, ROWS<D, true>, summaries) || tensor_map(&m.x2, a.v, a.B, a.Hk, a.Tk, a.Dv, ROWS<D, true>, summaries) ||
+        code = tensor_map(&m.x1, a.k, a.B, a.Hk, a.Tk, a.Dk, ROWS<D, true>, summaries) ||
+               tensor_map(&m.x2, a.v, a.B, a.Hk, a.Tk, a.Dv, ROWS<D, true>, summaries) ||
                tensor_map(&m.y1[0], a.q, a.B, a.Hq, a.Tq, a.Dk, COLUMNS) || tensor_map(&m.y2[0], a.d_o, a.B, a.Hq, a.Tq, a.Dv, COLUMNS) ||
                (a.dk.p && !a.sum_k && tensor_map(&m.out1, a.dk, a.B, a.Hk, a.Tk, a.Dk, 64)) ||
                (a.dv.p && !a.sum_v && tensor_map(&m.out2, a.dv, a.B, a.Hk, a.Tk, a.Dv, 64));

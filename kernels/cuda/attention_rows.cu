@@ -75,7 +75,8 @@ int attention_turn(const attention &a, const k_position *how, k_dtype dtype, int
 }
 
 /* to = sum [B,H,T,D], turned back by r numbers. */
-static int finish(const attention &a, const k_position *how, k_dtype dtype, int r, float *sum, int H, int T, int D, int first, k_heads to, cudaStream_t stream)
+static int finish(const attention &a, const k_position *how, k_dtype dtype, int r, float *sum, int H, int T, int D, int first, k_heads to,
+                  cudaStream_t stream)
 {
     const turning w = { { sum, (int64_t)H * T * D, (int64_t)T * D, D }, to, a.B, H, T, D, r, first, -1, *how };
     if (!to.p)

@@ -5,10 +5,7 @@
  * of 64 queries gathers dq over keys, a block of 64 keys gathers dk and dv over queries (transposed tiles, the same
  * code).  Tiles that nobody sees are not read, tiles inside every interval are not masked. */
 #include "attention.cuh"
-#include "attention_tile.cuh"
-#include <cmath>
-
-static constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
+#include "softmax_rows.cuh"
 
 /* ---- where a block is ------------------------------------------------------------------------------------------- */
 
@@ -37,12 +34,6 @@ __device__ static place place_of(const attention &a, stage s, bool keys, int spl
 /* Of the mask's functions, which are long, one copy. */
 __device__ __noinline__ static seen sees_in(const k_mask &m, int n, int head, int p) { return sees(m, n, head, p); }
 __device__ __noinline__ static int position_in(const view &v, int r) { return position(v, r); }
-
-/* Row (b,h,t). */
-template <class T> __device__ static T *row_at(const k_heads &x, int b, int h, int t)
-{
-    return (T *)x.p + b * x.sb + h * x.sh + t * x.st;
-}
 
 /* Rows of a tensor, in the order of a view. */
 template <class T> struct source {
@@ -74,7 +65,8 @@ template <class T> struct held_source : source<T> {
         return held + (int64_t)at * (a->Dk + a->Dv);
     }
 };
-template <class T> __device__ static held_source<T> keys_source(const attention &a, const k_heads &x, int b, int h, const view &v, int end, int pass, int at)
+template <class T>
+__device__ static held_source<T> keys_source(const attention &a, const k_heads &x, int b, int h, const view &v, int end, int pass, int at)
 {
     held_source<T> s;
     (source<T> &)s = source_of<T>(x, b, h, a.held, v, end);
@@ -92,26 +84,6 @@ __device__ static float slope_of(const attention &a, int h)
         return 0;
     const int P = a.alibi;
     return LOG2E * exp2f(h < P ? -8.f * (h + 1) / P : -4.f * (2 * (h - P) + 1) / P);
-}
-
-/* 2^x. */
-__device__ static float power(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-/* Over the four lanes that share rows. */
-__device__ static float quad_most(float x)
-{
-    x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
-    return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
-}
-__device__ static float quad_sum(float x)
-{
-    x += __shfl_xor_sync(~0u, x, 1);
-    return x + __shfl_xor_sync(~0u, x, 2);
 }
 
 /* ---- rows of queries over keys ------------------------------------------------------------------------------------ */
@@ -157,7 +129,8 @@ __device__ static sight look(const attention &a, const place &p, int n, int keys
 
 /* Scores of N rows of keys from j on, in powers of two: scaled, biased, -inf where a query sees nothing.  at and where:
  * positions of the thread's queries and, if there is a slope, of the keys. */
-template <int N> __device__ static void shape(const sight &v, int j, float scale, float slope, const int (&at)[2], const int (&where)[N], float (&s)[N / 8][4])
+template <int N>
+__device__ static void shape(const sight &v, int j, float scale, float slope, const int (&at)[2], const int (&where)[N], float (&s)[N / 8][4])
 {
     #pragma unroll
     for (int n = 0; n < N / 8; n++)
@@ -188,46 +161,6 @@ template <int N> __device__ static void locate(const view &v, int j, int (&where
         where[threadIdx.x] = position_in(v, j + threadIdx.x);
 }
 
-/* Scores to weights under the running maximum and sum (each lane's own share of it); brings o under the new maximum. */
-template <int N, int E> __device__ static void online(float (&s)[N / 8][4], float (&top)[2], float (&sum)[2], float (&o)[E / 8][4])
-{
-    #pragma unroll
-    for (int i = 0; i < 2; i++) {
-        float now = top[i], part = 0;
-        #pragma unroll
-        for (int n = 0; n < N / 8; n++)
-            now = fmaxf(now, fmaxf(s[n][2 * i], s[n][2 * i + 1]));
-        now = quad_most(now);
-        const float base = now == -INFINITY ? 0 : now, keep = power(top[i] - base);
-        #pragma unroll
-        for (int n = 0; n < N / 8; n++) {
-            s[n][2 * i] = power(s[n][2 * i] - base);
-            s[n][2 * i + 1] = power(s[n][2 * i + 1] - base);
-            part += s[n][2 * i] + s[n][2 * i + 1];
-        }
-        sum[i] = sum[i] * keep + part;
-        top[i] = now;
-        #pragma unroll
-        for (int n = 0; n < E / 8; n++) {
-            o[n][2 * i] *= keep;
-            o[n][2 * i + 1] *= keep;
-        }
-    }
-}
-
-/* Writes the thread's part of row [width] = factor x. */
-template <class T, int E> __device__ static void put_row(T *row, int width, int i, float factor, const float (&x)[E / 8][4])
-{
-    #pragma unroll
-    for (int n = 0; n < E / 8; n++) {
-        const int d = 8 * n + threadIdx.x % 4 * 2;
-        if (d < width)
-            row[d] = T(factor * x[n][2 * i]);
-        if (d + 1 < width)
-            row[d + 1] = T(factor * x[n][2 * i + 1]);
-    }
-}
-
 /* o and lse of the thread's rows, or of the block's slot. */
 template <class T, int D> __device__ static void put_output(const attention &a, const place &p, int slot, const float (&top)[2],
                                                             const float (&sum)[2], const float (&o)[D / 8][4])
@@ -245,9 +178,9 @@ template <class T, int D> __device__ static void put_output(const attention &a, 
         if (to && threadIdx.x % 4 == 0)
             *to = lse;
         if (a.slots > 1)
-            put_row<float, D>(a.part + (slot * plane + row) * a.Dv, a.Dv, i, inverse, o);
+            put_row<float, D>(a.part + (slot * plane + row) * a.Dv, a.Dv, i, inverse, false, o);
         else
-            put_row<T, D>(row_at<T>(a.o, p.b, p.h, at - a.first), a.Dv, i, inverse, o);
+            put_row<T, D>(row_at<T>(a.o, p.b, p.h, at - a.first), a.Dv, i, inverse, false, o);
     }
 }
 
@@ -311,27 +244,14 @@ template <class T, int D> constexpr int COLUMNS = sizeof(T) == 4 && D == 256 ? 3
 /* Width of what a block of keys gathers at once: wider rows take two blocks, because registers are short. */
 template <int D> constexpr int PART = D < 128 ? D : 128;
 
-/* Adds the thread's part of row [width], or writes it when there was no stage before. */
-template <int E> __device__ static void gather_row(float *row, int width, bool add, int i, float factor, const float (&x)[E / 8][4])
-{
-    #pragma unroll
-    for (int n = 0; n < E / 8; n++) {
-        const int d = 8 * n + threadIdx.x % 4 * 2;
-        if (d < width)
-            row[d] = factor * x[n][2 * i] + (add ? row[d] : 0);
-        if (d + 1 < width)
-            row[d + 1] = factor * x[n][2 * i + 1] + (add ? row[d + 1] : 0);
-    }
-}
-
 /* Columns c0 .. of row (b,h,t) of a gradient, or of its sum [B,H,T,width]. */
 template <class T, int E> __device__ static void put_gradient(const k_heads &x, float *sum, int b, int h, int H, int t, int n, int width,
                                                               int c0, bool add, int i, float factor, const float (&g)[E / 8][4])
 {
     if (sum)
-        gather_row<E>(sum + (((int64_t)b * H + h) * n + t) * width + c0, width - c0, add, i, factor, g);
+        put_row<float, E>(sum + (((int64_t)b * H + h) * n + t) * width + c0, width - c0, i, factor, add, g);
     else
-        put_row<T, E>(row_at<T>(x, b, h, t) + c0, width - c0, i, factor, g);
+        put_row<T, E>(row_at<T>(x, b, h, t) + c0, width - c0, i, factor, false, g);
 }
 
 /* What a thread knows of its two queries, and gathers for them. */
@@ -577,9 +497,11 @@ template <class T, int D> static int run_gradient(const attention &a, int done, 
 template <class T> static int by_width(const attention &a, bool gradient, int done, cudaStream_t stream)
 {
     const int width = most(a.Dk, a.Dv);
-    if (gradient)
-        return width <= 64 ? run_gradient<T, 64>(a, done, stream) : width <= 128 ? run_gradient<T, 128>(a, done, stream) : run_gradient<T, 256>(a, done, stream);
-    return width <= 64 ? run_forward<T, 64>(a, done, stream) : width <= 128 ? run_forward<T, 128>(a, done, stream) : run_forward<T, 256>(a, done, stream);
+    if (width <= 64)
+        return gradient ? run_gradient<T, 64>(a, done, stream) : run_forward<T, 64>(a, done, stream);
+    if (width <= 128)
+        return gradient ? run_gradient<T, 128>(a, done, stream) : run_forward<T, 128>(a, done, stream);
+    return gradient ? run_gradient<T, 256>(a, done, stream) : run_forward<T, 256>(a, done, stream);
 }
 
 int attention_forward(const attention &a, k_dtype dtype, int done, cudaStream_t stream)
