@@ -161,11 +161,12 @@ void k_mean_weight(k_dev *, int64_t n, const int32_t *target, double *weight);
 void k_half_sq_forward(k_dev *, k_dtype, int64_t rows, int64_t d, void *loss, const void *y, const int32_t *target);
 void k_half_sq_backward(k_dev *, k_dtype, int64_t rows, int64_t d, const double *w, int add, void *dy, const void *y, const int32_t *target);
 /* Softmax cross-entropy by row against q = (1 - smoothing) onehot(target[i]) + smoothing / d: loss[i] = lse(y_i) - q y_i; its
- * gradient is *w (softmax - q).  k_xent_both gives the loss and leaves the gradient in the place of y. */
-void k_xent_forward(k_dev *, k_dtype, int64_t rows, int64_t d, double smoothing, void *loss, const void *y, const int32_t *target);
+ * gradient is *w (softmax - q).  k_xent_both gives the loss and leaves the gradient in the place of y.  Rows of y lie ld apart. */
+void k_xent_forward(k_dev *, k_dtype, int64_t rows, int64_t d, int64_t ld, double smoothing, void *loss, const void *y, const int32_t *target);
 void k_xent_backward(k_dev *, k_dtype, int64_t rows, int64_t d, double smoothing, const double *w, int add, void *dy, const void *y,
                      const int32_t *target);
-void k_xent_both(k_dev *, k_dtype, int64_t rows, int64_t d, double smoothing, const double *w, void *loss, void *y, const int32_t *target);
+void k_xent_both(k_dev *, k_dtype, int64_t rows, int64_t d, int64_t ld, double smoothing, const double *w, void *loss, void *y,
+                 const int32_t *target);
 
 /* ---- optimiser ------------------------------------------------------------------------------------------------ */
 typedef struct k_adam { double lr, beta1, beta2, eps, weight_decay; int decoupled; int64_t step; } k_adam;  /* step from 1 */

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK_BYTES = 64 << 20 };
+enum { CHUNK_BYTES = 256 << 20 };
 
 nn_graph *nn_graph_new(nn_params *params, int training)
 {

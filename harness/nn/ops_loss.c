@@ -27,7 +27,7 @@ static int half_square_backward(nn_graph *g, node *n)
 static int entropy_forward(nn_graph *g, node *n)
 {
     k_mean_weight(g->dev, n->rows, data(g, n->in[1]), n->weight);
-    k_xent_forward(g->dev, scored(g, n), n->rows, n->width, n->number, data(g, n->out), data(g, n->in[0]), data(g, n->in[1]));
+    k_xent_forward(g->dev, scored(g, n), n->rows, n->width, n->width, n->number, data(g, n->out), data(g, n->in[0]), data(g, n->in[1]));
     return 0;
 }
 
@@ -67,16 +67,23 @@ nn_id nn_cross_entropy_smoothed(nn_graph *g, nn_id y, nn_id target, double smoot
 
 /* ---- linear and cross-entropy at once: in x [rows,depth], w [width,depth], b [width], targets [rows] --------------------- */
 
-/* Scores are made in chunks of rows, in the node's room: [chunk,width] is all there ever is of them.  Backward makes the
+/* Scores are made in chunks of rows, in the node's room: [chunk,pitch] is all there ever is of them.  Backward makes the
  * scores and with them the losses, so that in a step, where backward follows at once, forward has nothing to do (see
  * nn_step) and every score is made once; to keep what forward made would take the whole matrix, to make gradients in
  * forward a second gradient of w. */
-enum { CHUNK_STEP = 128 };
+enum { CHUNK_STEP = 128, PITCH_STEP = 64 };
+
+/* Numbers from one row of scores to the next: rows begin where tensor cores want them to, whatever the number of words.  With
+ * a bias, whose kernels know no gaps, they are dense. */
+static int64_t pitch(const node *n)
+{
+    return n->in[2] != NN_NONE ? n->width : (n->width + PITCH_STEP - 1) / PITCH_STEP * PITCH_STEP;
+}
 
 /* Rows per chunk: chunks of one size, whole tiles of the products. */
 static int64_t chunk_of(const nn_graph *g, const node *n)
 {
-    int64_t most = g->chunk_bytes / (n->width * (int64_t)k_dtype_size(g->params->dtype));
+    int64_t most = g->chunk_bytes / (pitch(n) * (int64_t)k_dtype_size(g->params->dtype));
     most = most < 1 ? 1 : most;
     int64_t chunks = (n->rows + most - 1) / most, chunk = (n->rows + chunks - 1) / chunks;
     int64_t whole = (chunk + CHUNK_STEP - 1) / CHUNK_STEP * CHUNK_STEP;
@@ -86,7 +93,7 @@ static int64_t chunk_of(const nn_graph *g, const node *n)
 static int scores_compile(nn_graph *g, node *n, char *why, size_t nwhy)
 {
     n->chunk = chunk_of(g, n);
-    return nn_take_room(g, n, (size_t)(n->chunk * n->width) * k_dtype_size(g->params->dtype), why, nwhy);
+    return nn_take_room(g, n, (size_t)(n->chunk * pitch(n)) * k_dtype_size(g->params->dtype), why, nwhy);
 }
 
 /* The scores of rows at.. into the room; how many rows they are. */
@@ -95,7 +102,7 @@ static int64_t make_scores(nn_graph *g, node *n, int64_t at)
     k_dtype t = g->params->dtype;
     int64_t rows = n->rows - at < n->chunk ? n->rows - at : n->chunk;
     const char *x = (char *)data(g, n->in[0]) + (size_t)(at * n->depth) * k_dtype_size(t);
-    k_gemm(g->dev, t, 0, 1, rows, n->width, n->depth, 1, x, n->depth, data(g, n->in[1]), n->depth, 0, n->room, n->width);
+    k_gemm(g->dev, t, 0, 1, rows, n->width, n->depth, 1, x, n->depth, data(g, n->in[1]), n->depth, 0, n->room, pitch(n));
     if (n->in[2] != NN_NONE)
         k_add_bias(g->dev, t, rows, n->width, n->room, n->room, data(g, n->in[2]));
     return rows;
@@ -110,7 +117,7 @@ static int scores_forward(nn_graph *g, node *n)
     for (int64_t at = 0; at < n->rows; at += n->chunk) {
         int64_t rows = make_scores(g, n, at);
         char *loss = (char *)data(g, n->out) + (size_t)at * k_dtype_size(g->params->wide);
-        k_xent_forward(g->dev, g->params->dtype, rows, n->width, n->number, loss, n->room, target + at);
+        k_xent_forward(g->dev, g->params->dtype, rows, n->width, pitch(n), n->number, loss, n->room, target + at);
     }
     return 0;
 }
@@ -123,10 +130,10 @@ static void spread(nn_graph *g, node *n, const scores_grads *d, int64_t at, int6
     k_dtype t = g->params->dtype;
     size_t offset = (size_t)(at * n->depth) * k_dtype_size(t);
     if (d->dx)      /* dx [rows,depth] = ds w */
-        nn_product_for(g, n, 0)(g->dev, t, 0, 0, rows, n->depth, n->width, 1, n->room, n->width, data(g, n->in[1]), n->depth, d->add_x,
+        nn_product_for(g, n, 0)(g->dev, t, 0, 0, rows, n->depth, n->width, 1, n->room, pitch(n), data(g, n->in[1]), n->depth, d->add_x,
                                 (char *)d->dx + offset, n->depth);
     if (d->dw)      /* dw [width,depth] = ds^T x */
-        nn_product_for(g, n, 1)(g->dev, t, 1, 0, n->width, n->depth, rows, 1, n->room, n->width, (char *)data(g, n->in[0]) + offset, n->depth,
+        nn_product_for(g, n, 1)(g->dev, t, 1, 0, n->width, n->depth, rows, 1, n->room, pitch(n), (char *)data(g, n->in[0]) + offset, n->depth,
                                 d->add_w || at > 0, d->dw, n->depth);
     if (d->db)
         k_sum_rows(g->dev, t, rows, n->width, n->room, d->db);
@@ -143,7 +150,7 @@ static int scores_backward(nn_graph *g, node *n)
     for (int64_t at = 0; at < n->rows; at += n->chunk) {
         int64_t rows = make_scores(g, n, at);
         char *loss = (char *)data(g, n->out) + (size_t)at * k_dtype_size(g->params->wide);
-        k_xent_both(g->dev, g->params->dtype, rows, n->width, n->number, n->weight, loss, n->room, target + at);
+        k_xent_both(g->dev, g->params->dtype, rows, n->width, pitch(n), n->number, n->weight, loss, n->room, target + at);
         spread(g, n, &d, at, rows);
     }
     return 0;

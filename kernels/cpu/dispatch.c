@@ -102,19 +102,20 @@ void k_half_sq_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const do
 {
     dev->ops->half_sq_backward(dev, t, rows, d, w, add, dy, y, target);
 }
-void k_xent_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double smoothing, void *loss, const void *y, const int32_t *target)
+void k_xent_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, int64_t ld, double smoothing, void *loss, const void *y,
+                    const int32_t *target)
 {
-    dev->ops->xent_forward(dev, t, rows, d, smoothing, loss, y, target);
+    dev->ops->xent_forward(dev, t, rows, d, ld, smoothing, loss, y, target);
 }
 void k_xent_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double smoothing, const double *w, int add, void *dy, const void *y,
                      const int32_t *target)
 {
     dev->ops->xent_backward(dev, t, rows, d, smoothing, w, add, dy, y, target);
 }
-void k_xent_both(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double smoothing, const double *w, void *loss, void *y,
+void k_xent_both(k_dev *dev, k_dtype t, int64_t rows, int64_t d, int64_t ld, double smoothing, const double *w, void *loss, void *y,
                  const int32_t *target)
 {
-    dev->ops->xent_both(dev, t, rows, d, smoothing, w, loss, y, target);
+    dev->ops->xent_both(dev, t, rows, d, ld, smoothing, w, loss, y, target);
 }
 
 void k_adam_step(k_dev *dev, k_dtype t, int64_t n, void *p, const void *g, void *m, void *v, const k_adam *o, const double *gscale)

@@ -31,17 +31,18 @@ void cpu_half_sq_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const 
 {
     TYPED(t, half_sq_backward, dev, rows, d, *w, add, dy, y, target);
 }
-void cpu_xent_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double smoothing, void *loss, const void *y, const int32_t *target)
+void cpu_xent_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, int64_t ld, double smoothing, void *loss, const void *y,
+                      const int32_t *target)
 {
-    TYPED(t, xent_forward, dev, rows, d, smoothing, loss, y, target);
+    TYPED(t, xent_forward, dev, rows, d, ld, smoothing, loss, y, target);
 }
 void cpu_xent_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double smoothing, const double *w, int add, void *dy,
                        const void *y, const int32_t *target)
 {
     TYPED(t, xent_backward, dev, rows, d, smoothing, *w, add, dy, y, target);
 }
-void cpu_xent_both(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double smoothing, const double *w, void *loss, void *y,
+void cpu_xent_both(k_dev *dev, k_dtype t, int64_t rows, int64_t d, int64_t ld, double smoothing, const double *w, void *loss, void *y,
                    const int32_t *target)
 {
-    TYPED(t, xent_both, dev, rows, d, smoothing, *w, loss, y, target);
+    TYPED(t, xent_both, dev, rows, d, ld, smoothing, *w, loss, y, target);
 }

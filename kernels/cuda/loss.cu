@@ -122,13 +122,13 @@ static __device__ wide<T> entropy(int64_t d, wide<T> smoothing, const T *y, int6
 }
 
 template <class T> __global__ static void __launch_bounds__(THREADS)
-xent_kernel(int64_t d, wide<T> smoothing, wide<T> *loss, const T *y, const int32_t *target)
+xent_kernel(int64_t d, int64_t ld, wide<T> smoothing, wide<T> *loss, const T *y, const int32_t *target)
 {
     const int64_t r = blockIdx.x, hit = target[r];
     wide<T> max, total, value = 0;
     if (hit >= 0) {
-        softmax_of(d, y + r * d, &max, &total);
-        value = entropy(d, smoothing, y + r * d, hit, max, total);
+        softmax_of(d, y + r * ld, &max, &total);
+        value = entropy(d, smoothing, y + r * ld, hit, max, total);
     }
     if (threadIdx.x == 0)
         loss[r] = value;
@@ -151,10 +151,10 @@ xent_back_kernel(int64_t d, wide<T> smoothing, const double *w, int add, T *dy, 
 
 /* The loss, and the gradient in the place of y. */
 template <class T> __global__ static void __launch_bounds__(THREADS)
-xent_both_kernel(int64_t d, wide<T> smoothing, const double *w, wide<T> *loss, T *y, const int32_t *target)
+xent_both_kernel(int64_t d, int64_t ld, wide<T> smoothing, const double *w, wide<T> *loss, T *y, const int32_t *target)
 {
     const int64_t r = blockIdx.x, hit = target[r];
-    T *yr = y + r * d;
+    T *yr = y + r * ld;
     wide<T> max = 0, total = 1, value = 0;
     if (hit >= 0) {
         softmax_of(d, yr, &max, &total);
@@ -180,10 +180,11 @@ void cuda_half_sq_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, const
     if (rows > 0)
         CUDA_TYPED(t, CUDA_RUN(dev, half_sq_back_kernel<T>, rows, THREADS, d, w, add, (T *)dy, (const T *)y, target));
 }
-void cuda_xent_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double smoothing, void *loss, const void *y, const int32_t *target)
+void cuda_xent_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, int64_t ld, double smoothing, void *loss, const void *y,
+                       const int32_t *target)
 {
     if (rows > 0)
-        CUDA_TYPED(t, CUDA_RUN(dev, xent_kernel<T>, rows, THREADS, d, (wide<T>)smoothing, (wide<T> *)loss, (const T *)y, target));
+        CUDA_TYPED(t, CUDA_RUN(dev, xent_kernel<T>, rows, THREADS, d, ld, (wide<T>)smoothing, (wide<T> *)loss, (const T *)y, target));
 }
 void cuda_xent_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double smoothing, const double *w, int add, void *dy,
                         const void *y, const int32_t *target)
@@ -191,9 +192,9 @@ void cuda_xent_backward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double s
     if (rows > 0)
         CUDA_TYPED(t, CUDA_RUN(dev, xent_back_kernel<T>, rows, THREADS, d, (wide<T>)smoothing, w, add, (T *)dy, (const T *)y, target));
 }
-void cuda_xent_both(k_dev *dev, k_dtype t, int64_t rows, int64_t d, double smoothing, const double *w, void *loss, void *y,
+void cuda_xent_both(k_dev *dev, k_dtype t, int64_t rows, int64_t d, int64_t ld, double smoothing, const double *w, void *loss, void *y,
                     const int32_t *target)
 {
     if (rows > 0)
-        CUDA_TYPED(t, CUDA_RUN(dev, xent_both_kernel<T>, rows, THREADS, d, (wide<T>)smoothing, w, (wide<T> *)loss, (T *)y, target));
+        CUDA_TYPED(t, CUDA_RUN(dev, xent_both_kernel<T>, rows, THREADS, d, ld, (wide<T>)smoothing, w, (wide<T> *)loss, (T *)y, target));
 }

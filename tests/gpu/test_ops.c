@@ -89,13 +89,13 @@ TRIAL(xent)
 {
     const double smoothing = s->variant % 3 ? 0.1 : 0;
     k_mean_weight(v, s->rows, x, b[5]);
-    k_xent_forward(v, t, s->rows, s->d, smoothing, b[0], b[1], x);
+    k_xent_forward(v, t, s->rows, s->d, s->d, smoothing, b[0], b[1], x);
     k_xent_backward(v, t, s->rows, s->d, smoothing, b[5], s->variant & 1, b[2], b[1], x);
 }
 TRIAL(xent_both)
 {
     k_mean_weight(v, 1, x, b[5]);               /* 1: the gradient is as large as what it is held against */
-    k_xent_both(v, t, s->rows, s->d, s->variant % 3 ? 0.1 : 0, b[5], b[0], b[1], x);
+    k_xent_both(v, t, s->rows, s->d, s->d, s->variant % 3 ? 0.1 : 0, b[5], b[0], b[1], x);
 }
 TRIAL(adam)
 {

@@ -253,10 +253,10 @@ static double smoothing_of(const problem *p) { return p->variant & 1 ? 0.3 : 0; 
 static void run_xent(k_dev *v, k_dtype t, const problem *p, void **b)
 {
     if (p->variant & 4) {
-        k_xent_both(v, t, p->rows, p->d, smoothing_of(p), &quarter, b[1], b[0], p->index);
+        k_xent_both(v, t, p->rows, p->d, p->d, smoothing_of(p), &quarter, b[1], b[0], p->index);
         return;
     }
-    k_xent_forward(v, t, p->rows, p->d, smoothing_of(p), b[1], b[0], p->index);
+    k_xent_forward(v, t, p->rows, p->d, p->d, smoothing_of(p), b[1], b[0], p->index);
     k_xent_backward(v, t, p->rows, p->d, smoothing_of(p), &quarter, p->variant & 2, b[2], b[0], p->index);
 }
 static void naive_xent(const problem *p, double **b)
@@ -373,7 +373,7 @@ static void cross_entropy_of_large_scores_is_finite(void **state)
     float loss, dy[3] = { 0 };
     const int32_t target = 1;
     const double weight = 1;
-    k_xent_forward(one, K_F32, 1, 3, 0, &loss, y, &target);
+    k_xent_forward(one, K_F32, 1, 3, 3, 0, &loss, y, &target);
     k_xent_backward(one, K_F32, 1, 3, 0, &weight, 0, dy, y, &target);
     assert_true(loss == 1000 && dy[0] == 1 && dy[1] == -1 && dy[2] == 0);
 }

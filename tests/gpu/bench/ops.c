@@ -27,9 +27,9 @@ static int do_norm_back(void *a)
     return 0;
 }
 static int do_dropout(void *a) { (void)a; k_dropout(dev, t, (int64_t)TOKENS * WIDTH, 0.1, 1, 2, index_of, 0, y, x); return 0; }
-static int do_xent(void *a) { (void)a; k_xent_forward(dev, t, TOKENS, WORDS, 0, scalar, x, index_of); return 0; }
+static int do_xent(void *a) { (void)a; k_xent_forward(dev, t, TOKENS, WORDS, WORDS, 0, scalar, x, index_of); return 0; }
 static int do_xent_back(void *a) { (void)a; k_xent_backward(dev, t, TOKENS, WORDS, 0, scalar, 0, y, x, index_of); return 0; }
-static int do_xent_both(void *a) { (void)a; k_xent_both(dev, t, TOKENS, WORDS, 0.1, scalar, y, x, index_of); return 0; }
+static int do_xent_both(void *a) { (void)a; k_xent_both(dev, t, TOKENS, WORDS, WORDS, 0.1, scalar, y, x, index_of); return 0; }
 static int do_weight(void *a) { (void)a; k_mean_weight(dev, TOKENS, index_of, scalar); return 0; }
 static int do_convert(void *a) { (void)a; k_convert(dev, (int64_t)1 << 27, y, K_BF16, x, K_F32); return 0; }
 static int do_adam(void *a)
