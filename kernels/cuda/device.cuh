@@ -81,6 +81,21 @@ template <class T> using wide = typename wide_of<T>::type;
 template <class T, int COUNT = 16 / sizeof(T)> struct alignas(COUNT * sizeof(T)) pack { enum { N = COUNT }; T v[N]; };
 template <class T> static inline __host__ __device__ bool aligned16(const T *p) { return ((uintptr_t)p & 15) == 0; }
 
+/* N numbers rounded to T, bf16 by pairs. */
+template <class T, int N = pack<T>::N> static inline __device__ pack<T, N> packed(const wide<T> *x)
+{
+    pack<T, N> out;
+#pragma unroll
+    for (int e = 0; e < N; e++)
+        if constexpr (sizeof(T) == 2 && N % 2 == 0) {
+            if (e % 2 == 0)
+                *(__nv_bfloat162 *)&out.v[e] = __floats2bfloat162_rn(x[e], x[e + 1]);
+        } else {
+            out.v[e] = (T)x[e];
+        }
+    return out;
+}
+
 /* Blocks of `each` items that cover n, but no more than keep the whole device busy: kernels stride over the rest. */
 static inline int64_t cuda_blocks(k_dev *dev, int64_t n, int64_t each)
 {

@@ -259,7 +259,9 @@ dropout_kernel(int64_t n, uint32_t threshold, wide<T> keep, uint64_t seed, uint3
     const uint32_t drawn = *draw;
     const int64_t groups = whole ? n / group::N : 0;
     for (int64_t i = thread; i < groups; i += threads) {
-        group v = ((const group *)x)[i], sum;
+        const group v = ((const group *)x)[i];
+        group sum;
+        wide<T> out[group::N];
         if (add)
             sum = ((const group *)y)[i];
 #pragma unroll
@@ -268,10 +270,10 @@ dropout_kernel(int64_t n, uint32_t threshold, wide<T> keep, uint64_t seed, uint3
 #pragma unroll
             for (int k = 0; k < 4; k++) {
                 const wide<T> kept = word.v[k] >= threshold ? keep * (wide<T>)v.v[e + k] : 0;
-                v.v[e + k] = (T)(add ? (wide<T>)sum.v[e + k] + kept : kept);
+                out[e + k] = add ? (wide<T>)sum.v[e + k] + kept : kept;
             }
         }
-        ((group *)y)[i] = v;
+        ((group *)y)[i] = packed<T, group::N>(out);
     }
     for (int64_t i = groups * group::N + thread; i < n; i += threads) {
         const wide<T> kept = philox_u32(seed, stream, drawn, (uint64_t)i) >= threshold ? keep * (wide<T>)x[i] : 0;

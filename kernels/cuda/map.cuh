@@ -20,7 +20,8 @@ __global__ static void __launch_bounds__(MAP_THREADS) map_kernel(int64_t n, T *y
         whole = whole && aligned16(x.p[j]);
     const int64_t packs = whole ? n / pack<T>::N : 0;
     for (int64_t i = thread; i < packs; i += MAP_PACKS * threads) {
-        pack<T> in[MAP_PACKS][INPUTS], out;
+        pack<T> in[MAP_PACKS][INPUTS];
+        wide<T> out[pack<T>::N];
 #pragma unroll
         for (int u = 0; u < MAP_PACKS; u++)
 #pragma unroll
@@ -37,9 +38,9 @@ __global__ static void __launch_bounds__(MAP_THREADS) map_kernel(int64_t n, T *y
 #pragma unroll
                 for (int j = 0; j < INPUTS; j++)
                     v[j] = (wide<T>)in[u][j].v[e];
-                out.v[e] = (T)f(v);
+                out[e] = f(v);
             }
-            ((pack<T> *)y)[i + u * threads] = out;
+            ((pack<T> *)y)[i + u * threads] = packed<T>(out);
         }
     }
     for (int64_t i = packs * pack<T>::N + thread; i < n; i += threads) {

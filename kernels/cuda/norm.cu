@@ -7,138 +7,167 @@
 #include "block.cuh"
 
 enum { THREADS = 256, WARP = 32 };
+enum { BUSY = 1024, BUSY_BACK = 512 };   /* threads of a multiprocessor, for which there are registers */
 
 static inline __device__ float rsqrt_of(float x) { return 1 / sqrtf(x); }
 static inline __device__ double rsqrt_of(double x) { return 1 / sqrt(x); }
 
-/* The sum over G neighbouring threads, in each of them. */
+/* The sum over G neighbouring threads, in each of them; where they are more than a warp, all threads of the block call. */
 template <int G, class A> static inline __device__ A group_sum(A x)
 {
-    if constexpr (G > WARP) {
-        return block_sum<THREADS>(x);
-    } else {
+    __shared__ A part[THREADS / WARP];
 #pragma unroll
-        for (int lane = G / 2; lane > 0; lane >>= 1)
-            x += __shfl_xor_sync(0xffffffffu, x, lane);
-        return x;
+    for (int lane = (G < WARP ? G : WARP) / 2; lane > 0; lane >>= 1)
+        x += __shfl_xor_sync(0xffffffffu, x, lane);
+    if constexpr (G > WARP) {
+        __syncthreads();                /* the last call's readers are done */
+        if (threadIdx.x % WARP == 0)
+            part[threadIdx.x / WARP] = x;
+        __syncthreads();
+        x = 0;
+#pragma unroll
+        for (int i = 0; i < G / WARP; i++)
+            x += part[threadIdx.x / G * (G / WARP) + i];
     }
+    return x;
 }
 
-/* What a thread holds of a row [d]: packs thread, thread + G ..., zeros beyond its end. */
-template <class T, int P, int G> struct part_of {
-    enum { N = pack<T>::N };
+/* What a thread has of a row [d]: packs thread, thread + G ..., as they lie in memory; zeros beyond the row's end. */
+template <class T, int P, int G> struct share {
+    enum { N = pack<T>::N, COUNT = P * N };
     pack<T> v[P];
-    __device__ static int column(int p) { return (p * G + (int)threadIdx.x % G) * N; }
-    __device__ void load(int d, const T *x)
+    static __device__ int column(int p) { return (p * G + (int)threadIdx.x % G) * N; }
+    __device__ void load(int d, const T *row)           /* NULL: zeros */
     {
 #pragma unroll
         for (int p = 0; p < P; p++)
-            if (x && column(p) < d)
-                v[p] = *(const pack<T> *)(x + column(p));
+            if (row && column(p) < d)
+                v[p] = *(const pack<T> *)(row + column(p));
             else
                 for (int e = 0; e < N; e++)
                     v[p].v[e] = (T)0.0f;
     }
-    __device__ void store(int d, T *x) const
-    {
-#pragma unroll
-        for (int p = 0; p < P; p++)
-            if (x && column(p) < d)
-                *(pack<T> *)(x + column(p)) = v[p];
-    }
-    /* f(i, column, number) for every number of the row that this thread holds; i counts them. */
-    template <class F> __device__ void each(int d, F f) const
-    {
-#pragma unroll
-        for (int p = 0; p < P; p++)
-#pragma unroll
-            for (int e = 0; e < N; e++)
-                if (column(p) < d)
-                    f(p * N + e, column(p) + e, (wide<T>)v[p].v[e]);
-    }
-    __device__ void set(int i, wide<T> x) { v[i / N].v[i % N] = (T)x; }
     __device__ wide<T> get(int i) const { return (wide<T>)v[i / N].v[i % N]; }
+    __device__ void widen(wide<T> *x) const
+    {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++)
+            x[i] = get(i);
+    }
+    static __device__ void store(int d, T *row, const wide<T> *x)       /* NULL: nowhere */
+    {
+#pragma unroll
+        for (int p = 0; p < P; p++)
+            if (row && column(p) < d)
+                *(pack<T> *)(row + column(p)) = packed<T>(x + p * N);
+    }
 };
 
 template <class W> struct moments { W mean, scale; };
 
-template <class T, int P, int G>
-static inline __device__ moments<wide<T>> moments_of(k_norm_kind kind, int d, const part_of<T, P, G> &x, wide<T> eps)
+/* x: a thread's numbers of a row [d] */
+template <class T, int P, int G> static inline __device__ moments<wide<T>> moments_of(k_norm_kind kind, int d, const wide<T> *x, wide<T> eps)
 {
+    typedef share<T, P, G> S;
     wide<T> sum = 0, square = 0;
-    if (kind == K_NORM_LAYER) {
-        x.each(d, [&](int, int, wide<T> v) { sum += v; });
-        sum = group_sum<G>(sum);
-    }
-    const wide<T> mean = sum / (wide<T>)d;
-    x.each(d, [&](int, int, wide<T> v) { square += (v - mean) * (v - mean); });
+#pragma unroll
+    for (int i = 0; i < S::COUNT; i++)
+        sum += x[i];
+    const wide<T> mean = kind == K_NORM_LAYER ? group_sum<G>(sum) / (wide<T>)d : 0;
+#pragma unroll
+    for (int i = 0; i < S::COUNT; i++)
+        if (S::column(i / S::N) < d)
+            square += (x[i] - mean) * (x[i] - mean);
     return { mean, rsqrt_of(group_sum<G>(square) / (wide<T>)d + eps) };
 }
 
-/* x, y [rows,d], gain, bias [d] or NULL */
-template <class T, int P, int G> __global__ static void __launch_bounds__(THREADS)
+/* x, y [rows,d], gain, bias [d] or NULL.  A row is on its way while the last one is worked on. */
+template <class T, int P, int G> __global__ static void __launch_bounds__(THREADS, BUSY / THREADS)
 norm_kernel(k_norm_kind kind, int64_t rows, int d, wide<T> eps, T *y, const T *x, const T *gain, const T *bias)
 {
-    part_of<T, P, G> a, b, v;
+    typedef share<T, P, G> S;
+    const int64_t stride = (int64_t)gridDim.x * (THREADS / G);
+    int64_t r = (int64_t)blockIdx.x * (THREADS / G) + threadIdx.x / G;
+    S a, b, next;
+    wide<T> v[S::COUNT];
     a.load(d, gain);
     b.load(d, bias);
-    for (int64_t first = (int64_t)blockIdx.x * (THREADS / G); first < rows; first += (int64_t)gridDim.x * (THREADS / G)) {
-        const int64_t r = first + threadIdx.x / G;
-        v.load(d, r < rows ? x + r * d : NULL);
-        const moments<wide<T>> m = moments_of(kind, d, v, eps);
-        v.each(d, [&](int i, int, wide<T> x) { v.set(i, m.scale * (x - m.mean) * (gain ? a.get(i) : 1) + b.get(i)); });
-        v.store(d, r < rows ? y + r * d : NULL);
+    next.load(d, r < rows ? x + r * d : NULL);
+    for (int64_t turn = blockIdx.x * (int64_t)(THREADS / G); turn < rows; turn += stride, r += stride) {
+        next.widen(v);
+        next.load(d, r + stride < rows ? x + (r + stride) * d : NULL);
+        const moments<wide<T>> m = moments_of<T, P, G>(kind, d, v, eps);
+#pragma unroll
+        for (int i = 0; i < S::COUNT; i++)
+            v[i] = m.scale * (v[i] - m.mean) * (gain ? a.get(i) : 1) + b.get(i);
+        S::store(d, r < rows ? y + r * d : NULL, v);
     }
 }
 
-/* Adds the sums of the groups of a block, in turn, into part [2,d] of the block. */
-template <class T, int P, int G>
-static inline __device__ void add_groups(int d, const part_of<T, P, G> &x, const wide<T> *gains, const wide<T> *biases, wide<T> *part)
+/* Adds the threads' sums [COUNT] of the columns of a row [d] over the groups of the block, into out [d]. */
+template <class T, int P, int G> static inline __device__ void add_groups(int d, const wide<T> *sums, wide<T> *out)
 {
-    for (int turn = 0; turn < THREADS / G; turn++) {
-        if (turn == threadIdx.x / G)
-            x.each(d, [&](int i, int j, wide<T>) {
-                part[j] = (turn ? part[j] : 0) + gains[i];
-                part[d + j] = (turn ? part[d + j] : 0) + biases[i];
-            });
-        __syncthreads();
+    typedef share<T, P, G> S;
+    enum { GROUPS = THREADS / G, LENGTH = P * G * S::N };
+    __shared__ wide<T> room[GROUPS * LENGTH];
+#pragma unroll
+    for (int i = 0; i < S::COUNT; i++)
+        room[threadIdx.x / G * LENGTH + S::column(i / S::N) + i % S::N] = sums[i];
+    __syncthreads();
+    for (int j = (int)threadIdx.x; j < d; j += THREADS) {
+        wide<T> total = 0;
+#pragma unroll 8
+        for (int g = 0; g < GROUPS; g++)
+            total += room[g * LENGTH + j];
+        out[j] = total;
     }
+    __syncthreads();
 }
 
 /* With z = (x - mean) scale and g = gain dy: dx = scale (g - mean(g) - z mean(g z)), the middle for layers alone.
  * dx, dy, x [rows,d], gain [d] or NULL; SUMS: part [blocks,2,d] becomes the sums of dy z and dy. */
-template <class T, int P, int G, bool SUMS> __global__ static void __launch_bounds__(THREADS)
+template <class T, int P, int G, bool SUMS> __global__ static void __launch_bounds__(THREADS, BUSY_BACK / THREADS)
 norm_back_kernel(k_norm_kind kind, int64_t rows, int d, wide<T> eps, int add, T *dx, const T *dy, const T *x, const T *gain, wide<T> *part)
 {
-    part_of<T, P, G> a, v, g, out;
-    wide<T> gains[P * pack<T>::N] = { 0 }, biases[P * pack<T>::N] = { 0 };
+    typedef share<T, P, G> S;
+    const int64_t stride = (int64_t)gridDim.x * (THREADS / G);
+    int64_t r = (int64_t)blockIdx.x * (THREADS / G) + threadIdx.x / G;
+    S a, next_x, next_dy, old;
+    wide<T> z[S::COUNT], g[S::COUNT], gains[S::COUNT] = { 0 }, biases[S::COUNT] = { 0 };
     a.load(d, gain);
-    for (int64_t first = (int64_t)blockIdx.x * (THREADS / G); first < rows; first += (int64_t)gridDim.x * (THREADS / G)) {
-        const int64_t r = first + threadIdx.x / G;
-        v.load(d, r < rows ? x + r * d : NULL);
-        g.load(d, r < rows ? dy + r * d : NULL);
-        out.load(d, r < rows && add && dx ? dx + r * d : NULL);
-        const moments<wide<T>> m = moments_of(kind, d, v, eps);
+    next_x.load(d, r < rows ? x + r * d : NULL);
+    next_dy.load(d, r < rows ? dy + r * d : NULL);
+    for (int64_t turn = blockIdx.x * (int64_t)(THREADS / G); turn < rows; turn += stride, r += stride) {
+        next_x.widen(z);
+        next_dy.widen(g);
+        next_x.load(d, r + stride < rows ? x + (r + stride) * d : NULL);
+        next_dy.load(d, r + stride < rows ? dy + (r + stride) * d : NULL);
+        if (add)
+            old.load(d, r < rows && dx ? dx + r * d : NULL);
+        const moments<wide<T>> m = moments_of<T, P, G>(kind, d, z, eps);
         wide<T> sum = 0, dot = 0;
-        g.each(d, [&](int i, int, wide<T> from) {
-            const wide<T> z = m.scale * (v.get(i) - m.mean), through = gain ? from * a.get(i) : from;
-            sum += through;
-            dot += through * z;
+#pragma unroll
+        for (int i = 0; i < S::COUNT; i++) {
+            z[i] = m.scale * (z[i] - m.mean);
             if (SUMS) {
-                gains[i] += from * z;
-                biases[i] += from;
+                gains[i] += g[i] * z[i];
+                biases[i] += g[i];
             }
-        });
+            g[i] = gain ? g[i] * a.get(i) : g[i];
+            sum += g[i];
+            dot += g[i] * z[i];
+        }
         sum = kind == K_NORM_LAYER ? group_sum<G>(sum) / (wide<T>)d : 0;
         dot = group_sum<G>(dot) / (wide<T>)d;
-        g.each(d, [&](int i, int, wide<T> from) {
-            const wide<T> z = m.scale * (v.get(i) - m.mean), through = gain ? from * a.get(i) : from;
-            out.set(i, out.get(i) + m.scale * (through - sum - z * dot));
-        });
-        out.store(d, r < rows && dx ? dx + r * d : NULL);
+#pragma unroll
+        for (int i = 0; i < S::COUNT; i++)
+            z[i] = m.scale * (g[i] - sum - z[i] * dot) + (add ? old.get(i) : 0);
+        S::store(d, r < rows && dx ? dx + r * d : NULL, z);
     }
-    if (SUMS)
-        add_groups(d, v, gains, biases, part + (int64_t)blockIdx.x * 2 * d);
+    if (SUMS) {
+        add_groups<T, P, G>(d, gains, part + (int64_t)blockIdx.x * 2 * d);
+        add_groups<T, P, G>(d, biases, part + (int64_t)blockIdx.x * 2 * d + d);
+    }
 }
 
 /* ---- rows that no registers hold, or that are not aligned: a block a row, read again and again ---------------------------- */
@@ -220,27 +249,31 @@ template <class W> __global__ static void __launch_bounds__(WARP * WARP) add_par
         if (!(aligned) || (d) % pack<T>::N || packs > 512) { otherwise; }                                   \
         else if (packs <= 8) { call(1, 8); }                                                                \
         else if (packs <= 32) { call(1, 32); }                                                              \
-        else if (packs <= 64) { call(2, 32); }                                                              \
-        else if (packs <= 128) { call(4, 32); }                                                             \
+        else if (packs <= 64) { call(1, 64); }                                                              \
+        else if (packs <= 128) { call(1, 128); }                                                            \
+        else if (packs <= 256) { call(1, 256); }                                                            \
         else { call(2, 256); }                                                                              \
     } while (0)
+
+/* Blocks that share `rows` rows, `each` at a time: as many as are at work at once, and fewer where each leaves so many bytes
+ * of sums. */
+static int64_t blocks_for(k_dev *dev, int64_t rows, int64_t each, int64_t sums)
+{
+    const int64_t wanted = (rows + each - 1) / each, busy = (sums ? BUSY_BACK : BUSY) / THREADS * (int64_t)cuda_of(dev)->sms;
+    const int64_t room = sums ? CUDA_SCRATCH / sums : busy, most = busy < room ? busy : room;
+    return wanted < most ? wanted : most;
+}
 
 template <class T>
 static void forward(k_dev *dev, k_norm_kind kind, int64_t rows, int64_t d, double eps, T *y, const T *x, const T *gain, const T *bias)
 {
     const bool aligned = aligned16(y) && aligned16(x) && aligned16(gain) && aligned16(bias);
-#define RUN(P, G) CUDA_RUN(dev, (norm_kernel<T, P, G>), cuda_blocks(dev, rows, THREADS / G), THREADS, kind, rows, (int)d, (wide<T>)eps, y, x, gain, bias)
+#define RUN(P, G)                                                                                                              \
+    CUDA_RUN(dev, (norm_kernel<T, P, G>), blocks_for(dev, rows, THREADS / G, 0), THREADS, kind, rows, (int)d, \
+             (wide<T>)eps, y, x, gain, bias)
     NORM_SHAPE(T, d, aligned, RUN,
                CUDA_RUN(dev, long_kernel<T>, cuda_blocks(dev, rows, 1), THREADS, kind, rows, d, (wide<T>)eps, y, x, gain, bias));
 #undef RUN
-}
-
-/* Blocks that share `rows` rows, `each` at a time: few where every one of them leaves sums [2,d]. */
-template <class T> static int64_t blocks_for(k_dev *dev, int64_t rows, int64_t each, int64_t d, bool sums)
-{
-    const int64_t wanted = cuda_blocks(dev, rows, each), busy = 3 * (int64_t)cuda_of(dev)->sms;
-    const int64_t room = CUDA_SCRATCH / (2 * d * (int64_t)sizeof(wide<T>)), most = busy < room ? busy : room;
-    return sums && wanted > most ? most : wanted;
 }
 
 template <class T, bool SUMS>
@@ -249,12 +282,13 @@ static void backward(k_dev *dev, k_norm_kind kind, int64_t rows, int64_t d, doub
 {
     const bool aligned = aligned16(dx) && aligned16(dy) && aligned16(x) && aligned16(gain);
     wide<T> *part = (wide<T> *)cuda_of(dev)->scratch;
+    const int64_t sums = SUMS ? 2 * d * (int64_t)sizeof(wide<T>) : 0;
     int64_t blocks = 0;
 #define RUN(P, G)                                                                                                              \
-    blocks = blocks_for<T>(dev, rows, THREADS / G, d, SUMS);                                                                   \
+    blocks = blocks_for(dev, rows, THREADS / G, sums);                                                        \
     CUDA_RUN(dev, (norm_back_kernel<T, P, G, SUMS>), blocks, THREADS, kind, rows, (int)d, (wide<T>)eps, add, dx, dy, x, gain, part)
 #define RUN_LONG                                                                                                               \
-    blocks = blocks_for<T>(dev, rows, 1, d, SUMS);                                                                             \
+    blocks = blocks_for(dev, rows, 1, sums);                                                                          \
     CUDA_RUN(dev, (long_back_kernel<T, SUMS>), blocks, THREADS, kind, rows, d, (wide<T>)eps, add, dx, dy, x, gain, part)
     NORM_SHAPE(T, d, aligned, RUN, RUN_LONG);
 #undef RUN

@@ -3,8 +3,8 @@
  *
  * `test_ops own` tries our own kernels alone, for sanitizers: cuBLAS's are no business of ours and take minutes there.
  *
- * A kernel is a `trial`: it runs on any device on buffers b0..b5, which are filled alike on both.  What may differ is a few
- * roundings of the type per element, more where many are summed; random numbers may not differ at all. */
+ * A kernel is a `trial`: it runs on any device on buffers b0..b6, which are filled alike on both; b6 is always aligned.  What
+ * may differ is a few roundings of the type per element, more where many are summed; random numbers may not differ at all. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 #include "kernels/kernels.h"
 #include "kernels/philox.h"
 
-enum { BUFFERS = 6, MOST = 1 << 17, SIZES = 13, BF16_STEPS = 2 };
+enum { BUFFERS = 7, MOST = 1 << 17, SIZES = 13, BF16_STEPS = 2 };
 typedef struct sizes { int64_t rows, d, k; int variant; } sizes;
 typedef struct trial {
     const char *name;
@@ -81,21 +81,21 @@ TRIAL(norm_vectors)
 }
 TRIAL(half_sq)
 {
-    k_mean_weight(v, s->rows, x, b[5]);
+    k_mean_weight(v, s->rows, x, b[6]);
     k_half_sq_forward(v, t, s->rows, s->d, b[0], b[1], x);
-    k_half_sq_backward(v, t, s->rows, s->d, b[5], s->variant & 1, b[2], b[1], x);
+    k_half_sq_backward(v, t, s->rows, s->d, b[6], s->variant & 1, b[2], b[1], x);
 }
 TRIAL(xent)
 {
     const double smoothing = s->variant % 3 ? 0.1 : 0;
-    k_mean_weight(v, s->rows, x, b[5]);
+    k_mean_weight(v, s->rows, x, b[6]);
     k_xent_forward(v, t, s->rows, s->d, s->d, smoothing, b[0], b[1], x);
-    k_xent_backward(v, t, s->rows, s->d, smoothing, b[5], s->variant & 1, b[2], b[1], x);
+    k_xent_backward(v, t, s->rows, s->d, smoothing, b[6], s->variant & 1, b[2], b[1], x);
 }
 TRIAL(xent_both)
 {
-    k_mean_weight(v, 1, x, b[5]);               /* 1: the gradient is as large as what it is held against */
-    k_xent_both(v, t, s->rows, s->d, s->d, s->variant % 3 ? 0.1 : 0, b[5], b[0], b[1], x);
+    k_mean_weight(v, 1, x, b[6]);               /* 1: the gradient is as large as what it is held against */
+    k_xent_both(v, t, s->rows, s->d, s->d, s->variant % 3 ? 0.1 : 0, b[6], b[0], b[1], x);
 }
 TRIAL(adam)
 {
@@ -103,8 +103,8 @@ TRIAL(adam)
     const k_adam o = { .lr = 0.01, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-3, .weight_decay = s->variant & 1 ? 0.1 : 0,
                        .decoupled = s->variant & 2, .step = 3 };
     k_mul(v, t, N, 0, b[3], b[3], b[3]);           /* a second moment is not negative */
-    k_clip_factor(v, t, N, b[1], 0.5, b[5]);
-    k_adam_step(v, t, N, b[0], b[1], b[2], b[3], &o, s->variant & 4 ? b[5] : NULL);
+    k_clip_factor(v, t, N, b[1], 0.5, b[6]);
+    k_adam_step(v, t, N, b[0], b[1], b[2], b[3], &o, s->variant & 4 ? b[6] : NULL);
 }
 /* b[0] [rows,d] = alpha op(b[1]) op(b[2]) + beta b[0], b[1] [rows,k], b[2] [k,d] or their transposes. */
 TRIAL(gemm)
@@ -222,7 +222,7 @@ static void try_one(const trial *k, k_dtype t, pair *p)
             void *device[BUFFERS];
             fill(p, t, host_type, &s, k, off);
             for (int b = 0; b < BUFFERS; b++)
-                device[b] = (char *)p->device[b] + (off && b < 5 ? k_dtype_size(k->out[b] == 2 ? sum_type(t) : t) : 0);
+                device[b] = (char *)p->device[b] + (off && b < BUFFERS - 1 ? k_dtype_size(k->out[b] == 2 ? sum_type(t) : t) : 0);
             k->run(cpu, host_type, &s, p->host, p->index);
             k->run(gpu, t, &s, device, p->index_device);
             for (int b = 0; b < BUFFERS; b++) {
