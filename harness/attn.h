@@ -116,7 +116,8 @@ static inline int32_t attn_out_heads(const attn_shape *s) { return s->Hv > s->Hq
 typedef struct attn_plan {              /* zeroed by the host, filled by plan() */
     size_t saved;                       /* bytes that forward leaves for backward */
     size_t scratch_fwd, scratch_bwd, scratch_dec;   /* bytes; the host aligns to 256 */
-    size_t state;                       /* bytes of decode state for Tk tokens; 0: no decode */
+    size_t state;                       /* bytes of decode state for Tk tokens; 0: no decode.  The share of sequence b is the
+                                           b-th of B equal ones: the host reorders them (beam search) */
     int32_t gate_width[ATTN_MAX];       /* values per value head and key token; 0: gate not used */
     attn_dims param_dims[ATTN_MAX];     /* n == 0: param not used with these options */
     attn_init param_init[ATTN_MAX];
@@ -124,6 +125,7 @@ typedef struct attn_plan {              /* zeroed by the host, filled by plan() 
     double flops_fwd, flops_bwd;        /* a multiply-add counts 2; 0 = unknown */
     double bytes_fwd, bytes_bwd;        /* least traffic, for the roofline; 0 = unknown */
     char why[160];                      /* the reason of ATTN_EUNSUP, one sentence without a period */
+    size_t state_second;                /* where a second part of the state begins, either part cut into B shares; 0: it is one */
 } attn_plan;
 
 /* ---- a call ------------------------------------------------------------------------------------------ */

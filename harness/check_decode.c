@@ -1,5 +1,6 @@
 /* check_decode.c - one token after another, and a sequence in pieces, are the sequence whole. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "check_case.h"
 
@@ -38,18 +39,21 @@ static hs_rig *decode_rig(const hs_case *c, const hs_rig *whole, int32_t n, char
     return r;
 }
 
-/* One step of n tokens from position pos on, compared with the rows of the whole.  What looks ahead sees the same
- * sequence only in the last step. */
-static int step(const hs_case *c, hs_diff *d, const hs_rig *whole, hs_buf *state, int64_t pos, int32_t n)
+/* One step of n tokens from position pos on, compared with the rows of the whole; sequence b of the step is b + turn of the
+ * whole, turn 0 or 1.  What looks ahead sees the same sequence only in the last step. */
+static int step(const hs_case *c, hs_diff *d, const hs_rig *whole, hs_buf *state, int64_t pos, int32_t n, int32_t turn)
 {
     hs_rig *r = decode_rig(c, whole, n, d->note, sizeof d->note);
     if (!r) { d->ok = 0; return -1; }
-    hs_rig_from(r, whole, 0, pos, pos);
+    hs_rig_from(r, whole, turn, pos, pos);
     int bad = r->plan.state != state->bytes;
     if (bad) snprintf(d->note, sizeof d->note, "the state of %d tokens at a time has %zu bytes, one at a time %zu", n, r->plan.state, state->bytes);
     else if ((bad = hs_rig_decode(r, state, pos))) memcpy(d->note, r->fault, sizeof d->note);
-    else if (!(c->variant->flags & ATTN_LOOKS_AHEAD) || pos + n == whole->s.Tk)
-        hs_diff_part(d, (hs_part){ &r->out[HS_O], 0, 0 }, (hs_part){ &whole->out[HS_O], 0, pos }, r->s.B, n, hs_tolerance(r->s.dtype));
+    else if (!(c->variant->flags & ATTN_LOOKS_AHEAD) || pos + n == whole->s.Tk) {
+        int32_t rest = r->s.B - turn;
+        hs_diff_part(d, (hs_part){ &r->out[HS_O], 0, 0 }, (hs_part){ &whole->out[HS_O], turn, pos }, rest, n, hs_tolerance(r->s.dtype));
+        if (turn) hs_diff_part(d, (hs_part){ &r->out[HS_O], rest, 0 }, (hs_part){ &whole->out[HS_O], 0, pos }, turn, n, hs_tolerance(r->s.dtype));
+    }
     if (bad) d->ok = 0;
     else if (!d->ok) snprintf(d->note + strlen(d->note), sizeof d->note - strlen(d->note), ", decoding from position %ld", (long)pos);
     hs_rig_free(r);
@@ -67,7 +71,7 @@ static void sequence(const hs_case *c, const char *check, const hs_rig *whole, h
     zero(state);
     for (int32_t pos = 0; pos < T; pos += n, n = chunk) {
         if (n > T - pos) n = T - pos;
-        if (step(c, &d, whole, state, pos, n)) break;
+        if (step(c, &d, whole, state, pos, n, 0)) break;
     }
     hs_case_judge(c, check, NULL, &d);
 }
@@ -82,18 +86,51 @@ static void fork_state(const hs_case *c, const hs_rig *whole, hs_buf *state)
     hs_case_begin(c, check);
     hs_buf_init(&copy, state->bytes);
     zero(state);
-    for (int32_t pos = 0; pos < half && d.ok; pos++) step(c, &d, whole, state, pos, 1);
+    for (int32_t pos = 0; pos < half && d.ok; pos++) step(c, &d, whole, state, pos, 1, 0);
     if (state->bytes) memcpy(hs_buf_ptr(&copy), hs_buf_ptr(state), state->bytes);
     hs_rig *other = hs_rig_like(whole);
     for (int i = 0; i < HS_PARAM; i++) hs_rig_redraw(other, i, 2, 0, 0);
     for (int32_t pos = half; pos < T && d.ok; pos++) {
         ignored = hs_diff_none;
-        step(c, &ignored, other, state, pos, 1);
-        step(c, &d, whole, &copy, pos, 1);
+        step(c, &ignored, other, state, pos, 1, 0);
+        step(c, &d, whole, &copy, pos, 1, 0);
     }
     hs_case_judge(c, check, NULL, &d);
     hs_rig_free(other);
     hs_buf_release(&copy);
+}
+
+/* A part of a state, in B shares: the first goes behind the last. */
+static int turn_part(unsigned char *part, size_t bytes, int32_t B)
+{
+    size_t share = bytes / (size_t)B;
+    unsigned char *first = malloc(share + 1);
+    if (!first || share * (size_t)B != bytes) { free(first); return -1; }
+    memcpy(first, part, share);
+    memmove(part, part + share, bytes - share);
+    memcpy(part + bytes - share, first, share);
+    free(first);
+    return 0;
+}
+
+/* Half way the sequences of the batch change places, and their shares of the state with them. */
+static void turn_state(const hs_case *c, const hs_rig *whole, const attn_plan *plan, hs_buf *state)
+{
+    const char *check = "sequences change places";
+    int32_t T = whole->s.Tk, half = T / 2, B = whole->s.B;
+    hs_diff d = hs_diff_none;
+    size_t second = plan->state_second ? plan->state_second : plan->state;
+    unsigned char *p = hs_buf_ptr(state);
+    if (B < 2 || plan->state < (size_t)B) return;       /* a state of a byte or so says that there is decoding, and no more */
+    hs_case_begin(c, check);
+    zero(state);
+    for (int32_t pos = 0; pos < half && d.ok; pos++) step(c, &d, whole, state, pos, 1, 0);
+    if (second > plan->state || turn_part(p, second, B) || turn_part(p + second, plan->state - second, B)) {
+        d.ok = 0;
+        snprintf(d.note, sizeof d.note, "%zu bytes of state, parted at %zu, are no shares of %d sequences", plan->state, second, B);
+    }
+    for (int32_t pos = half; pos < T && d.ok; pos++) step(c, &d, whole, state, pos, 1, 1);
+    hs_case_judge(c, check, NULL, &d);
 }
 
 void hs_check_decode(const hs_case *c, const hs_rig *base)
@@ -114,6 +151,7 @@ void hs_check_decode(const hs_case *c, const hs_rig *base)
         sequence(c, "decode three by three", whole, &state, 3, 3);
         sequence(c, "decode after a prefill", whole, &state, s.Tk / 2 + 1, 1);
         fork_state(c, whole, &state);
+        turn_state(c, whole, &one->plan, &state);
         hs_buf_release(&state);
     }
     hs_rig_free(one);

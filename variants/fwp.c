@@ -106,6 +106,7 @@ static int plan_common(const attn_shape *s, const options *o, const k_fast_weigh
     if (f->attn_norm != K_FW_NONE)
         p->state_dims[1] = (attn_dims){ 3, { s->B, s->Hk, f->m } };
     p->state = (size_t)s->B * (size_t)s->Hk * (size_t)f->m * ((size_t)s->Dv + 1) * number;
+    p->state_second = p->state / ((size_t)s->Dv + 1) * (size_t)s->Dv;
     /* Rule: the recurrence as defined, 2 m Dv for each of recall, write and read (sum and gated: no recall);
      * backward twice that; features are not counted.  Traffic: inputs and outputs once each way. */
     double products = f->rule == K_FW_DELTA || f->rule == K_FW_FWM ? 4 : 2;

@@ -136,6 +136,7 @@ static int plan(const attn_shape *s, const options *o, const engine *e, attn_pla
     size_t tokens = (size_t)s->B * s->Hk * s->Tk;
     p->saved = s->training ? buckets_size(&l) + tokens * sizeof(float) : 0;
     p->state = tokens * ((size_t)(s->Dk + s->Dv) * e->number + (size_t)o->n_rounds * sizeof(int32_t));
+    p->state_second = tokens * (size_t)(s->Dk + s->Dv) * e->number;
     p->scratch_fwd = e->scratch(&l, 0) + (s->training ? 0 : buckets_size(&l));
     p->scratch_bwd = e->scratch(&l, 1);
     p->scratch_dec = e->scratch(&l, 0);

@@ -42,6 +42,7 @@ static int plan_common(const attn_shape *s, double number, attn_plan *p)
     p->param_init[BIAS] = (attn_init){ ATTN_INIT_FORGET, 0, 1 };
     p->state_dims[HIDDEN] = p->state_dims[CELL] = (attn_dims){ 3, { s->B, H, D } };
     p->state = 2 * (size_t)s->B * (size_t)H * (size_t)D * (size_t)number;
+    p->state_second = p->state / 2;
     p->saved = s->training ? (size_t)rows * (size_t)D * (size_t)number : 0;
     p->flops_fwd = 2 * rows * 8 * D * D;
     p->flops_bwd = 3 * p->flops_fwd;

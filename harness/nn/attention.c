@@ -13,7 +13,9 @@ enum { GATES = 3, PARAMS = 3 + ATTN_MAX, KLEN = 3 + 2 * ATTN_MAX };
 static int attention_forward(nn_graph *g, node *n)
 {
     k_range_push(g->dev, n->attention->spec.variant->name);
-    int rc = nn_mixer_forward(n->attention->mixer, &n->attention->io);
+    attention *a = n->attention;
+    a->io.pos = g->decoding.at;
+    int rc = a->capacity ? nn_mixer_decode(a->mixer, &a->io) : nn_mixer_forward(a->mixer, &a->io);
     k_range_pop(g->dev);
     return rc;
 }
@@ -133,7 +135,10 @@ nn_id nn_attention_klen(nn_graph *g, const nn_mixer_spec *spec, const char *pref
     char why[200];
     if (check_inputs(g, &asked.shape, q, k, v))
         return NN_BAD;
-    int rc = nn_mixer_ask(g->dev, &asked, 0, &plan, why, sizeof why);
+    int64_t capacity = nn_capacity(g, asked.shape.mode);
+    if (capacity && klen != NN_NONE)
+        return nn_fail(g, ATTN_EINVAL, "attention: a graph that decodes has no lengths of keys in causal attention");
+    int rc = nn_mixer_ask(g->dev, &asked, capacity, &plan, why, sizeof why);
     if (rc)
         return nn_fail(g, rc, "%s", why);
     if (bind_extras(g, &asked, &plan, prefix, gates, in))
@@ -148,6 +153,7 @@ nn_id nn_attention_klen(nn_graph *g, const nn_mixer_spec *spec, const char *pref
         return NN_BAD;
     }
     a->spec = asked;
+    a->capacity = capacity;
     a->seed = g->params->seed + nn_fnv1a(prefix);
     n->attention = a;
     return n->out;
@@ -182,7 +188,7 @@ static int bind_gradient(nn_graph *g, node *n, int i, attn_tensor like, attn_ten
 static int attention_compile(nn_graph *g, node *n, char *why, size_t nwhy)
 {
     attention *a = n->attention;
-    int rc = nn_mixer_new(g->dev, &a->spec, 0, &a->mixer, why, nwhy);
+    int rc = nn_mixer_new(g->dev, &a->spec, a->capacity, &a->mixer, why, nwhy);
     if (rc)
         return rc;
     const attn_shape *s = &a->spec.shape;

@@ -28,6 +28,7 @@ void nn_graph_free(nn_graph *g)
     if (!g)
         return;
     nn_step_release(g);
+    nn_decode_release(g);
     for (int i = 0; i < g->nnodes; i++) {
         nn_release_attention(g, g->nodes[i].attention);
         k_free(g->dev, g->nodes[i].room);
@@ -265,12 +266,15 @@ int nn_graph_compile(nn_graph *g, char *why, size_t nwhy)
         return g->code;
     }
     plan_backward(g);
+    nn_decode_mark(g);
     int rc = nn_take_tensors(g, why, nwhy);
     if (!rc)
         rc = take_loss(g, why, nwhy);
     for (int i = 0; !rc && i < g->nnodes; i++)
         if (g->nodes[i].op->compile)
             rc = g->nodes[i].op->compile(g, &g->nodes[i], why, nwhy);
+    if (!rc)
+        rc = nn_decode_take(g, why, nwhy);
     g->compiled = 1;
     g->code = rc;
     if (rc)
@@ -295,11 +299,14 @@ int nn_forward(nn_graph *g)
         return ATTN_EINVAL;
     if (g->dropouts)
         k_tick(g->dev, g->params->forwards);
+    if (nn_decode_begin(g))
+        return ATTN_EINVAL;
     for (node *n = g->nodes, *end = n + g->nnodes; n < end; n++) {
-        int rc = n->op->forward(g, n);
+        int rc = n->once && g->decoding.at > 0 ? 0 : n->op->forward(g, n);
         if (rc)
             return rc;
     }
+    g->decoding.at += g->decoding.tokens;
     return 0;
 }
 

@@ -59,6 +59,7 @@ typedef struct tensor {
     int param;                          /* of nn_params, -1 = none */
     int input, learns, live;            /* filled by the caller; depends on a learned parameter; and the loss on it */
     int kept;                           /* nn_keep */
+    int held;                           /* nn_hold */
     int spent;                          /* another has taken its place: nn_reversible_add */
     void *data, *grad;                  /* of a root */
     float *constant;                    /* on the host: what data holds from compiling on; NULL: no constant */
@@ -78,6 +79,7 @@ typedef struct op {                     /* one kind of node */
 typedef struct attention {              /* what a node of nn_attention owns */
     nn_mixer_spec spec;
     uint64_t seed;
+    int64_t capacity;                   /* tokens of decode state, 0 = none */
     nn_mixer *mixer;
     nn_mixer_io io;
     void *extra[NN_MAX_IN];             /* a gradient that is added to another: where the variant overwrites */
@@ -88,6 +90,7 @@ struct node {
     nn_id in[NN_MAX_IN], out;           /* roots; NN_NONE: absent */
     int n_in, live;                     /* live: takes part in backward */
     int reads;                          /* as its op's */
+    int once;                           /* decoding: depends on nothing but what is held */
     int segment, again;                 /* of nn_recompute, from 1 on, 0 = none; whether backward runs it forward again there */
     uint8_t add[NN_MAX_IN];             /* another consumer wrote this input's gradient before */
     int64_t rows, width, depth;         /* sizes of the kernel call; meaning by op */
@@ -100,6 +103,14 @@ struct node {
     void *room;                         /* to work in, see the op's compile */
     double *weight;                     /* losses: of the device, what each row of the last forward weighs in the mean */
 };
+
+typedef struct decoding {               /* of a graph that decodes, see decode.c */
+    int64_t capacity, at;               /* tokens of a sequence at most, 0 = the graph does not decode; and so far */
+    int B, tokens;                      /* sequences; tokens of each at a time */
+    nn_id places;                       /* nn_places, NN_NONE = nobody asked */
+    int32_t *host, *source;             /* [B,tokens] places on the host; [B] of the device */
+    void *room;                         /* as much as the largest state */
+} decoding;
 
 struct nn_graph {
     nn_params *params;
@@ -118,6 +129,7 @@ struct nn_graph {
     unsigned char *written;             /* by parameter: the recorded step writes its gradient */
     int stepping;                       /* in nn_step: backward follows this forward at once */
     int dropouts;                       /* nodes that drop */
+    decoding decoding;
     int64_t chunk_bytes;                /* of what is never made whole: so much of it at a time */
     int segment, segments;              /* of nn_recompute: that which is open, 0 = none; how many there are */
     int code;                           /* the first mistake, and its sentence */
@@ -125,6 +137,12 @@ struct nn_graph {
 };
 
 void nn_release_attention(nn_graph *, attention *);
+/* decode.c: tokens of decode state of attention in this mode; what compiling, a forward's beginning and the end of the graph add. */
+int64_t nn_capacity(const nn_graph *, int mode);
+void nn_decode_mark(nn_graph *);
+int nn_decode_take(nn_graph *, char *why, size_t nwhy);
+int nn_decode_begin(nn_graph *);
+void nn_decode_release(nn_graph *);
 void nn_step_release(nn_graph *);       /* step.c */
 /* memory.c: buffers of all tensors of a graph whose backward is planned; and their end. */
 int nn_take_tensors(nn_graph *, char *why, size_t nwhy);

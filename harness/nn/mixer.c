@@ -324,6 +324,25 @@ void nn_mixer_decode_reset(nn_mixer *m)
         k_zero(m->dev, m->state, m->choice.plan.state);
 }
 
+/* A part of the state, B shares of so many bytes, by way of the room. */
+static void reorder_part(nn_mixer *m, char *part, size_t bytes, const int32_t *source, void *room)
+{
+    size_t share = bytes / (size_t)m->shape.B;
+    k_dtype unit = share % sizeof(float) ? K_BF16 : K_F32;
+    if (share == 0)
+        return;
+    k_gather_rows(m->dev, unit, m->shape.B, (int64_t)(share / k_dtype_size(unit)), room, part, source, 0);
+    k_copy(m->dev, part, room, bytes);
+}
+
+void nn_mixer_decode_reorder(nn_mixer *m, const int32_t *source, void *room)
+{
+    const attn_plan *p = &m->choice.plan;
+    size_t second = p->state_second ? p->state_second : p->state;
+    reorder_part(m, m->state, second, source, room);
+    reorder_part(m, (char *)m->state + second, p->state - second, source, room);
+}
+
 /* ---- calling ------------------------------------------------------------------------------------------------------ */
 
 /* Whether io holds every tensor that the variant and its plan use. */

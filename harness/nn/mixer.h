@@ -60,6 +60,8 @@ int  nn_mixer_backward(nn_mixer *, const nn_mixer_io *);    /* after forward wit
 int  nn_mixer_decode(nn_mixer *, const nn_mixer_io *);      /* q, k, v, o of shape.Tq rows at io->pos */
 void nn_mixer_decode_reset(nn_mixer *);                     /* state of zeros, position 0 */
 void *nn_mixer_state(nn_mixer *);                           /* of plan->state bytes, the caller's to save and to restore */
+/* Sequence b goes on from where sequence source[b] is.  source: of the device, [B]; room: to work in, plan->state bytes of it. */
+void nn_mixer_decode_reorder(nn_mixer *, const int32_t *source, void *room);
 /* Dense [B,H,T,D] (bhtd = 1) or [B,T,H,D] (bhtd = 0) strides over p. */
 attn_tensor nn_tensor_of(void *p, int64_t H, int64_t T, int64_t D, int bhtd);
 #ifdef __cplusplus

@@ -96,6 +96,18 @@ void nn_recompute_end(nn_graph *);
 nn_id nn_reversible_add(nn_graph *, nn_id x, nn_id h);
 void nn_keep(nn_graph *, nn_id);                /* its data and its gradient stay as they are, for the caller to read */
 
+/* ---- decoding ---------------------------------------------------------------------------------------------------------
+ * A graph in which causal attention is over all tokens so far: it is recorded over the new ones, [B,n,..], and every nn_forward
+ * goes on by n.  Said before anything is recorded; a sequence has at most `capacity` tokens. */
+void nn_graph_decode(nn_graph *, int64_t capacity);
+nn_id nn_places(nn_graph *, int64_t B, int64_t n);  /* i32 [B,n]: where in their sequence the new tokens are */
+/* The caller fills this input once, before the first forward after a reset: what depends on such inputs and on parameters
+ * alone (an encoder; keys and values of what it made) is computed then and stays. */
+void nn_hold(nn_graph *, nn_id input);
+void nn_decode_reset(nn_graph *);               /* all sequences are empty: what compiling begins with */
+int64_t nn_decode_position(const nn_graph *);   /* tokens so far */
+int  nn_decode_reorder(nn_graph *, const int32_t *source);  /* [B] on the host: sequence b goes on from where source[b] is */
+
 attn_dims nn_dims(const nn_graph *, nn_id);
 /* Device pointers.  Data that other nodes read and gradients may lie in buffers that later ones overwrite, unless nn_keep was
  * called; the gradient is NULL when there is none. */

@@ -112,7 +112,7 @@ static int gates(const place *p, const nn_mixer_spec *m, nn_id x, nn_id *gate)
 {
     attn_plan plan;
     char why[200], name[80];
-    int rc = nn_mixer_ask(p->g->dev, m, 0, &plan, why, sizeof why);
+    int rc = nn_mixer_ask(p->g->dev, m, nn_capacity(p->g, m->shape.mode), &plan, why, sizeof why);
     if (rc)
         return nn_fail(p->g, rc, "%s", why);
     for (int i = 0; i < ATTN_MAX; i++) {
@@ -211,14 +211,17 @@ static nn_id embedding(nn_transformer *t, nn_graph *g)
 static nn_id embed(const place *p)
 {
     const nn_model_opts *o = &p->t->o;
-    int64_t T = nn_dims(p->g, p->s->tokens).d[1];
-    nn_id x = nn_gather(p->g, embedding(p->t, p->g), p->s->tokens);
+    attn_dims d = nn_dims(p->g, p->s->tokens);
+    int64_t capacity = nn_capacity(p->g, p->s->mode), T = capacity ? capacity : d.d[1];
+    nn_id x = nn_gather(p->g, embedding(p->t, p->g), p->s->tokens), rows = NN_NONE;
     if (o->scale_embedding)
         x = nn_scale(p->g, x, sqrt(o->d_model));
     if (nn_model_is_sinusoidal(o))
-        x = nn_add_rows(p->g, x, sinusoids(p, T, o->d_model));
+        rows = sinusoids(p, T, o->d_model);
     else if (o->positions == NN_POSITIONS_LEARNED)
-        x = nn_add_rows(p->g, x, table(p, "positions", p->t->context));
+        rows = table(p, "positions", p->t->context);
+    if (rows != NN_NONE)
+        x = capacity ? nn_add(p->g, x, nn_gather(p->g, rows, nn_places(p->g, d.d[0], d.d[1]))) : nn_add_rows(p->g, x, rows);
     return nn_dropout(p->g, x, o->embedding_dropout);
 }
 
@@ -244,8 +247,11 @@ nn_id nn_transformer_stack(nn_transformer *t, nn_graph *g, const nn_stack *s)
     attn_dims d = nn_dims(g, s->tokens);
     if (s->tokens < 0 || d.n != 2)
         return nn_fail(g, ATTN_EINVAL, "transformer: tokens must be i32 [B,T]");
-    if (t->o.positions == NN_POSITIONS_LEARNED && d.d[1] > t->context)
-        return nn_fail(g, ATTN_EINVAL, "transformer: %lld tokens, learned positions for %lld", (long long)d.d[1], (long long)t->context);
+    int64_t capacity = nn_capacity(g, s->mode), T = capacity ? capacity : d.d[1];
+    if (t->o.positions == NN_POSITIONS_LEARNED && T > t->context)
+        return nn_fail(g, ATTN_EINVAL, "transformer: %lld tokens, learned positions for %lld", (long long)T, (long long)t->context);
+    if (t->o.positions == NN_POSITIONS_SINUSOIDAL_REVERSED && capacity)
+        return nn_fail(g, ATTN_EINVAL, "transformer: reversed positions are known when the sequence ends, not in decoding");
     snprintf(p.path, sizeof p.path, "%s", s->name);
     nn_id x = embed(&p);
     for (; p.layer < t->o.layers; p.layer++)

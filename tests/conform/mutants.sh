@@ -74,6 +74,7 @@ m lstm $L 's/dc\[d\] = e \* f;/dc[d] = e;/' 'nothing is forgotten on the way bac
 m lstm $L 's/y \* o \* (1 - tc \* tc)/y * o/' 'tanh of the cell without its slope'
 m lstm $STEPS 's/if (t == 0) load_state(u, p->h0/if (t == 0) load_state(u, NULL/' 'float: the initial h forgotten in backward'
 m lstm $STEPS 's/for (int t0 = 0; t0 < p->T; t0 += CHUNK)/for (int t0 = 0; t0 < p->T; t0 += CHUNK + 1)/' 'float: a token between two chunks lost'
+m lstm variants/lstm.c 's/p->state_second = .*/;/' 'the two parts of a decode state taken for one'
 
 m TEMPLATE $T 's/((size_t)s->Tk + 1) : 0/((size_t)s->Tk + 1) * (size_t)s->Tk : 0/' 'saved grows with T^2, its cost with T'
 m TEMPLATE $T 's/p->state = heads \* S;/p->state = heads * S * (size_t)s->Tk * (size_t)s->Tk;/' 'a state that grows with T^2'
