@@ -213,7 +213,7 @@ static int judge(loop *l, int *stop)
     return TASK_DONE;
 }
 
-/* The gradients of step s, summed over its batches, whose making the clock does not count. */
+/* The gradients of step s, summed over its batches. */
 static int collect(loop *l, int64_t s)
 {
     nn_trainer *t = l->t;
@@ -224,17 +224,16 @@ static int collect(loop *l, int64_t s)
         int rc = t->batch(t->ctx, (s - 1) * each + i);
         if (rc)
             return rc;
-        double before = now();
         k_set_phase(l->dev, K_PHASE_FORWARD);           /* replay allocates nothing: both phases hold what the graph holds */
         k_set_phase(l->dev, K_PHASE_BACKWARD);
         if (nn_step(t->graph))
             return because(l, TASK_FAILED, "forward or backward of the model failed");
-        l->at.seconds += now() - before;
     }
     return TASK_DONE;
 }
 
-/* Step s but for its evaluation; due: one follows. */
+/* Step s but for its evaluation; due: one follows.  The clock counts the making of batches, too: a GPU works on the last step
+ * meanwhile, and what it has not done by then the upload waits for. */
 static int learn(loop *l, int64_t s, int due)
 {
     nn_trainer *t = l->t;
@@ -242,9 +241,7 @@ static int learn(loop *l, int64_t s, int due)
     int64_t r = t->redraw_interval;
     if (r > 0 && s > 1 && (s - 1) % r == 0)
         nn_params_redraw(t->params, (uint32_t)((s - 1) / r));
-    l->at.seconds += now() - before;
     int rc = collect(l, s);
-    before = now();
     k_set_phase(l->dev, K_PHASE_STEP);
     k_range_push(l->dev, "optimiser");
     if (!rc)

@@ -38,7 +38,7 @@ typedef struct nn_trainer {             /* what a task lends to the loop */
     int redraw_interval;                /* of the variant, 0 = never: before step s when s - 1 is a positive multiple */
     /* results */
     int64_t steps;
-    double best, last, seconds;         /* seconds of training steps alone, evaluations left out */
+    double best, last, seconds;         /* seconds of training with its batches, evaluations left out */
 } nn_trainer;
 /* Trains until the stop rule ends it.  An evaluation is due every eval_every steps and after the last.  With
  * call->checkpoint and checkpoint_every > 0 it goes on from the file when there is one and ends with the numbers of
