@@ -57,7 +57,7 @@ static const task_metric METRICS[] = {
     { "best_eval_loss", "1", "best evaluation loss", -1, 0 },
     { "last_eval_loss", "1", "last evaluation loss", -1, 0 },
     { "steps", "1", "training steps", 0, 0 },
-    { "seconds", "s", "time in training steps", -1, 0 },
+    { "seconds", "s", "time of training, evaluations left out", -1, 0 },
     { "steps_per_second", "1/s", "training steps per second", 1, 0 },
     { .name = NULL } };
 
@@ -111,7 +111,6 @@ typedef struct run {
     nn_id eval_table[1 + ATTN_MAX];             /* inputs of eval */
     reader train, eval;
     int32_t *perm, *last;
-    int64_t step;                               /* of the last training batch */
     char why[512];
 } run;
 
@@ -240,7 +239,6 @@ static int train_batch(void *ctx, int64_t step)
         x->host_query[b] = key[at];
         x->host_target[b] = value[at];
     }
-    r->step = step;
     show_tokens(r, x);
     show_queries(r, x);
     return TASK_DONE;
@@ -300,8 +298,8 @@ static int evaluate(void *ctx, int64_t step, double *loss)
             sum += mean;
         }
     }
-    if (r->redraw_interval > 0 && r->o->redraw_at_eval && r->step > 0)      /* back to the training step's own */
-        nn_params_redraw(r->params, (uint32_t)((r->step - 1) / r->redraw_interval));
+    if (r->redraw_interval > 0 && r->o->redraw_at_eval)     /* back to the training step's own */
+        nn_params_redraw(r->params, (uint32_t)((step - 1) / r->redraw_interval));
     *loss = sum / batches;
     if (rc == 0) log_loss(r, step, *loss);
     return rc ? TASK_FAILED : TASK_DONE;

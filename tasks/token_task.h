@@ -42,7 +42,7 @@ typedef struct token_task {             /* what a task fills in */
     { "accuracy", "1", "share of targets that are the likeliest token, after training", 1, 0 }, \
     { "last_eval_loss", "1", "last evaluation loss", -1, 0 }, \
     { "steps", "1", "training steps", 0, 0 }, \
-    { "seconds", "s", "time in training steps", -1, 0 }, \
+    { "seconds", "s", "time of training, evaluations left out", -1, 0 }, \
     { "tokens_per_second", "1/s", "tokens of training per second", 1, 0 }
 
 typedef struct token_graph {            /* a batch of B sequences, and what it is asked */
@@ -55,7 +55,7 @@ typedef struct token_graph {            /* a batch of B sequences, and what it i
 typedef struct token_run {
     token_task *t;
     int redraw_interval;
-    int64_t step, epoch;                /* of the last training batch; of order */
+    int64_t epoch;                      /* of order */
     nn_params *params;
     token_graph train, eval[1 + TOKEN_OTHERS];      /* eval[0]: with the mixer of training */
     int32_t *token, *at, *target, *order;           /* host: [B,T] [B*asked] [B*asked] [examples] */
@@ -78,12 +78,12 @@ static void token_shuffle(token_run *r, int64_t epoch)
     r->epoch = epoch;
 }
 
-/* The number of sequence b of a training step.  What is left of an epoch when no whole batch is, is left out. */
-static uint32_t token_number(token_run *r, int64_t step, int32_t b)
+/* The number of sequence b of a training batch.  What is left of an epoch when no whole batch is, is left out. */
+static uint32_t token_number(token_run *r, int64_t batch, int32_t b)
 {
-    int64_t B = r->train.B, i = (step - 1) * B + b;
+    int64_t B = r->train.B, i = (batch - 1) * B + b;
     if (!r->t->examples) return (uint32_t)i;
-    int64_t epoch = (step - 1) / (r->t->examples / B);
+    int64_t epoch = (batch - 1) / (r->t->examples / B);
     if (epoch != r->epoch) token_shuffle(r, epoch);
     return (uint32_t)r->order[i - epoch * (r->t->examples / B * B)];
 }
@@ -109,11 +109,10 @@ static void token_show(token_run *r, const token_graph *g)
 }
 
 /* nn_train's batch. */
-static int token_batch(void *ctx, int64_t step)
+static int token_batch(void *ctx, int64_t number)
 {
     token_run *r = ctx;
-    for (int32_t b = 0; b < r->train.B; b++) token_draw(r, TOKEN_TRAIN, token_number(r, step, b), b);
-    r->step = step;
+    for (int32_t b = 0; b < r->train.B; b++) token_draw(r, TOKEN_TRAIN, token_number(r, number, b), b);
     token_show(r, &r->train);
     return TASK_DONE;
 }
@@ -138,9 +137,10 @@ static int64_t token_right(token_run *r, const token_graph *g, int64_t n)
     return right;
 }
 
-/* Mean loss over the sequences of evaluation, and accuracy where it is wanted.  Random matrices that training redraws are redrawn for every
- * batch, from numbers beyond those of training, and then are again as the last training step had them. */
-static int token_evaluate(token_run *r, const token_graph *g, int accuracy, token_score *score)
+/* Mean loss over the sequences of evaluation after so many steps, and accuracy where it is wanted.  Random matrices that
+ * training redraws are redrawn for every batch, from numbers beyond those of training, and then are again as the last
+ * training step had them. */
+static int token_evaluate(token_run *r, const token_graph *g, int64_t step, int accuracy, token_score *score)
 {
     enum { EVAL_DRAWS = 0x80000000u };
     const token_task *t = r->t;
@@ -157,8 +157,7 @@ static int token_evaluate(token_run *r, const token_graph *g, int accuracy, toke
         score->loss += nn_loss(g->graph) * n / t->eval_sequences;
         if (accuracy) right += token_right(r, g, (int64_t)n * t->asked);
     }
-    if (r->redraw_interval && r->step > 0)
-        nn_params_redraw(r->params, (uint32_t)((r->step - 1) / r->redraw_interval));
+    if (r->redraw_interval) nn_params_redraw(r->params, (uint32_t)((step - 1) / r->redraw_interval));
     score->accuracy = (double)right / ((double)t->eval_sequences * t->asked);
     if (rc) snprintf(r->why, sizeof r->why, "the evaluation failed: %s", k_error(t->call->dev));
     return rc ? TASK_FAILED : TASK_DONE;
@@ -170,7 +169,7 @@ static int token_judge(void *ctx, int64_t step, double *loss)
     token_run *r = ctx;
     const task_host *h = r->t->call->host;
     token_score score;
-    int rc = token_evaluate(r, &r->eval[0], 0, &score);
+    int rc = token_evaluate(r, &r->eval[0], step, 0, &score);
     if (rc) return h->reason(h->ctx, r->why), rc;
     *loss = score.loss;
     h->metric(h->ctx, "eval_loss", step, *loss);
@@ -191,15 +190,15 @@ static int token_report(token_run *r, const nn_trainer *n)
     const task_host *h = t->call->host;
     token_score trained;
     k_set_phase(t->call->dev, K_PHASE_EVAL);
-    int rc = token_evaluate(r, &r->eval[0], 1, &trained);
-    for (int i = 0; i < t->nothers && !rc; i++) rc = token_evaluate(r, &r->eval[1 + i], 1, &t->other[i].score);
+    int rc = token_evaluate(r, &r->eval[0], n->steps, 1, &trained);
+    for (int i = 0; i < t->nothers && !rc; i++) rc = token_evaluate(r, &r->eval[1 + i], n->steps, 1, &t->other[i].score);
     if (rc) return h->reason(h->ctx, r->why), rc;
     h->metric(h->ctx, "accuracy", n->steps, trained.accuracy);
     h->metric(h->ctx, "last_eval_loss", n->steps, n->last);
     h->metric(h->ctx, "steps", n->steps, (double)n->steps);
     h->metric(h->ctx, "seconds", n->steps, n->seconds);
-    if (n->seconds > 0)
-        h->metric(h->ctx, "tokens_per_second", n->steps, (double)n->steps * r->train.B * t->length / n->seconds);
+    int64_t batches = n->steps * (t->call->train->accumulate > 1 ? t->call->train->accumulate : 1);
+    if (n->seconds > 0) h->metric(h->ctx, "tokens_per_second", n->steps, (double)(batches * r->train.B * t->length) / n->seconds);
     return TASK_DONE;
 }
 
