@@ -24,7 +24,8 @@ template <int GROUPS> constexpr int COPY_REGISTERS = GROUPS == 2 ? 24 : 32;
 /* ---- the warpgroup that copies --------------------------------------------------------------------------------------- */
 
 /* All tiles of the block's jobs, as stages come free. */
-template <int D, int GROUPS, bool MANY> __device__ static void produce(const attention &a, const forward_maps &m, const order &o, forward_room<D, GROUPS> &s)
+template <int D, int GROUPS, bool MANY>
+__device__ static void produce(const attention &a, const forward_maps &m, const order &o, forward_room<D, GROUPS> &s)
 {
     constexpr int QUERIES = GROUPS * 64;
     place k = { 0, 1 };
@@ -90,7 +91,8 @@ __device__ static void online(float scale, float (&s)[KEYS / 2], float (&top)[2]
 template <int D> struct output { float o[D / 2], top[2], sum[2]; };
 
 /* o and lse of a warpgroup's queries, i on; with slots, as the first of them. */
-template <int D> __device__ static void put_output(const attention &a, const forward_maps &m, const job &j, int i, int group, bf16 *room, output<D> &x)
+template <int D>
+__device__ static void put_output(const attention &a, const forward_maps &m, const job &j, int i, int group, bf16 *room, output<D> &x)
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x % GROUP / 32;
     #pragma unroll
@@ -112,44 +114,26 @@ template <int D> __device__ static void put_output(const attention &a, const for
         put_rows<D>(a.part, x.o, false, view{ 0, K_FAR, K_FAR, 0, a.Tq }, j, i, a.Hq, a.Tq, a.Dv);
 }
 
-/* A tile of keys of a job: rows t on of a pass, whose rows end at `to`; sure_from and sure_to: what every query of
- * the warpgroup sees, own: what the thread's two do. */
-template <int GROUPS, bool MANY> struct tile {
-    int pass, t, to, sure_from, sure_to;
+/* What the thread's two of queries i .. i + 63 see in a pass. */
+__device__ static rows rows_of(const attention &a, int pass, int h, int i)
+{
     rows own;
-    /* The first tile of pass n or one after it; passes there are no more: pass_count. */
-    __device__ void enter(const attention &a, const job &j, int group, int n)
-    {
-        const int i = j.tile * GROUPS * 64, mine = i + group * 64;
-        for (pass = n; pass < (MANY ? pass_count(a.mask) : 1); pass++) {
-            const interval all = keys_seen(a, pass, j.h, i, GROUPS * 64);
-            t = all.from, to = all.to;
-            if (t < to && has_pass(a.mask, pass, j.h))
-                break;
-        }
-        const interval group_sees = keys_seen(a, pass, j.h, mine, 64);
-        sure_from = group_sees.sure_from, sure_to = group_sees.sure_to;
-        for (int e = 0; e < 2; e++) {
-            const interval x = keys_seen(a, pass, j.h, mine + threadIdx.x % GROUP / 32 * 16 + threadIdx.x % 32 / 4 + 8 * e, 1);
-            own.from[e] = x.from, own.to[e] = x.to;
-        }
+    for (int e = 0; e < 2; e++) {
+        const interval x = keys_seen(a, pass, h, i + threadIdx.x % GROUP / 32 * 16 + threadIdx.x % 32 / 4 + 8 * e, 1);
+        own.from[e] = x.from, own.to[e] = x.to;
     }
-    __device__ void next(const attention &a, const job &j, int group)
-    {
-        t += KEYS;
-        if (t >= to)
-            MANY ? enter(a, j, group, pass + 1) : (void)(pass = 1);
-    }
-    __device__ bool there(const attention &a) const { return pass < (MANY ? pass_count(a.mask) : 1); }
-};
+    return own;
+}
 
-/* The tiles of keys of a job from c on; k and v: where the ring stands. */
-template <int D, int GROUPS, bool MANY> __device__ static void over_keys(const attention &a, const job &j, tile<GROUPS, MANY> c, forward_room<D, GROUPS> &s,
-                                                                         int group, place &k, place &v, output<D> &x)
+/* The keys of v, in tiles of a pass; own: what the thread's two queries see, sure: what all of the warpgroup's do; k and
+ * values: where the ring stands. */
+template <int D, int GROUPS>
+__device__ static void over_keys(const interval &v, const interval &sure, const rows &own, float scale, forward_room<D, GROUPS> &s, int group, place &k,
+                                 place &values, output<D> &x)
 {
     constexpr int QUERIES = GROUPS * 64;
     const uint32_t q = shared_address(s.q) + group * 64 * 128;
-    const float scale = a.scale * LOG2E;
+    int t = v.from;
     float w[KEYS / 2], keep[2];
     uint32_t p[KEYS / 4];
     barrier_wait(&s.k_full[k.stage], k.parity);
@@ -162,43 +146,46 @@ template <int D, int GROUPS, bool MANY> __device__ static void over_keys(const a
     hold_still(w);
     release(&s.k_empty[k.stage]);
     k.next();
-    if (c.t < c.sure_from || c.t + KEYS > c.sure_to)
-        cover<KEYS>(c.own, c.t, w);
+    if (t < sure.sure_from || t + KEYS > sure.sure_to)
+        cover<KEYS>(own, t, w);
     online(scale, w, x.top, x.sum, keep);
+    #pragma unroll
+    for (int d = 0; d < D / 2; d++)
+        x.o[d] *= keep[d / 2 % 2];
     as_factor<KEYS>(p, w);
-    for (c.next(a, j, group); c.there(a); c.next(a, j, group), k.next(), v.next()) {
+    for (t += KEYS; t < v.to; t += KEYS, k.next(), values.next()) {
         barrier_wait(&s.k_full[k.stage], k.parity);
         my_turn<GROUPS>(group);
         wgmma_fence();
         product_nt<D, QUERIES, KEYS>(w, q, shared_address(s.k[k.stage]));
         wgmma_commit();
-        barrier_wait(&s.v_full[v.stage], v.parity);
+        barrier_wait(&s.v_full[values.stage], values.parity);
         wgmma_fence();
-        product_nn<KEYS>(x.o, p, shared_address(s.v[v.stage]));
+        product_nn<KEYS>(x.o, p, shared_address(s.v[values.stage]));
         wgmma_commit();
         your_turn<GROUPS>(group);
         wgmma_wait<1>();
         hold_still(w);
         release(&s.k_empty[k.stage]);
-        if (c.t < c.sure_from || c.t + KEYS > c.sure_to)
-            cover<KEYS>(c.own, c.t, w);
+        if (t < sure.sure_from || t + KEYS > sure.sure_to)
+            cover<KEYS>(own, t, w);
         online(scale, w, x.top, x.sum, keep);
         wgmma_wait<0>();
         hold_still(x.o);
-        release(&s.v_empty[v.stage]);
+        release(&s.v_empty[values.stage]);
         #pragma unroll
         for (int d = 0; d < D / 2; d++)
             x.o[d] *= keep[d / 2 % 2];
         as_factor<KEYS>(p, w);
     }
-    barrier_wait(&s.v_full[v.stage], v.parity);
+    barrier_wait(&s.v_full[values.stage], values.parity);
     wgmma_fence();
-    product_nn<KEYS>(x.o, p, shared_address(s.v[v.stage]));
+    product_nn<KEYS>(x.o, p, shared_address(s.v[values.stage]));
     wgmma_commit();
     wgmma_wait<0>();
     hold_still(x.o);
-    release(&s.v_empty[v.stage]);
-    v.next();
+    release(&s.v_empty[values.stage]);
+    values.next();
 }
 
 /* 64 queries of every job. */
@@ -214,14 +201,16 @@ template <int D, int GROUPS, bool MANY> __device__ static void consume(const att
             continue;
         const job j = job_of(o, n, a.Hq, true);
         output<D> x = { {}, { -INFINITY, -INFINITY }, { 0, 0 } };
-        tile<GROUPS, MANY> c;
-        c.enter(a, j, group, 0);
+        const int i = j.tile * GROUPS * 64, mine = i + group * 64;
         barrier_wait(&s.q_full, parity);
         parity ^= 1;
-        if (c.there(a))
-            over_keys<D, GROUPS, MANY>(a, j, c, s, group, k, v, x);
+        for (int pass = 0, passes = MANY ? pass_count(a.mask) : 1; pass < passes; pass++) {
+            const interval all = keys_seen(a, pass, j.h, i, GROUPS * 64), sure = keys_seen(a, pass, j.h, mine, 64);
+            if (all.from < all.to && has_pass(a.mask, pass, j.h))
+                over_keys<D, GROUPS>(all, sure, rows_of(a, pass, j.h, mine), a.scale * LOG2E, s, group, k, v, x);
+        }
         release(&s.q_empty);
-        put_output<D>(a, m, j, (j.tile * GROUPS + group) * 64, group, s.o[group], x);
+        put_output<D>(a, m, j, mine, group, s.o[group], x);
     }
     if (threadIdx.x % GROUP == 0)
         store_wait();
