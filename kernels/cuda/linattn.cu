@@ -55,7 +55,7 @@ weights_kernel(const __grid_constant__ k_linattn p, int vector, const float *inv
     int there = n < rows, lane = threadIdx.x & 7;
     int64_t t = n % p.Tq, b = n / p.Tq / p.Hq, head = n / p.Tq % p.Hq;
     const T *o = (const T *)p.o.p + b * p.o.sb + head * p.o.sh + t * p.o.st, *g = (const T *)p.d_o.p + b * p.d_o.sb + head * p.d_o.sh + t * p.d_o.st;
-    float sum = 0, x[8], y[8], by = there ? inverse[n] : 0;
+    float sum = 0, x[8], y[8], by = !there ? 0 : inverse ? inverse[n] : 1;
     for (int d = 8 * lane; d < p.Dv && there; d += 64) {
         if (vector) read8(o + d, x), read8(g + d, y);
         #pragma unroll
@@ -68,6 +68,14 @@ weights_kernel(const __grid_constant__ k_linattn p, int vector, const float *inv
 }
 
 static unsigned blocks_for(int64_t threads) { return (unsigned)((threads + ELEMENTWISE - 1) / ELEMENTWISE); }
+
+template <typename T> void linattn_weights(const k_linattn *p, const float *inverse, float *h, cudaStream_t stream)
+{
+    int vector = linattn_aligned(p->o, p->Dv, sizeof(T)) && linattn_aligned(p->d_o, p->Dv, sizeof(T));
+    weights_kernel<T><<<blocks_for((int64_t)p->B * p->Hq * p->Tq * 8), ELEMENTWISE, 0, stream>>>(*p, vector, inverse, h);
+}
+template void linattn_weights<float>(const k_linattn *, const float *, float *, cudaStream_t);
+template void linattn_weights<bf16>(const k_linattn *, const float *, float *, cudaStream_t);
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
@@ -155,15 +163,11 @@ static const char *plan(const k_linattn *p, k_dtype type, int training, k_cuda_s
     z->scratch_fwd = lay_out(p, type, 0, NULL).used;
     z->scratch_bwd = training ? lay_out(p, type, 1, NULL).used : 0;
     z->state = (size_t)p->B * p->Hk * ((size_t)M * p->Dv + M + 1) * sizeof(float);
+    if (linattn_projects(p)) linattn_projected_sizes(p, training, z);
     return NULL;
 }
 
 /* ---- sides of walks ------------------------------------------------------------------------------------------------ */
-
-static int aligned(const void *p, int64_t sb, int64_t sh, int64_t st, int width, size_t size)
-{
-    return ((uintptr_t)p | (size_t)sb * size | (size_t)sh * size | (size_t)st * size | width * size) % 16 == 0;
-}
 
 /* Rows of t [B,heads,rows,width]. */
 static side side_of(k_rows t, int heads, int rows, int width, size_t size)
@@ -171,7 +175,7 @@ static side side_of(k_rows t, int heads, int rows, int width, size_t size)
     side s = {};
     s.p = t.p, s.sb = t.sb, s.sh = t.sh, s.st = t.st;
     s.heads = heads, s.rows = rows, s.width = width;
-    s.vector = aligned(t.p, t.sb, t.sh, t.st, width, size);
+    s.vector = linattn_aligned(t, width, size);
     s.map = no_map();
     return s;
 }
@@ -220,7 +224,7 @@ static walk walk_of(const problem &x, side sx, side sy, side sz)
 static void send_to(const problem &x, walk *w, k_rows dst, const side &raw, int parts)
 {
     w->out = dst, w->raw = raw;
-    w->out_vector = aligned(dst.p, dst.sb, dst.sh, dst.st, w->z.width, x.size) && (raw.map.map == K_MAP_IDENTITY || raw.vector);
+    w->out_vector = linattn_aligned(dst, w->z.width, x.size) && (raw.map.map == K_MAP_IDENTITY || raw.vector);
     if (!parts) return;
     w->part = x.l.part, w->den_part = x.l.den_part;
 }
@@ -313,6 +317,7 @@ template <typename T> static void find_features(const problem &x, int kappa_know
 
 template <typename T> static void forward_pass(const k_linattn *p, k_dtype type, cudaStream_t stream)
 {
+    if (linattn_projects(p)) return linattn_projected_forward<T>(p, stream);
     problem x = problem_of(p, type, 0);
     find_features<T>(x, 0, stream);
     walk w = walk_of(x, x.a, x.b, x.v);
@@ -336,17 +341,17 @@ template <typename T> static void feature_gradient(const problem &x, walk w, k_r
     raw.map = x.local ? local_map_of(x.p->f) : no_map();
     send_to(x, &w, dst, raw, !x.local || w.slices * w.x_share > 1);
     run<T>(x, w, 0, stream);
-    if (!x.local) features_backward<T>(feature_rows_of(x, role), (const T *)(role == K_KEY ? x.l.fk : x.l.fq), x.l.part, w.slices * w.x_share, dst, stream);
+    const T *phi = (const T *)(role == K_KEY ? x.l.fk : x.l.fq);
+    if (!x.local) features_backward<T>(feature_rows_of(x, role), phi, x.l.part, w.slices * w.x_share, dst, stream);
     else if (w.part) finish_parts<T>(w, stream);
 }
 
 template <typename T> static void backward_pass(const k_linattn *p, k_dtype type, cudaStream_t stream)
 {
+    if (linattn_projects(p)) return linattn_projected_backward<T>(p, stream);
     problem x = problem_of(p, type, 1);
-    int vector = x.g.vector && aligned(p->o.p, p->o.sb, p->o.sh, p->o.st, p->Dv, x.size);
     find_features<T>(x, 1, stream);
-    if (p->normalise)
-        weights_kernel<T><<<blocks_for((int64_t)p->B * p->Hq * p->Tq * 8), ELEMENTWISE, 0, stream>>>(*p, vector, (const float *)p->saved, x.l.h);
+    if (p->normalise) linattn_weights<T>(p, (const float *)p->saved, x.l.h, stream);
     if (p->dq.p) {
         walk w = walk_of(x, x.g, x.v, x.b);
         w.h_on_rows = 1;

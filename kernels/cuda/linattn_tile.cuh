@@ -43,14 +43,16 @@ template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return _
 static __device__ __forceinline__ float to_float(float x) { return x; }
 static __device__ __forceinline__ float to_float(bf16 x) { return __bfloat162float(x); }
 
-/* The exponential to the precision of the numbers that go in and out. */
-template <typename T> static __device__ __forceinline__ float exponential(float x)
+static constexpr float LOG2E = 1.4426950408889634f;
+/* 2^x. */
+static __device__ __forceinline__ float power(float x)
 {
-    if (sizeof(T) == 4) return expf(x);
     float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504f));
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+/* The exponential to the precision of the numbers that go in and out. */
+template <typename T> static __device__ __forceinline__ float exponential(float x) { return sizeof(T) == 4 ? expf(x) : power(LOG2E * x); }
 
 /* Two numbers in a word, the first in the low half. */
 static __device__ __forceinline__ uint32_t pack(float x, float y)
@@ -216,10 +218,10 @@ static __device__ __forceinline__ void copy16(uint32_t to, const void *from, int
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(to), "l"(from), "r"(bytes) : "memory");
 }
 
-/* Starts to copy rows row0 .. row0+63, columns col0 .. col0+63. */
-template <typename T> static __device__ __forceinline__ void load_tile(T *tile, const rows_at<T> &s, int row0, int col0)
+/* Starts to copy rows row0 .. row0+63, columns col0 .. col0+63, by so many threads. */
+template <typename T, int WORKERS = THREADS> static __device__ __forceinline__ void load_tile(T *tile, const rows_at<T> &s, int row0, int col0)
 {
-    enum { PIECE = 16 / sizeof(T), PIECES = TILE / PIECE, ROWS = THREADS / PIECES };
+    enum { PIECE = 16 / sizeof(T), PIECES = TILE / PIECE, ROWS = WORKERS / PIECES };
     int r = threadIdx.x / PIECES, c = threadIdx.x % PIECES * PIECE;
     if (s.vector && row0 >= s.lo && row0 + TILE <= s.hi && col0 + TILE <= s.width) {
         const T *from = s.p + (int64_t)(row0 + r) * s.st + col0 + c;
@@ -234,7 +236,7 @@ template <typename T> static __device__ __forceinline__ void load_tile(T *tile, 
         }
     } else {
         #pragma unroll 1
-        for (int n = threadIdx.x; n < TILE * TILE; n += THREADS) {
+        for (int n = threadIdx.x; n < TILE * TILE; n += WORKERS) {
             int i = n / TILE, j = n % TILE, there = row0 + i >= s.lo && row0 + i < s.hi && col0 + j < s.width;
             tile[i * LD + j] = there ? s.p[(int64_t)(row0 + i) * s.st + col0 + j] : from_float<T>(0);
         }
