@@ -12,7 +12,7 @@
 static const attn_opt seed_table[] = {
     { "seeds", "seeds of the random numbers", 0, ATTN_INT, 1, 0, INT32_MAX, NULL, 0 }, { .name = NULL } };
 static const attn_opt device_option = { "device", "", 0, ATTN_CHOICE, 0, 0, 0, "auto,cpu,cuda", 0 };
-static const attn_opt dtype_option = { "dtype", "", 0, ATTN_CHOICE, 0, 0, 0, "f32,f64", 0 };
+static const attn_opt dtype_option = { "dtype", "", 0, ATTN_CHOICE, 0, 0, 0, "f32,f64,bf16", 0 };
 static const attn_opt jobs_option = { "jobs", "", 0, ATTN_INT, 1, 1, 1024, NULL, 0 };
 
 /* ---- single values ------------------------------------------------------------------------------------------ */

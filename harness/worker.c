@@ -294,6 +294,10 @@ static const char *run_task(job *j)
         .checkpoint = json_string_value(json_object_get(j->message, "checkpoint")), .host = &host,
         .model = j->task->model_defaults ? &j->model : NULL};
     char what[256] = "";
+    if (j->dtype == K_BF16 && !k_dev_is_cuda(j->dev)) {
+        fail(j, "dtype bf16 needs a GPU");
+        return "refused";
+    }
     if ((call.model && nn_model_check(call.model, what, sizeof what) != 0) ||
         (j->task->check && j->task->check(j->task_opts, what, sizeof what) != 0)) {
         fail(j, "%s", what);

@@ -77,6 +77,8 @@ exits 0 "a sweep with refusals" ends.yaml
 check "grouped heads are what mamba2 has" holds "experiment = 'ends' AND variant = 'mamba2' AND status = 'done'"
 check "a plan's reason" holds "experiment = 'ends' AND variant = 'local_2d' AND status = 'refused' AND reason = 'local_2d needs the width of the picture'"
 check "a contradiction's reason" holds "experiment = 'ends' AND status = 'refused' AND reason = 'model: d_model 8 is no multiple of heads 3 (or say d_head)'"
+exits 0 "bf16 on the CPU" ends.yaml --set experiment=narrow --set dtype=bf16 --set 'variants=[softmax]'
+check "is refused" holds "experiment = 'narrow' AND status = 'refused' AND reason = 'dtype bf16 needs a GPU'"
 cat >long.yaml <<YAML
 experiment: long
 task: {name: model_scaling, ${quick/length: 16, /}, length: [16, 65536, 131072]}

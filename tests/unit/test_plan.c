@@ -412,7 +412,7 @@ static void bad_values(void **state)
         "F:4:61: optimizer must be adam|adamw, not 'adm'; did you mean 'adam'?\nF:4:70: lr has no value\n");
     bad(HEAD "variants: [softmax]\nlimits: {time: 30x, memory: -1}\ndtype: f16\njobs: [1]\nseeds: -1\n",
         "F:4:16: time must be a duration such as 90s, 30m or 2h\nF:4:29: memory must be a size such as 512M or 8G\n"
-        "F:5:8: dtype must be f32|f64, not 'f16'\nF:6:7: jobs takes one value\nF:7:8: seeds must be >= 0, not -1\n");
+        "F:5:8: dtype must be f32|f64|bf16, not 'f16'\nF:6:7: jobs takes one value\nF:7:8: seeds must be >= 0, not -1\n");
 }
 
 static void bad_figures(void **state)
