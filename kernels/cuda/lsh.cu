@@ -1,38 +1,54 @@
 /* lsh.cu - LSH attention on CUDA: the table of kernels/cuda.h, and what happens token by token.
  *
- * Forward: buckets, order, lengths of keys, then round after round (lsh_tiles.cu).  Backward sorts the buckets again and
+ * Forward: lengths of keys, buckets, order, then round after round (lsh_tiles.cu).  Backward sorts the buckets again and
  * goes through the rounds; in float the gradients gather where they belong, in bfloat16 in scratch. */
 #include "lsh.cuh"
 #include "device.cuh"
 #include <cstring>
 
-enum { WIDEST = 256, BLOCK = 256 };
+enum { WIDEST = 256, BLOCK = 256, LANES = 8 };
 
-/* ---- token by token: a warp each ---------------------------------------------------------------------------------- */
+/* ---- token by token: eight lanes each ----------------------------------------------------------------------------- */
 
-/* The token of this warp: false, there is none. */
+/* The token of this thread: false, there is none. */
 struct whose { int64_t row; int b, h, t; };
 __device__ static bool mine(const lsh &p, whose *w)
 {
-    w->row = blockIdx.x * (int64_t)(BLOCK / 32) + threadIdx.x / 32;
+    w->row = blockIdx.x * (int64_t)(BLOCK / LANES) + threadIdx.x / LANES;
     w->t = (int)(w->row % p.T), w->h = (int)(w->row / p.T % p.H), w->b = (int)(w->row / p.T / p.H);
     return w->row < (int64_t)p.B * p.H * p.T;
 }
 template <class T> __device__ static T *row_of(const k_heads &x, const whose &w) { return (T *)x.p + w.b * x.sb + w.h * x.sh + w.t * x.st; }
 
+/* x.y of n numbers, in all lanes of the token. */
+template <class T> __device__ static float inner(const T *x, const T *y, int n)
+{
+    constexpr int N = pack<T>::N;
+    const int lane = threadIdx.x % LANES;
+    const bool whole = aligned16(x) && aligned16(y) && n % N == 0;
+    float sum = 0;
+    for (int d = lane * N; whole && d < n; d += LANES * N) {
+        const pack<T> a = *(const pack<T> *)(x + d), b = *(const pack<T> *)(y + d);
+        #pragma unroll
+        for (int e = 0; e < N; e++)
+            sum += (float)a.v[e] * (float)b.v[e];
+    }
+    for (int d = lane; !whole && d < n; d += LANES)
+        sum += (float)x[d] * (float)y[d];
+    const unsigned all = 0xffu << threadIdx.x % 32 / LANES * LANES;
+    for (int step = 1; step < LANES; step *= 2)
+        sum += __shfl_xor_sync(all, sum, step);
+    return sum;
+}
+
 /* inverse = 1 / |k|, 0 of a zero. */
 template <class T> __global__ void __launch_bounds__(BLOCK) lengths(const __grid_constant__ lsh p)
 {
     whose w;
-    float square = 0;
     if (!mine(p, &w))
         return;
-    for (int d = threadIdx.x % 32; d < p.Dk; d += 32) {
-        const float x = row_of<T>(p.k, w)[d];
-        square += x * x;
-    }
-    square = warp_sum(square) + p.key_eps;
-    if (threadIdx.x % 32 == 0)
+    const float square = inner(row_of<T>(p.k, w), row_of<T>(p.k, w), p.Dk) + p.key_eps;
+    if (threadIdx.x % LANES == 0)
         p.inverse[w.row] = square > 0 ? 1 / sqrtf(square) : 0;
 }
 
@@ -40,36 +56,11 @@ template <class T> __global__ void __launch_bounds__(BLOCK) lengths(const __grid
 template <class T> __global__ void __launch_bounds__(BLOCK) deltas(const __grid_constant__ lsh p)
 {
     whose w;
-    float sum = 0;
     if (!mine(p, &w))
         return;
-    for (int d = threadIdx.x % 32; d < p.Dv; d += 32)
-        sum += (float)row_of<T>(p.d_o, w)[d] * (float)row_of<T>(p.o, w)[d];
-    sum = warp_sum(sum);
-    if (threadIdx.x % 32 == 0)
+    const float sum = inner(row_of<T>(p.d_o, w), row_of<T>(p.o, w), p.Dv);
+    if (threadIdx.x % LANES == 0)
         p.delta[w.row] = sum;
-}
-
-/* dq += (dk - k (k.dk)) / |x| with k = x / |x|; a token that saw itself alone has its value's gradient. */
-template <class T> __global__ void __launch_bounds__(BLOCK) finish(const __grid_constant__ lsh p)
-{
-    whose w;
-    if (!mine(p, &w))
-        return;
-    if (p.dq.p) {
-        const float inverse = p.inverse[w.row], *dk = row_of<float>(p.sum_k, w);
-        float along = 0;
-        for (int d = threadIdx.x % 32; d < p.Dk; d += 32)
-            along += (float)row_of<T>(p.k, w)[d] * inverse * dk[d];
-        along = warp_sum(along);
-        for (int d = threadIdx.x % 32; d < p.Dk; d += 32)
-            row_of<T>(p.dq, w)[d] = T(row_of<float>(p.sum_q, w)[d] + inverse * (dk[d] - (float)row_of<T>(p.k, w)[d] * inverse * along));
-    }
-    if (p.dv.p) {
-        const float own = p.lse[w.row] == -INFINITY;
-        for (int d = threadIdx.x % 32; d < p.Dv; d += 32)
-            row_of<T>(p.dv, w)[d] = T(row_of<float>(p.sum_v, w)[d] + own * (float)row_of<T>(p.d_o, w)[d]);
-    }
 }
 
 /* Rows of q and v to the tokens first .. of the state's k and v. */
@@ -80,16 +71,16 @@ template <class T> __global__ void __launch_bounds__(BLOCK) append(const __grid_
         return;
     whose fresh = w;
     fresh.t -= p.first;
-    for (int d = threadIdx.x % 32; d < p.Dk; d += 32)
+    for (int d = threadIdx.x % LANES; d < p.Dk; d += LANES)
         row_of<T>(p.k, w)[d] = row_of<T>(p.q, fresh)[d];
-    for (int d = threadIdx.x % 32; d < p.Dv; d += 32)
+    for (int d = threadIdx.x % LANES; d < p.Dv; d += LANES)
         row_of<T>(p.v, w)[d] = row_of<T>(v, fresh)[d];
 }
 
 /* kernel<T> over all tokens. */
 #define BY_TOKEN(kernel, p, dtype, stream, ...)                                                                  \
     do {                                                                                                         \
-        const unsigned blocks = (unsigned)(((int64_t)(p).B * (p).H * (p).T + BLOCK / 32 - 1) / (BLOCK / 32));    \
+        const unsigned blocks = (unsigned)(((int64_t)(p).B * (p).H * (p).T + BLOCK / LANES - 1) / (BLOCK / LANES)); \
         if ((dtype) == K_BF16)                                                                                   \
             kernel<bf16><<<blocks, BLOCK, 0, stream>>>(__VA_ARGS__);                                             \
         else                                                                                                     \
@@ -99,7 +90,6 @@ template <class T> __global__ void __launch_bounds__(BLOCK) append(const __grid_
 
 int lsh_lengths(const lsh &p, k_dtype dtype, cudaStream_t stream) { BY_TOKEN(lengths, p, dtype, stream, p); }
 int lsh_delta(const lsh &p, k_dtype dtype, cudaStream_t stream) { BY_TOKEN(deltas, p, dtype, stream, p); }
-int lsh_finish(const lsh &p, k_dtype dtype, cudaStream_t stream) { BY_TOKEN(finish, p, dtype, stream, p); }
 int lsh_append(const lsh &p, k_heads v, k_dtype dtype, cudaStream_t stream) { BY_TOKEN(append, p, dtype, stream, p, v); }
 
 /* ---- the problem -------------------------------------------------------------------------------------------------- */
@@ -112,7 +102,7 @@ static void *take(size_t *end, const k_lsh *l, size_t bytes)
     return at;
 }
 
-/* Rows of D floats for the tokens first .. T - 1, in scratch, or where x has floats already. */
+/* Rows of D floats for the tokens first .. T - 1, in scratch, or there where x has floats already or nothing gathers. */
 static k_heads sums(size_t *end, const k_lsh *l, k_heads x, bool there, int first, int D)
 {
     const int64_t n = (int64_t)(l->T - first) * D;
@@ -144,17 +134,20 @@ static lsh problem_of(const k_lsh *l, k_dtype dtype, bool backward, size_t *byte
     int32_t *chunk_of = (int32_t *)take(bytes, l, l->dedup ? places : 0);
     p.chunk_of = l->dedup ? chunk_of : NULL;
     p.inverse = (float *)take(bytes, l, tokens * sizeof(float));
+    p.longest = (float *)take(bytes, l, (size_t)(l->H * l->rounds) * sizeof(float));
+    p.panels = (bf16 *)take(bytes, l, backward ? 0 : (size_t)(l->H * l->rounds) * lsh_panels(p) * 8192);
     if (backward) {
         p.d_o = l->d_o, p.dq = l->dq, p.dv = l->dv;
         p.delta = (float *)take(bytes, l, tokens * sizeof(float));
-        p.sum_k = sums(bytes, l, l->dq, false, 0, l->Dk);
-        p.sum_q = sums(bytes, l, l->dq, wide, 0, l->Dk), p.sum_v = sums(bytes, l, l->dv, wide, 0, l->Dv);
+        p.sum_q = sums(bytes, l, l->dq, wide, 0, l->Dk), p.sum_v = sums(bytes, l, l->dv, wide || l->rounds == 1, 0, l->Dv);
+        p.sum_k = sums(bytes, l, l->dq, l->rounds == 1, 0, l->Dk);
     } else {
         p.sum_o = sums(bytes, l, l->o, wide || l->rounds == 1, l->first, l->Dv);
     }
     float *lse = (float *)take(bytes, l, backward || l->lse ? 0 : tokens * sizeof(float));
     p.lse = l->lse ? l->lse : lse;
-    p.vec = even(p.q, p.Dk, number) && even(p.k, p.Dk, number) && even(p.v, p.Dv, number) && (!backward || even(p.d_o, p.Dv, number));
+    p.vec = even(p.q, p.Dk, number) && even(p.k, p.Dk, number) && even(p.v, p.Dv, number) &&
+            (backward ? even(p.d_o, p.Dv, number) && even(p.dq, p.Dk, number) && even(p.dv, p.Dv, number) : even(p.o, p.Dv, number));
     return p;
 }
 
@@ -179,10 +172,12 @@ static const char *plan(const k_lsh *l, k_dtype dtype, int training, k_cuda_size
     return NULL;
 }
 
-/* Sorts by the buckets that are there, then goes through the rounds. */
+/* From hashes to outputs. */
 static int attend(const lsh &p, k_dtype dtype, cudaStream_t stream)
 {
     int code = lsh_lengths(p, dtype, stream);
+    if (p.order && !code)
+        code = lsh_hash(p, dtype, stream);
     if (p.order && !code)
         code = lsh_sort(p, stream);
     for (int r = 0; r < p.rounds && !code; r++)
@@ -190,14 +185,11 @@ static int attend(const lsh &p, k_dtype dtype, cudaStream_t stream)
     return code;
 }
 
-/* From hashes to outputs. */
+/* [hot] */
 static int forward(const k_lsh *l, k_dtype dtype, void *queue)
 {
-    cudaStream_t stream = (cudaStream_t)queue;
     size_t bytes;
-    const lsh p = problem_of(l, dtype, false, &bytes);
-    const int code = p.order ? lsh_hash(p, dtype, stream) : K_OK;
-    return code ? code : attend(p, dtype, stream);
+    return attend(problem_of(l, dtype, false, &bytes), dtype, (cudaStream_t)queue);
 }
 
 /* By the buckets of forward. */
@@ -213,7 +205,7 @@ static int backward(const k_lsh *l, k_dtype dtype, void *queue)
         code = lsh_sort(p, stream);
     for (int r = 0; r < p.rounds && !code; r++)
         code = lsh_gradient(p, r, dtype, stream);
-    return code ? code : lsh_finish(p, dtype, stream);
+    return code;
 }
 
 /* State: rows of q and v so far, [B,H,capacity,Dk+Dv], and their buckets [B,H,rounds,capacity].  The new tokens are
@@ -233,9 +225,7 @@ static int decode(const k_lsh *l, k_dtype dtype, void *state, int64_t pos, int64
     held.capacity = capacity;
     held.lse = NULL;
     const lsh p = problem_of(&held, dtype, false, &bytes);
-    int code = lsh_append(p, l->v, dtype, stream);
-    if (p.order && !code)
-        code = lsh_hash(p, dtype, stream);
+    const int code = lsh_append(p, l->v, dtype, stream);
     return code ? code : attend(p, dtype, stream);
 }
 

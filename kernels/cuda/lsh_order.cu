@@ -1,107 +1,195 @@
 /* lsh_order.cu - LSH attention on CUDA: buckets, and the order of the tokens by (bucket, position).
  *
- * Hashing is a product in double, by the tensor cores: every device decides alike, and nothing has to be decided twice.
+ * Hashing is a product in bfloat16 halves of floats, by the tensor cores; what it cannot tell apart is decided in double, so
+ * that every device decides alike.
  * The sort is a stable radix sort of 8 bits a pass, one block per unit and round: each warp has its own stretch of
  * tokens, so that a pass is one count, one scan, and one walk. */
 #include "lsh.cuh"
-#include "softmax_rows.cuh"
-#include <cmath>
+#include "lsh_tile.cuh"
 
-enum { SIDE = 64, LINE = SIDE + 4 };    /* of a tile of numbers in double; elements of its row in memory */
+/* Hashing: tokens and threads of a block; rows and columns of a panel of a rotation, and its numbers in two planes; of a row in
+ * shared memory. */
+enum { TOKENS = 128, HASHERS = 256, SIDE = 64, COLUMNS = 32, PANEL = 2 * COLUMNS * SIDE, LINE = PITCH<bf16, SIDE> };
 enum { SORTERS = 32, DIGITS = 256 };    /* warps of a block, values of a digit */
 
 /* ---- hashing -------------------------------------------------------------------------------------------------------- */
 
-/* c [16,8] += a [16,4] b [4,8]: rows lane/4 and 8 more by column lane%4; row lane%4, column lane/4. */
-__device__ static void multiply(double (&c)[4], double a0, double a1, double b)
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("mma.sync.aligned.m16n8k4.row.col.f64.f64.f64.f64 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
-                 : "+d"(c[0]), "+d"(c[1]), "+d"(c[2]), "+d"(c[3]) : "d"(a0), "d"(a1), "d"(b));
-#else
-    asm volatile("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%0,%1};" : "+d"(c[0]), "+d"(c[1]) : "d"(a0), "d"(b));
-    asm volatile("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0,%1}, {%2}, {%3}, {%0,%1};" : "+d"(c[2]), "+d"(c[3]) : "d"(a1), "d"(b));
-#endif
-}
-
 /* The largest number so far and the least index that has it. */
-struct peak { double y; int at; };
-__device__ static void raise(peak *p, double y, int at)
+template <class N> struct peak { N y; int at; };
+template <class N> __device__ static void raise(peak<N> *p, N y, int at)
 {
     if (y > p->y || (y == p->y && at < p->at))
         *p = { y, at };
 }
-__device__ static void raise_over_quad(peak *p)
+
+/* longest = the length of the longest column of a head's rotations in a round.  Block: one of them. */
+__global__ void __launch_bounds__(THREADS) measure(const __grid_constant__ lsh p)
 {
-    for (int lane = 1; lane < 4; lane *= 2)
-        raise(p, __shfl_xor_sync(~0u, p->y, lane), __shfl_xor_sync(~0u, p->at, lane));
+    __shared__ float most_of[THREADS / 32];
+    const int columns = (p.factor[0] + p.factor[1]) / 2;
+    const float *rotation = p.rotations + (int64_t)blockIdx.x * p.Dk * columns;
+    float most = 0;
+    for (int c = threadIdx.x; c < columns; c += THREADS) {
+        float square = 0;
+        for (int d = 0; d < p.Dk; d++)
+            square += rotation[(int64_t)d * columns + c] * rotation[(int64_t)d * columns + c];
+        most = fmaxf(most, square);
+    }
+    most = warp_max(most);
+    if (threadIdx.x % 32 == 0)
+        most_of[threadIdx.x / 32] = most;
+    __syncthreads();
+    if (threadIdx.x == 0)
+        p.longest[blockIdx.x] = sqrtf(fmaxf(fmaxf(most_of[0], most_of[1]), fmaxf(most_of[2], most_of[3])));
 }
 
-/* X [64 tokens,64] = columns k0 .. of tokens t0 .. of k. */
-template <class T> __device__ static void bring_tokens(const lsh &p, int unit, int t0, int k0, double *X)
+/* The panels of half columns of a rotation: SIDE rows of COLUMNS columns, first all rows of the first columns. */
+BOTH int panels_of(const lsh &p, int half) { return ceil_div(half, COLUMNS) * ceil_div(p.Dk, SIDE); }
+size_t lsh_panels(const lsh &p) { return (size_t)(panels_of(p, p.factor[0] / 2) + panels_of(p, p.factor[1] / 2)); }
+
+/* panels [H,rounds,panels,2,COLUMNS,SIDE] = the rotations, turned, in two planes.  Block: a panel. */
+__global__ void __launch_bounds__(THREADS) cut_rotations(const __grid_constant__ lsh p)
 {
-    for (int n = threadIdx.x; n < SIDE * SIDE; n += THREADS) {
-        const int t = t0 + n / SIDE, d = k0 + n % SIDE;
-        X[n / SIDE * LINE + n % SIDE] = t < p.T && d < p.Dk ? (double)(float)row_at<T>(p.k, unit / p.H, unit % p.H, t)[d] : 0;
+    const int columns = (p.factor[0] + p.factor[1]) / 2, deep = ceil_div(p.Dk, SIDE), first = panels_of(p, p.factor[0] / 2);
+    const int each = first + panels_of(p, p.factor[1] / 2), turn = blockIdx.x / each, panel = blockIdx.x % each;
+    const int half = p.factor[panel >= first] / 2, c0 = (panel - (panel >= first) * first) / deep * COLUMNS, d0 = panel % deep * SIDE;
+    const float *rotation = p.rotations + (int64_t)turn * p.Dk * columns + (panel >= first) * p.factor[0] / 2;
+    uint32_t *to = (uint32_t *)(p.panels + (int64_t)blockIdx.x * PANEL);
+    for (int i = threadIdx.x; i < PANEL / 4; i += THREADS) {
+        const int c = c0 + i / (SIDE / 2), d = d0 + i % (SIDE / 2) * 2;
+        const float *x = rotation + (int64_t)d * columns + c;
+        uint32_t parts[2];
+        cut(c < half && d < p.Dk ? x[0] : 0, c < half && d + 1 < p.Dk ? x[columns] : 0, parts);
+        to[i] = parts[0], to[PANEL / 4 + i] = parts[1];
     }
 }
 
-/* Y [64,64 columns] = rows k0 .., columns c0 .. c1 - 1 of a rotation. */
-__device__ static void bring_rotation(const float *rotation, int columns, int D, int k0, int c0, int c1, double *Y)
+/* X: panels of SIDE numbers of the tokens from t0 on, each in two planes. */
+template <class T> __device__ static void bring_tokens(const lsh &p, int unit, int t0, bf16 *X)
 {
-    for (int n = threadIdx.x; n < SIDE * SIDE; n += THREADS) {
-        const int d = k0 + n / SIDE, c = c0 + n % SIDE;
-        Y[n / SIDE * LINE + n % SIDE] = d < D && c < c1 ? rotation[(int64_t)d * columns + c] : 0;
-    }
-}
-
-/* c [16,64] of a warp += 64 columns of X by Y. */
-__device__ static void add_product(const double *X, const double *Y, double (&c)[SIDE / 8][4])
-{
-    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    const double *x = X + (threadIdx.x / 32 * 16 + g) * LINE + t, *y = Y + t * LINE + g;
-    #pragma unroll 4
-    for (int k = 0; k < SIDE; k += 4)
+    constexpr int EACH = pack<T>::N, PER = SIDE / EACH;
+    for (int d0 = 0; d0 < p.Dk; d0 += SIDE, X += 2 * TOKENS * LINE)
         #pragma unroll
-        for (int n = 0; n < SIDE / 8; n++)
-            multiply(c[n], x[k], x[8 * LINE + k], y[k * LINE + 8 * n]);
-}
-
-/* Block: 64 tokens of a unit in a round. */
-template <class T> __global__ void __launch_bounds__(THREADS) hash(const __grid_constant__ lsh p)
-{
-    extern __shared__ double room[];
-    double *X = room, *Y = room + SIDE * LINE;
-    const int tiles = ceil_div(p.T - p.first, SIDE), columns = (p.factor[0] + p.factor[1]) / 2, t0 = p.first + blockIdx.x % tiles * SIDE;
-    const int round = blockIdx.x / tiles % p.rounds, unit = blockIdx.x / tiles / p.rounds;
-    const float *rotation = p.rotations + ((int64_t)(unit % p.H) * p.rounds + round) * p.Dk * columns;
-    int bucket[2] = { 0, 0 };
-    for (int f = 0, begin = 0, step = 1; f < 2 && p.factor[f]; begin += p.factor[f] / 2, step *= p.factor[f], f++) {
-        const int half = p.factor[f] / 2;
-        peak plus[2] = { { -INFINITY, 0 }, { -INFINITY, 0 } }, minus[2] = { { -INFINITY, 0 }, { -INFINITY, 0 } };
-        for (int c0 = 0; c0 < half; c0 += SIDE) {
-            double y[SIDE / 8][4] = {};
-            for (int k0 = 0; k0 < p.Dk; k0 += SIDE) {
-                __syncthreads();
-                bring_tokens<T>(p, unit, t0, k0, X);
-                bring_rotation(rotation, columns, p.Dk, k0, begin + c0, begin + half, Y);
-                __syncthreads();
-                add_product(X, Y, y);
+        for (int i = threadIdx.x; i < TOKENS * PER; i += 4 * HASHERS) {
+            pack<T> parts[4];
+            #pragma unroll
+            for (int n = 0; n < 4; n++) {
+                const int t = t0 + (i + n * HASHERS) / PER;
+                parts[n] = t < p.T ? part_of(row_at<T>(p.k, unit / p.H, unit % p.H, t), d0 + (i + n * HASHERS) % PER * EACH, p.Dk, p.vec) : pack<T>{};
             }
             #pragma unroll
-            for (int n = 0; n < SIDE / 8; n++)
-                #pragma unroll
-                for (int e = 0; e < 4; e++)
-                    if (c0 + column_of(n, e) < half) {
-                        raise(&plus[e / 2], y[n][e], c0 + column_of(n, e));
-                        raise(&minus[e / 2], -y[n][e], c0 + column_of(n, e));
-                    }
+            for (int n = 0; n < 4; n++)
+                put<2>(X + (i + n * HASHERS) / PER * LINE + (i + n * HASHERS) % PER * EACH, TOKENS * LINE, parts[n]);
         }
-        for (int i = 0; i < 2; i++) {
-            raise_over_quad(&plus[i]);
-            raise_over_quad(&minus[i]);
-            bucket[i] += step * (plus[i].y >= minus[i].y ? plus[i].at : half + minus[i].at);
+}
+
+/* Starts copying a panel to the tile Y. */
+__device__ static void start_panel(const bf16 *panel, bf16 *Y)
+{
+    for (int i = threadIdx.x; i < PANEL / 8; i += HASHERS)
+        copy16(Y + i / (SIDE / 8) * LINE + i % (SIDE / 8) * 8, panel + i * 8, true);
+    commit();
+}
+
+/* By a warp: where [y; -y] is largest, y = x times half columns, in double. */
+template <class T> __device__ static int decide(const T *x, const float *rotation, int columns, int D, int half)
+{
+    peak<double> top = { -1, 0 };
+    for (int c = threadIdx.x % 32; c < half; c += 32) {
+        double y = 0;
+        #pragma unroll 8
+        for (int d = 0; d < D; d++)
+            y += (double)(float)x[d] * rotation[(int64_t)d * columns + c];
+        raise(&top, fabs(y), c + (y < 0 ? half : 0));
+    }
+    for (int lane = 1; lane < 32; lane *= 2)
+        raise(&top, __shfl_xor_sync(~0u, top.y, lane), __shfl_xor_sync(~0u, top.at, lane));
+    return top.at;
+}
+
+/* The largest of |y| of the thread's two rows, and how large any other is at most. */
+struct lead { peak<float> first; float second; };
+__device__ static void follow(lead *l, float y, int at)
+{
+    l->second = fmaxf(l->second, fminf(y, l->first.y));
+    raise(&l->first, y, at);
+}
+
+/* What four lanes know of their rows, together. */
+__device__ static void join(lead *l)
+{
+    for (int lane = 1; lane < 4; lane *= 2) {
+        const float second = __shfl_xor_sync(~0u, l->second, lane);
+        follow(l, __shfl_xor_sync(~0u, l->first.y, lane), __shfl_xor_sync(~0u, l->first.at, lane));
+        l->second = fmaxf(l->second, second);
+    }
+}
+
+/* Where [y; -y] leads in the thread's two rows, by half columns of a rotation: panels from `panel` on, of which the first is
+ * under way to Y [2], and after which another may follow. */
+template <class T> __device__ static void look(const lsh &p, const bf16 *X, bf16 *Y, const bf16 *panel, int half, bool more, lead (&l)[2])
+{
+    const int deep = ceil_div(p.Dk, SIDE), all = ceil_div(half, COLUMNS) * deep;
+    float y[COLUMNS / 8][4] = {};
+    for (int n = 0; n < all; n++) {
+        const int c0 = n / deep * COLUMNS;
+        float part[COLUMNS / 8][4];
+        wait<0>();
+        __syncthreads();
+        bf16 *now = Y + (panel - p.panels) / PANEL % 2 * 2 * COLUMNS * LINE, *next = Y + ((panel - p.panels) / PANEL + 1) % 2 * 2 * COLUMNS * LINE;
+        panel += PANEL;
+        if (more || n < all - 1)
+            start_panel(panel, next);
+        tile_nt<2, SIDE, TOKENS, COLUMNS>(part, X + (n % deep * 2 * TOKENS + threadIdx.x / 32 * 16) * LINE, now);
+        #pragma unroll
+        for (int i = 0; i < COLUMNS / 2; i++)
+            y[i / 4][i % 4] += part[i / 4][i % 4];
+        #pragma unroll
+        for (int i = 0; n % deep == deep - 1 && i < COLUMNS / 2; i++) {
+            const int c = c0 + column_of(i / 4, i % 4);
+            if (c < half)
+                follow(&l[i % 4 / 2], fabsf(y[i / 4][i % 4]), c + (y[i / 4][i % 4] < 0 ? half : 0));
+            y[i / 4][i % 4] = 0;
         }
+    }
+    join(&l[0]), join(&l[1]);
+}
+
+/* The bucket of the thread's token by one factor: in double, by the warp, where the lead is shorter than twice what two planes
+ * of either factor leave out at most, 2^-14 |x| |column|. */
+template <class T> __device__ static int settle(const lsh &p, int unit, int turn, int token, const float *rotation, int half, const lead &l)
+{
+    const int columns = (p.factor[0] + p.factor[1]) / 2;
+    const float inverse = token < p.T ? p.inverse[(int64_t)unit * p.T + token] : 0;
+    const bool close = token < p.T && threadIdx.x % 4 == 0 && !((l.first.y - l.second) * inverse > 0x1p-13f * p.longest[turn]);
+    int at = l.first.at;
+    for (unsigned left = __ballot_sync(~0u, close); left; left &= left - 1) {
+        const int lane = __ffs(left) - 1, t = __shfl_sync(~0u, token, lane);
+        const int exact = decide(row_at<T>(p.k, unit / p.H, unit % p.H, t), rotation, columns, p.Dk, half);
+        if (threadIdx.x % 32 == lane)
+            at = exact;
+    }
+    return at;
+}
+
+/* Block: TOKENS tokens of a unit in a round. */
+template <class T> __global__ void __launch_bounds__(HASHERS, 2) hash(const __grid_constant__ lsh p)
+{
+    extern __shared__ __align__(16) bf16 room[];
+    bf16 *Y = room, *X = room + 4 * COLUMNS * LINE;
+    const int tiles = ceil_div(p.T - p.first, TOKENS), t0 = p.first + blockIdx.x % tiles * TOKENS;
+    const int round = blockIdx.x / tiles % p.rounds, unit = blockIdx.x / tiles / p.rounds, turn = unit % p.H * p.rounds + round;
+    const int panels[2] = { panels_of(p, p.factor[0] / 2), panels_of(p, p.factor[1] / 2) };
+    const bf16 *panel = p.panels + (int64_t)turn * (panels[0] + panels[1]) * PANEL;
+    const float *rotation = p.rotations + (int64_t)turn * p.Dk * (p.factor[0] + p.factor[1]) / 2;
+    int bucket[2] = { 0, 0 };
+    start_panel(panel, Y + (panel - p.panels) / PANEL % 2 * 2 * COLUMNS * LINE);
+    bring_tokens<T>(p, unit, t0, X);
+    for (int f = 0, step = 1; f < 2 && p.factor[f]; panel += panels[f] * PANEL, rotation += p.factor[f] / 2, step *= p.factor[f], f++) {
+        lead l[2] = { { { -1, 0 }, 0 }, { { -1, 0 }, 0 } };
+        look<T>(p, X, Y, panel, p.factor[f] / 2, f == 0 && p.factor[1], l);
+        for (int i = 0; i < 2; i++)
+            bucket[i] += step * settle<T>(p, unit, turn, t0 + row_of(2 * i), rotation, p.factor[f] / 2, l[i]);
     }
     for (int i = 0; i < 2; i++)
         if (threadIdx.x % 4 == 0 && t0 + row_of(2 * i) < p.T)
@@ -121,10 +209,12 @@ __global__ void __launch_bounds__(THREADS) take_given(const __grid_constant__ ls
 /* Of one type. */
 template <class T> static void run_hash(const lsh &p, cudaStream_t stream)
 {
-    const int room = 2 * SIDE * LINE * (int)sizeof(double);
-    const int64_t blocks = (int64_t)p.B * p.H * p.rounds * ceil_div(p.T - p.first, SIDE);
+    const int room = (4 * COLUMNS + ceil_div(p.Dk, SIDE) * 2 * TOKENS) * LINE * (int)sizeof(bf16);
+    const int64_t blocks = (int64_t)p.B * p.H * p.rounds * ceil_div(p.T - p.first, TOKENS), turns = p.H * p.rounds;
     cudaFuncSetAttribute(hash<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, room);
-    hash<T><<<(unsigned)blocks, THREADS, room, stream>>>(p);
+    measure<<<(unsigned)turns, THREADS, 0, stream>>>(p);
+    cut_rotations<<<(unsigned)((size_t)turns * lsh_panels(p)), THREADS, 0, stream>>>(p);
+    hash<T><<<(unsigned)blocks, HASHERS, (size_t)room, stream>>>(p);
 }
 
 int lsh_hash(const lsh &p, k_dtype dtype, cudaStream_t stream)
