@@ -71,7 +71,7 @@ static unsigned blocks_for(int64_t threads) { return (unsigned)((threads + ELEME
 
 template <typename T> void linattn_weights(const k_linattn *p, const float *inverse, float *h, cudaStream_t stream)
 {
-    int vector = linattn_aligned(p->o, p->Dv, sizeof(T)) && linattn_aligned(p->d_o, p->Dv, sizeof(T));
+    int vector = p->Dv % 8 == 0 && linattn_aligned(p->o, p->Dv, sizeof(T)) && linattn_aligned(p->d_o, p->Dv, sizeof(T));
     weights_kernel<T><<<blocks_for((int64_t)p->B * p->Hq * p->Tq * 8), ELEMENTWISE, 0, stream>>>(*p, vector, inverse, h);
 }
 template void linattn_weights<float>(const k_linattn *, const float *, float *, cudaStream_t);
@@ -224,7 +224,7 @@ static walk walk_of(const problem &x, side sx, side sy, side sz)
 static void send_to(const problem &x, walk *w, k_rows dst, const side &raw, int parts)
 {
     w->out = dst, w->raw = raw;
-    w->out_vector = linattn_aligned(dst, w->z.width, x.size) && (raw.map.map == K_MAP_IDENTITY || raw.vector);
+    w->out_vector = w->z.width % 8 == 0 && linattn_aligned(dst, w->z.width, x.size) && (raw.map.map == K_MAP_IDENTITY || raw.vector);
     if (!parts) return;
     w->part = x.l.part, w->den_part = x.l.den_part;
 }
@@ -268,15 +268,22 @@ template <typename T> static void find_states(const problem &x, const walk &w, s
         scan_kernel<<<blocks_for(units * w.sum_size), ELEMENTWISE, 0, stream>>>(x.l.sums, units * w.sum_size, w.sum_size, w.states, kind);
 }
 
+/* Cuts a walk and finds its states, if it needs any. */
+template <typename T> static int begin(const problem &x, walk *w, int known, cudaStream_t stream)
+{
+    const k_linattn *p = x.p;
+    int states = x.segments > 1 || !p->causal;
+    w->first = p->causal ? first_of(p) : 0;
+    cut(w, tiles(p->causal ? p->Tk - w->first : w->y.rows), x.segments);
+    if (states && !known) find_states<T>(x, *w, !p->causal ? SCAN_ALL : w->reverse ? SCAN_AFTER : SCAN_BEFORE, stream);
+    return states;
+}
+
 /* All of a walk; known: the states of another walk with the same states are still there. */
 template <typename T> static void run(const problem &x, walk w, int known, cudaStream_t stream)
 {
     const k_linattn *p = x.p;
-    int states = x.segments > 1 || !p->causal;
-    w.first = p->causal ? first_of(p) : 0;
-    cut(&w, tiles(p->causal ? p->Tk - w.first : w.y.rows), x.segments);
-    if (states && !known) find_states<T>(x, w, !p->causal ? SCAN_ALL : w.reverse ? SCAN_AFTER : SCAN_BEFORE, stream);
-    if (states) w.state_in = x.l.states, w.sum_in = x.l.sums;
+    if (begin<T>(x, &w, known, stream)) w.state_in = x.l.states, w.sum_in = x.l.sums;
     w.reads = 1, w.writes = p->causal;
     if (!p->causal) {
         int chunks = tiles(w.x.rows);
@@ -331,13 +338,22 @@ template <typename T> static void forward_pass(const k_linattn *p, k_dtype type,
     if (w.part) finish_parts<T>(w, stream);
 }
 
-/* dq or dk: the walk w gives the gradient of features, raw says of what. */
-template <typename T> static void feature_gradient(const problem &x, walk w, k_role role, cudaStream_t stream)
+/* The walk that gives the gradient of the features of queries or keys. */
+static walk gradient_walk(const problem &x, k_role role)
 {
-    k_rows dst = role == K_KEY ? x.p->dk : x.p->dq;
-    side raw = role == K_KEY ? x.k : x.q;
+    walk w = role == K_KEY ? walk_of(x, x.v, x.g, x.a) : walk_of(x, x.g, x.v, x.b);
+    w.reverse = role == K_KEY, w.h_on_rows = role == K_QUERY;
     w.x_step = 1, w.z_step = x.p->Dv;
     if (x.p->normalise) w.h = x.l.h, w.sum = SUM_Z;
+    return w;
+}
+
+/* dq or dk. */
+template <typename T> static void feature_gradient(const problem &x, k_role role, cudaStream_t stream)
+{
+    walk w = gradient_walk(x, role);
+    k_rows dst = role == K_KEY ? x.p->dk : x.p->dq;
+    side raw = role == K_KEY ? x.k : x.q;
     raw.map = x.local ? local_map_of(x.p->f) : no_map();
     send_to(x, &w, dst, raw, !x.local || w.slices * w.x_share > 1);
     run<T>(x, w, 0, stream);
@@ -352,23 +368,17 @@ template <typename T> static void backward_pass(const k_linattn *p, k_dtype type
     problem x = problem_of(p, type, 1);
     find_features<T>(x, 1, stream);
     if (p->normalise) linattn_weights<T>(p, (const float *)p->saved, x.l.h, stream);
-    if (p->dq.p) {
-        walk w = walk_of(x, x.g, x.v, x.b);
-        w.h_on_rows = 1;
-        feature_gradient<T>(x, w, K_QUERY, stream);
-    }
-    if (p->dk.p) {
-        walk w = walk_of(x, x.v, x.g, x.a);
-        w.reverse = 1;
-        feature_gradient<T>(x, w, K_KEY, stream);
-    }
+    if (p->dq.p) feature_gradient<T>(x, K_QUERY, stream);
+    if (p->dk.p) feature_gradient<T>(x, K_KEY, stream);
     if (!p->dv.p) return;
     walk w = walk_of(x, x.b, x.a, x.g);
     side none = {};
     none.map = no_map();
     w.x_step = p->Dv, w.z_step = 1, w.reverse = 1;
     send_to(x, &w, p->dv, none, w.slices * w.x_share > 1);
-    run<T>(x, w, p->dk.p != NULL, stream);
+    walk keys = gradient_walk(x, K_KEY);                    /* the same states, found in one way, so that the bits are the same */
+    if (!p->dk.p) begin<T>(x, &keys, 0, stream);
+    run<T>(x, w, 1, stream);
     if (w.part) finish_parts<T>(w, stream);
 }
 
