@@ -74,6 +74,7 @@ typedef struct op {                     /* one kind of node */
     int (*compile)(nn_graph *, node *, char *why, size_t nwhy);     /* takes what the node needs of its own; may be NULL */
     int loss;                           /* whether out is losses by row */
     int reads;                          /* whose data backward looks at: NN_READS_IN | NN_READS_OUT */
+    int passes;                         /* to how many inputs, from the first on, nn_pass_gradient hands the gradient of out */
 } op;
 
 typedef struct attention {              /* what a node of nn_attention owns */

@@ -24,6 +24,9 @@ typedef struct life {                                   /* of a root tensor, in 
     int leaves;                                         /* whether one of them is outside of the segment where it was made */
     int seen, again;                                    /* whether a backward looks at it; whether what is run again reads it */
     int written;                                        /* the node that writes its gradient first */
+    nn_id sum;                                          /* whose gradient is also its own, NN_NONE: it has one of its own */
+    int low, high;                                      /* of all tensors that share it so: the first node that makes one, the
+                                                           last that adds to it, but for the sums that pass it on */
 } life;
 
 static size_t bytes_of(const tensor *t) { return (size_t)t->n * k_dtype_size(t->dtype); }
@@ -40,7 +43,7 @@ static int items_meet(const item *a, const item *b)
 static void watch(const nn_graph *g, life *lives)
 {
     for (nn_id t = 0; t < g->ntensors; t++)
-        lives[t] = (life){ .made = -1, .last = -1, .written = -1 };
+        lives[t] = (life){ .made = -1, .last = -1, .written = -1, .sum = NN_NONE, .high = -1 };
     for (int i = 0; i < g->nnodes; i++) {
         const node *n = &g->nodes[i];
         lives[n->out].made = lives[n->out].made < 0 ? i : lives[n->out].made;   /* again, where something is added in its place */
@@ -89,6 +92,50 @@ static span segment_of(const nn_graph *g, int i)
     return s;
 }
 
+/* ---- gradients that a sum passes on as they are: one buffer serves the sum and its terms ------------------------------------ */
+
+/* Whether the gradient of t is one of the block's. */
+static int turns(const nn_graph *g, const life *lives, nn_id t)
+{
+    return t != NN_NONE && lives[t].made >= 0 && lives[t].written >= 0 && !g->tensors[t].kept;
+}
+
+/* Whether node i, which is the first to write the gradient of term j, may leave it in the place of its own; the others that
+ * write there are looked up: the last of them is noted. */
+static int may_pass(const nn_graph *g, life *lives, int i, int j)
+{
+    const node *n = &g->nodes[i];
+    nn_id t = n->in[j];
+    if (!n->live || n->add[j] || !turns(g, lives, t) || !turns(g, lives, n->out) || (n->op->passes > 1 && n->in[0] == n->in[1]))
+        return 0;
+    for (int k = lives[t].made; k < i; k++)
+        for (int m = 0; g->nodes[k].live && m < g->nodes[k].n_in; m++)
+            if (g->nodes[k].in[m] == t && k > lives[t].high)
+                lives[t].high = k;
+    return 1;
+}
+
+/* Joins terms to their sums.  Those who add to one term later on must find the other's maker done with it. */
+static void join(const nn_graph *g, life *lives)
+{
+    for (nn_id t = 0; t < g->ntensors; t++)
+        lives[t].low = lives[t].made;
+    for (int i = 0; i < g->nnodes; i++) {
+        const node *n = &g->nodes[i];
+        int joins[2] = { n->op->passes > 0 && may_pass(g, lives, i, 0), n->op->passes > 1 && may_pass(g, lives, i, 1) };
+        const life *a = &lives[n->in[0]], *b = joins[1] ? &lives[n->in[1]] : NULL;
+        if (joins[0] && joins[1] && (a->high >= b->low || b->high >= a->low))
+            joins[0] = 0;
+        for (int j = 0; j < 2; j++)
+            if (joins[j]) {
+                life *term = &lives[n->in[j]], *sum = &lives[n->out];
+                term->sum = n->out;
+                sum->low = term->low < sum->low ? term->low : sum->low;
+                sum->high = term->high > sum->high ? term->high : sum->high;
+            }
+    }
+}
+
 /* The times of a tensor's data and gradient, as items; how many there are. */
 static int items_of(nn_graph *g, nn_id t, const life *l, item *out)
 {
@@ -104,8 +151,8 @@ static int items_of(nn_graph *g, nn_id t, const life *l, item *out)
     } else if (l->readers && !l->seen && !l->again) {
         out[n++] = (item){ &x->data, bytes, 0, { forwards(l->made, l->last), never } };
     }
-    if (l->written >= 0)
-        out[n++] = (item){ &x->grad, bytes, 0, { backwards(g, l->written, l->made), never } };
+    if (l->written >= 0 && l->sum == NN_NONE)
+        out[n++] = (item){ &x->grad, bytes, 0, { backwards(g, l->written, l->low), never } };
     return n;
 }
 
@@ -167,9 +214,13 @@ static int share(nn_graph *g, char *why, size_t nwhy)
     if (lives && items && placed) {
         watch(g, lives);
         mark_again(g, lives);
+        join(g, lives);
         for (nn_id t = 0; t < g->ntensors; t++)
             n += items_of(g, t, &lives[t], items + n);
         rc = take_pool(g, items, n, placed, why, nwhy);
+        for (nn_id t = g->ntensors - 1; t >= 0; t--)    /* a sum is younger than its terms */
+            if (lives[t].sum != NN_NONE)
+                g->tensors[t].grad = g->tensors[lives[t].sum].grad;
     } else {
         snprintf(why, nwhy, "out of host memory");
     }

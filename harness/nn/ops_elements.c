@@ -12,7 +12,7 @@ void nn_pass_gradient(const nn_graph *g, const node *n, int i)
     int64_t elements = g->tensors[n->out].n;
     if (dx && add)
         k_axpy(g->dev, type(g, n), elements, 1, out_grad(g, n), dx);
-    else if (dx)
+    else if (dx && dx != out_grad(g, n))    /* memory.c may have made them one */
         k_copy(g->dev, dx, out_grad(g, n), (size_t)elements * k_dtype_size(type(g, n)));
 }
 
@@ -46,7 +46,7 @@ static int mul_backward(nn_graph *g, node *n)
     return 0;
 }
 
-static const op add_op = { .name = "add", .forward = add_forward, .backward = add_backward };
+static const op add_op = { .name = "add", .passes = 2, .forward = add_forward, .backward = add_backward };
 static const op mul_op = { .name = "mul", .reads = NN_READS_IN, .forward = mul_forward, .backward = mul_backward };
 
 /* Either of them. */

@@ -100,7 +100,7 @@ static int add_rows_backward(nn_graph *g, node *n)
     return 0;
 }
 
-static const op add_rows_op = { .name = "add_rows", .forward = add_rows_forward, .backward = add_rows_backward };
+static const op add_rows_op = { .name = "add_rows", .passes = 1, .forward = add_rows_forward, .backward = add_rows_backward };
 
 nn_id nn_add_rows(nn_graph *g, nn_id x, nn_id table)
 {

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include "harness/nn/internal.h"
+#include "kernels/philox.h"
 
 enum { ROWS = 24, WIDTH = 16, LAYERS = 6 };
 static k_dev *dev;
@@ -123,6 +124,85 @@ static void test_evaluation(void **state)
     release(&shared);
 }
 
+/* ---- graphs at random ------------------------------------------------------------------------------------------------------ */
+
+enum { GRAPHS = 400, NODES = 16, KINDS = 9, SIDE = 5 };
+static uint32_t die(uint32_t graph, uint32_t throw, uint32_t sides) { return philox_below(philox_u32(graph, 1, 0, throw), sides); }
+
+/* A node of any kind over tensors [SIDE,SIDE] that stand before it, rather the last ones. */
+static nn_id any_node(chain *c, uint32_t graph, uint32_t i, const nn_id *x, uint32_t n)
+{
+    nn_graph *g = c->graph;
+    nn_id a = x[n - 1 - die(graph, 4 * i, n < 4 ? n : 4)], b = x[die(graph, 4 * i + 1, n)], w = weight(c, "w", (int)die(graph, 4 * i + 2, 3), SIDE, SIDE);
+    switch (die(graph, 4 * i + 3, KINDS)) {
+    case 0: return nn_mul(g, a, b);
+    case 1: return nn_scale(g, a, 0.5);
+    case 2: return nn_unary(g, K_TANH, a);
+    case 3: return nn_unary(g, K_GELU, a);
+    case 4: return nn_dropout(g, a, 0.3);
+    case 5: return nn_linear(g, a, w, NN_NONE);
+    case 6: return nn_layer_norm(g, nn_add_rows(g, a, weight(c, "v", 0, SIDE, 0)), weight(c, "v", 1, SIDE, 0), NN_NONE, 0.1);
+    default: return nn_add(g, a, b);
+    }
+}
+
+/* The same graph with a buffer for every tensor (0), with turns (1), and with segments thrown in (2). */
+static chain random_graph(uint32_t graph, int how)
+{
+    chain c = { .params = nn_params_new(dev, K_F64, 3) };
+    nn_graph *g = c.graph = nn_graph_new(c.params, 1);
+    nn_id x[NODES + 2] = { weight(&c, "x", 0, SIDE, SIDE) };
+    uint32_t n = 2, until = 0;
+    x[1] = nn_scale(g, x[0], 1);
+    for (uint32_t i = 0; i < NODES; i++) {
+        if (how == 2 && until == 0 && die(graph, 100 + i, 3) == 0) {
+            nn_recompute_begin(g);
+            until = 1 + die(graph, 200 + i, 5);
+        }
+        x[n] = any_node(&c, graph, i, x, n);
+        n++;
+        if (until && --until == 0)
+            nn_recompute_end(g);
+    }
+    if (until)
+        nn_recompute_end(g);
+    c.target = nn_input(g, K_I32, (attn_dims){ 1, { SIDE } });
+    c.loss = nn_half_squared_error(g, nn_add(g, x[n - 1], nn_add(g, x[n - 2], x[n - 3])), c.target);
+    nn_graph_set_loss(g, c.loss);
+    for (nn_id i = 0; how == 0 && i < g->ntensors; i++)
+        nn_keep(g, i);
+    assert_int_equal(nn_params_alloc(c.params, why, sizeof why), 0);
+    assert_int_equal(nn_graph_compile(g, why, sizeof why), 0);
+    return c;
+}
+
+/* No order of nodes makes two tensors meet in one place, nor a gradient that is passed on be added to too early. */
+static void test_random_graphs(void **state)
+{
+    int shared = 0;
+    (void)state;
+    for (uint32_t graph = 0; graph < GRAPHS; graph++) {
+        chain each[3];
+        for (int how = 0; how < 3; how++) {
+            each[how] = random_graph(graph, how);
+            nn_params_zero_grad(each[how].params);
+            assert_int_equal(nn_forward(each[how].graph) || nn_backward(each[how].graph), 0);
+        }
+        const nn_graph *g = each[1].graph;
+        for (int i = 0; i < g->nnodes; i++)
+            shared += g->nodes[i].live && g->nodes[i].op->passes && g->tensors[g->nodes[i].in[0]].grad == g->tensors[g->nodes[i].out].grad;
+        for (int how = 1; how < 3; how++) {
+            assert_true(nn_loss(each[0].graph) == nn_loss(each[how].graph));
+            for (int p = 0; p < nn_params_count(each[0].params); p++)
+                if (memcmp(nn_param_grad(each[0].params, p), nn_param_grad(each[how].params, p), (size_t)each[0].params->list[p].n * sizeof(double)))
+                    fail_msg("graph %u, %s: the gradient of %s differs", graph, how == 1 ? "in turns" : "with segments", nn_param_name(each[0].params, p));
+        }
+        for (int how = 0; how < 3; how++)
+            release(&each[how]);
+    }
+    assert_true(shared > GRAPHS);           /* sums do hand their gradients on */
+}
+
 static int open_device(void **state)
 {
     (void)state;
@@ -141,6 +221,7 @@ static int close_device(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_same_numbers), cmocka_unit_test(test_less_memory), cmocka_unit_test(test_evaluation) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_same_numbers), cmocka_unit_test(test_less_memory), cmocka_unit_test(test_evaluation),
+                                        cmocka_unit_test(test_random_graphs) };
     return cmocka_run_group_tests_name("nn_memory", tests, open_device, close_device);
 }
