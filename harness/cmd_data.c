@@ -11,10 +11,12 @@
 #include "plan.h"
 #include "table.h"
 #include "tasks/data/data.h"
+#include "tasks/data/units.h"
 
 typedef struct arguments {
     const char *verb, *name, *mirror;
     data_prepare_args prepare;
+    int64_t subwords;                   /* units to make of a set of pairs, 0: none */
     enum hs_format format;
     time_t told;                        /* when progress was shown last */
 } arguments;
@@ -119,7 +121,12 @@ static int prepare(arguments *a, const data_set *set)
     data_tokens t;
     char why[1024];
     a->prepare.say = say;
-    if (data_prepare(set, &a->prepare, &done, why, sizeof why) != 0 || data_open(done.path, &t, why, sizeof why) != 0) {
+    int rc = data_prepare(set, &a->prepare, &done, why, sizeof why);
+    if (rc == 0 && a->subwords) {
+        data_prepared bytes = done;
+        rc = data_units(set, bytes.path, (int)a->subwords, &done, why, sizeof why);
+    }
+    if (rc != 0 || data_open(done.path, &t, why, sizeof why) != 0) {
         fprintf(stderr, "harness data: %s\n", why);
         return HS_EXIT_FAILED;
     }
@@ -197,6 +204,8 @@ static const char *set_option(arguments *a, const char *option, const char *valu
     else if (!strcmp(option, "--limit"))
         return read_number(value, &a->prepare.limit) == 0 ? NULL : "--limit: a number of tokens is expected, such as 20M";
     else if (!strcmp(option, "--min-count")) return read_number(value, &a->prepare.min_count) == 0 ? NULL : "--min-count: a whole number is expected";
+    else if (!strcmp(option, "--subwords"))
+        return read_number(value, &a->subwords) == 0 && a->subwords >= 8 && a->subwords <= 1000000 ? NULL : "--subwords: a number of units from 8 to 1000000 is expected";
     else if (!strcmp(value, "words")) a->prepare.level = DATA_WORDS;
     else if (!strcmp(value, "bytes")) a->prepare.level = DATA_BYTES;
     else return "--level: words or bytes is expected";
@@ -207,7 +216,7 @@ static const char *set_option(arguments *a, const char *option, const char *valu
 static int takes(const char *verb, const char *option)
 {
     static const char *const table[][2] = { { "get", "--mirror" }, { "get", "--from" }, { "prepare", "--from" }, { "prepare", "--level" },
-                                            { "prepare", "--min-count" }, { "prepare", "--limit" } };
+                                            { "prepare", "--min-count" }, { "prepare", "--limit" }, { "prepare", "--subwords" } };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (!strcmp(table[i][0], verb) && !strcmp(table[i][1], option)) return 1;
     return 0;

@@ -30,7 +30,7 @@ static const hs_command commands[] = {
     { "subwords", cmd_subwords, "learn MODEL FILE... [--vocabulary N] [--kind bpe|unigram] [--coverage SHARE] [--sentences N]\n"
       "       harness subwords split|join MODEL <in >out", "learn subword units with sentencepiece, apply them or subword-nmt's codes, undo them" },
     { "data", cmd_data, "list [NAME] [--json|--csv] | get NAME [--mirror URL] [--from FOLDER] | prepare NAME [--from FOLDER]..."
-      " [--level words|bytes] [--min-count N] [--limit TOKENS] | verify [NAME]", "fetch, verify and prepare the data sets of the tasks" },
+      " [--level words|bytes] [--min-count N] [--limit TOKENS] [--subwords N] | verify [NAME]", "fetch, verify and prepare the data sets of the tasks" },
     { "describe", cmd_describe, "[--fd N] FILE.so|--device D", NULL },
     { "worker", cmd_worker, "", NULL },
     { NULL, NULL, NULL, NULL },

@@ -82,4 +82,5 @@ int data_prepare(const data_set *, const data_prepare_args *, data_prepared *, c
 /* ---- generated corpora ------------------------------------------------------------------------------------------------ */
 int data_generate_text(const char *folder, char *why, size_t nwhy);
 int data_generate_proteins(const char *folder, char *why, size_t nwhy);
+int data_generate_pairs(const char *folder, char *why, size_t nwhy);
 #endif

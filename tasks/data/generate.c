@@ -2,7 +2,8 @@
  *
  * Text: words by Zipf's law from 2,000 made-up ones, every second one following from the word before it, so that a context
  * helps; and a few words that are rare.  Proteins: a Markov chain over the amino acids, uneven in their frequencies, so
- * that a unigram model beats chance and a context beats it. */
+ * that a unigram model beats chance and a context beats it.  Pairs: short sentences of few words, and the same in a language
+ * whose words are others and stand the other way round. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +11,8 @@
 #include "../../kernels/philox.h"
 #include "data.h"
 
-enum { SEED = 20240501, WORDS = 2000, RARE = 200, STREAM_TEXT = 1, STREAM_PROTEIN = 2, STREAM_CHAIN = 3 };
+enum { SEED = 20240501, WORDS = 2000, RARE = 200, LEXICON = 40, LONGEST = 6 };
+enum { STREAM_TEXT = 1, STREAM_PROTEIN, STREAM_CHAIN, STREAM_PAIRS };
 
 typedef struct dice { uint64_t i; uint32_t stream, draw; } dice;
 
@@ -99,6 +101,27 @@ static int write_proteins(FILE *f, uint32_t draw, int sequences)
     return ferror(f) ? -1 : 0;
 }
 
+static int write_pairs(FILE *f, uint32_t draw, int sentences)
+{
+    dice d = { 0, STREAM_PAIRS, draw };
+    char word[16];
+    for (int s = 0; s < sentences; s++) {
+        int rank[LONGEST];
+        const int length = 2 + (int)(uniform(&d) * (LONGEST - 1));
+        for (int i = 0; i < length; i++) {
+            rank[i] = (int)(uniform(&d) * LEXICON);
+            spell(rank[i], word);
+            fprintf(f, "%s%s", i ? " " : "", word);
+        }
+        for (int i = length - 1; i >= 0; i--) {
+            spell((rank[i] * 11 + 5) % LEXICON + LEXICON, word);
+            fprintf(f, "%s%s", i == length - 1 ? "\t" : " ", word);
+        }
+        fputc('\n', f);
+    }
+    return ferror(f) ? -1 : 0;
+}
+
 /* generated.{train,valid,test}.END in the folder; the training file is ten times as large as each of the others. */
 static int generate(const char *folder, const char *end, int (*write)(FILE *, uint32_t, int), int amount, char *why, size_t nwhy)
 {
@@ -117,5 +140,7 @@ static int generate(const char *folder, const char *end, int (*write)(FILE *, ui
 }
 
 int data_generate_text(const char *folder, char *why, size_t nwhy) { return generate(folder, "txt", write_text, 200000, why, nwhy); }
+
+int data_generate_pairs(const char *folder, char *why, size_t nwhy) { return generate(folder, "tsv", write_pairs, 8000, why, nwhy); }
 
 int data_generate_proteins(const char *folder, char *why, size_t nwhy) { return generate(folder, "fasta", write_proteins, 2000, why, nwhy); }

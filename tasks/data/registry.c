@@ -109,6 +109,9 @@ static const data_file generated_text_files[] = {
 static const data_file generated_proteins_files[] = {
     { "train", "generated.train.fasta" }, { "valid", "generated.valid.fasta" }, { "test", "generated.test.fasta" }, { NULL } };
 
+static const data_file generated_pairs_files[] = {
+    { "train", "generated.train.tsv" }, { "valid", "generated.valid.tsv" }, { "test", "generated.test.tsv" }, { NULL } };
+
 #define CC_BY_SA "CC BY-SA 3.0"
 #define WIKITEXT_HOME "https://arxiv.org/abs/1609.07843"
 const data_set data_sets[] = {
@@ -156,6 +159,8 @@ const data_set data_sets[] = {
       "none needed", "made here", DATA_WORDS, 3, NULL, NULL, generated_text_files, 0, data_generate_text },
     { "generated-proteins", "2,000 sequences of a Markov chain, made from a seed",
       "none needed", "made here", DATA_PROTEIN, 0, NULL, NULL, generated_proteins_files, 0, data_generate_proteins },
+    { "generated-pairs", "8,000 pairs of two made-up languages, made from a seed",
+      "none needed", "made here", DATA_PARALLEL, 0, "aa,bb", NULL, generated_pairs_files, 0, data_generate_pairs },
     { NULL } };
 
 const data_set *data_set_find(const char *name)

@@ -1,0 +1,504 @@
+/* translation - sentences of one language into another, judged by BLEU.
+ *
+ * An encoder-decoder Transformer (model:) with the variant in all three places: self-attention of the encoder (padded, every key),
+ * of the decoder (causal) and attention of the decoder to the encoder.  A set of sentence pairs (`harness data`), in bytes or in
+ * subword units that both languages share; batches of like length by tokens, see data/pairs.h.
+ *
+ * At the end the last weights translate the test pairs, greedily and by beam search, with the states of the variants instead of
+ * the tokens before; BLEU is of the joined text against the text of the set, 13a, as sacreBLEU counts it. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "data/bleu.h"
+#include "data/pairs.h"
+#include "harness/nn/beam.h"
+#include "harness/nn/train.h"
+#include "harness/nn/transformer.h"
+
+enum { RESAMPLES = 1000, BLEU_SEED = 12345 };
+
+typedef struct opts {
+    char data[ATTN_TEXT_SIZE], train_split[ATTN_TEXT_SIZE], valid_split[ATTN_TEXT_SIZE], test_split[ATTN_TEXT_SIZE], source[ATTN_TEXT_SIZE],
+        target[ATTN_TEXT_SIZE];
+    int32_t tokens, longest, buckets, beam, extra, decode_rows, valid_pairs, test_pairs;
+    double smoothing, alpha;
+} opts;
+
+#define OFF(f) offsetof(opts, f)
+static const attn_opt OPTS[] = {
+    { "data", "prepared set of pairs, a name or a path (harness data list)", OFF(data), ATTN_TEXT, 0, 0, 0, NULL, ATTN_DATA_SET },
+    { "source", "the language that is read", OFF(source), ATTN_TEXT, 0, 0, 0, "en", 0 },
+    { "target", "the language that is written", OFF(target), ATTN_TEXT, 0, 0, 0, "de", 0 },
+    { "train_split", "what is learned from", OFF(train_split), ATTN_TEXT, 0, 0, 0, "train", 0 },
+    { "valid_split", "what is evaluated every eval_every steps", OFF(valid_split), ATTN_TEXT, 0, 0, 0, "valid", 0 },
+    { "test_split", "what is translated at the end; empty: nothing", OFF(test_split), ATTN_TEXT, 0, 0, 0, "test", 0 },
+    { "tokens", "of a batch and side, padding included (train.batch is not used)", OFF(tokens), ATTN_INT, 4096, 1, 1 << 24, NULL, 0 },
+    { "longest", "tokens of a sentence; longer pairs are left out, longer sources of the test cut", OFF(longest), ATTN_INT, 128, 2, 1 << 16, NULL, 0 },
+    { "buckets", "of lengths, each twice as long as the one before", OFF(buckets), ATTN_INT, 4, 1, PAIRS_BUCKETS, NULL, 0 },
+    { "smoothing", "label smoothing in training", OFF(smoothing), ATTN_FLOAT, 0.1, 0, 0.9, NULL, 0 },
+    { "beam", "width of the beam", OFF(beam), ATTN_INT, 4, 1, 256, NULL, 0 },
+    { "alpha", "of the beam's length penalty ((5 + length) / 6)^alpha", OFF(alpha), ATTN_FLOAT, 0.6, 0, 10, NULL, 0 },
+    { "extra", "tokens that a translation may have more than its source", OFF(extra), ATTN_INT, 50, 0, 1 << 16, NULL, 0 },
+    { "decode_rows", "sequences decoded at a time", OFF(decode_rows), ATTN_INT, 128, 1, 65536, NULL, 0 },
+    { "valid_pairs", "pairs of an evaluation, at most; 0 = all", OFF(valid_pairs), ATTN_INT, 0, 0, INT32_MAX, NULL, 0 },
+    { "test_pairs", "pairs translated, at most; 0 = all", OFF(test_pairs), ATTN_INT, 0, 0, INT32_MAX, NULL, 0 },
+    { .name = NULL } };
+
+static const task_metric METRICS[] = {
+    { "valid_loss", "nat", "mean negative log-likelihood per target token", -1, 1 },
+    { "best_valid_loss", "nat", "best of the evaluations", -1, 0 },
+    { "valid_perplexity", "1", "exp of the last valid loss, per token of the set's vocabulary", -1, 0 },
+    { "bleu_greedy", "%", "BLEU of greedy translations of the test", 1, 0 },
+    { "bleu_beam", "%", "BLEU of translations by beam search", 1, 0 },
+    { "bleu_interval", "%", "half the width of the bootstrap interval (95 %) of bleu_beam", -1, 0 },
+    { "brevity", "1", "brevity penalty of bleu_beam", 0, 0 },
+    { "bleu_p_value", "1", "chance of so large a difference between beam and greedy (approximate randomisation)", 0, 0 },
+    { "test_pairs", "1", "pairs translated", 0, 0 },
+    { "test_cut", "1", "sources of the test that were cut to `longest`", 0, 0 },
+    { "left_out", "1", "training pairs longer than `longest`", 0, 0 },
+    { "decode_seconds", "s", "time of the beam search", -1, 0 },
+    { "decode_tokens_per_second", "1/s", "tokens of the translations by beam search", 1, 0 },
+    { "parameters", "1", "learned numbers", 0, 0 },
+    { "steps", "1", "training steps", 0, 0 },
+    { "seconds", "s", "time in training steps", -1, 0 },
+    { .name = NULL } };
+
+/* Vaswani et al. 2017: lr d^-0.5 min(step^-0.5, step 4000^-1.5) for d = 512. */
+static const task_default TRAIN[] = {
+    { "lr", "7e-4" }, { "beta2", "0.98" }, { "eps", "1e-9" }, { "schedule", "inverse_sqrt" }, { "warmup", "4000" }, { "max_steps", "100000" },
+    { "eval_every", "1000" }, { NULL, NULL } };
+static const task_default MODEL[] = {
+    { "layers", "6" }, { "d_model", "512" }, { "heads", "8" }, { "d_ff", "2048" }, { "norm_position", "post" }, { "activation", "relu" },
+    { "scale_embedding", "true" }, { "dropout", "0.1" }, { "embedding_dropout", "0.1" }, { NULL, NULL } };
+
+/* A graph over pairs of one bucket. */
+typedef struct reader {
+    nn_graph *graph;
+    int B, T;
+    nn_id source, length, shown, said;      /* i32 [B,T], [B], [B,T], [B*T] */
+} reader;
+
+/* The graph that translates: the encoder once, the decoder a token at a time. */
+typedef struct speaker {
+    nn_graph *graph;
+    int B, S;                               /* sequences at a time; tokens of a source */
+    nn_id source, length, token, logits;    /* i32 [B,S], [B], [B,1]; [B,V] */
+    void *raw;                              /* the logits on the host */
+    int32_t *same;                          /* [B] 0, 1, 2 ... */
+} speaker;
+
+typedef struct run {
+    const task_call *call;
+    const opts *o;
+    nn_trainer trainer;
+    data_tokens data;
+    data_split side[3][2];                  /* of train, valid and test, as many pairs as are wanted */
+    pairs train, valid, test;
+    const data_split *reference;            /* the test's targets as text */
+    int64_t vocabulary;
+    int32_t end;
+    nn_params *params;
+    nn_transformer model;
+    reader learner[PAIRS_BUCKETS], judge[PAIRS_BUCKETS];
+    speaker speaker;
+    int32_t *pair, *x;                      /* of a batch on the host: its pairs [rows]; source, shown, said, length */
+    char why[512];
+} run;
+
+/* ---- graphs ---------------------------------------------------------------------------------------------------------------- */
+
+/* The decoder's output over `shown`, with the encoder over `source`. */
+static nn_id record(run *r, nn_graph *g, nn_id source, nn_id length, nn_id shown)
+{
+    const nn_mixer_spec *m = r->call->mixer;
+    nn_stack encoder = { "encoder", ATTN_BIDIR, source, length, m, 1, NN_NONE, NN_NONE, NULL };
+    nn_id memory = nn_transformer_stack(&r->model, g, &encoder);
+    return nn_transformer_stack(&r->model, g, &(nn_stack){ "decoder", ATTN_CAUSAL, shown, NN_NONE, m, 1, memory, length, m });
+}
+
+static void reader_init(run *r, reader *x, const pairs_bucket *b, int training)
+{
+    nn_graph *g = nn_graph_new(r->params, training);
+    *x = (reader){ .graph = g, .B = b->rows, .T = b->length };
+    x->source = nn_input(g, K_I32, (attn_dims){ 2, { x->B, x->T } });
+    x->length = nn_input(g, K_I32, (attn_dims){ 1, { x->B } });
+    x->shown = nn_input(g, K_I32, (attn_dims){ 2, { x->B, x->T } });
+    x->said = nn_input(g, K_I32, (attn_dims){ 1, { (int64_t)x->B * x->T } });
+    nn_id h = record(r, g, x->source, x->length, x->shown);
+    nn_graph_set_loss(g, nn_transformer_loss(&r->model, g, h, x->said, training ? r->o->smoothing : 0));
+}
+
+static void speaker_init(run *r, speaker *s)
+{
+    nn_graph *g = nn_graph_new(r->params, 0);
+    *s = (speaker){ .graph = g, .B = r->o->decode_rows / r->o->beam * r->o->beam, .S = r->o->longest };
+    nn_graph_decode(g, r->o->longest + r->o->extra + 1);
+    s->source = nn_input(g, K_I32, (attn_dims){ 2, { s->B, s->S } });
+    s->length = nn_input(g, K_I32, (attn_dims){ 1, { s->B } });
+    s->token = nn_input(g, K_I32, (attn_dims){ 2, { s->B, 1 } });
+    nn_hold(g, s->source);
+    nn_hold(g, s->length);
+    s->logits = nn_transformer_logits(&r->model, g, record(r, g, s->source, s->length, s->token));
+    nn_keep(g, s->logits);
+    s->raw = malloc((size_t)s->B * (size_t)r->vocabulary * k_dtype_size(r->call->dtype));
+    s->same = malloc((size_t)s->B * sizeof *s->same);
+    for (int b = 0; s->same && b < s->B; b++) s->same[b] = b;
+}
+
+/* ---- training and evaluation ------------------------------------------------------------------------------------------------- */
+
+/* Shows a graph these pairs; a pair of -1 is an empty row that is asked nothing. */
+static void show(run *r, const reader *x, const pairs *p, const int32_t *pair)
+{
+    size_t n = (size_t)x->B * (size_t)x->T;
+    int32_t *source = r->x, *shown = source + n, *said = shown + n, *length = said + n;
+    for (int b = 0; b < x->B; b++) {
+        int64_t at = (int64_t)b * x->T;
+        if (pair[b] >= 0) {
+            pairs_row(p, pair[b], x->T, r->end, source + at, &length[b], shown + at, said + at);
+            continue;
+        }
+        for (int t = 0; t < x->T; t++) source[at + t] = shown[at + t] = r->end, said[at + t] = -1;
+        length[b] = 1;
+    }
+    k_upload(r->call->dev, nn_data(x->graph, x->source), source, n * sizeof *source);
+    k_upload(r->call->dev, nn_data(x->graph, x->shown), shown, n * sizeof *shown);
+    k_upload(r->call->dev, nn_data(x->graph, x->said), said, n * sizeof *said);
+    k_upload(r->call->dev, nn_data(x->graph, x->length), length, (size_t)x->B * sizeof *length);
+}
+
+/* The pairs of a batch, in the graph of their length. */
+static int train_batch(void *ctx, int64_t number)
+{
+    run *r = ctx;
+    int k = pairs_step(&r->train, r->call->seed, number, r->pair);
+    r->trainer.graph = r->learner[k].graph;
+    show(r, &r->learner[k], &r->train, r->pair);
+    return TASK_DONE;
+}
+
+static void log_loss(void *ctx, int64_t step, double loss)
+{
+    const task_host *host = ((run *)ctx)->call->host;
+    host->metric(host->ctx, "valid_loss", step, loss);
+}
+
+/* The loss of every target token, bucket by bucket. */
+static int evaluate(void *ctx, int64_t step, double *loss)
+{
+    run *r = ctx;
+    const task_host *host = r->call->host;
+    double sum = 0;
+    int64_t asked = 0;
+    for (int k = 0; k < r->valid.nbuckets; k++) {
+        const pairs_bucket *p = &r->valid.bucket[k];
+        const reader *x = &r->judge[k];
+        for (int64_t at = 0; at < p->n; at += x->B) {
+            int64_t here = 0;
+            for (int b = 0; b < x->B; b++) r->pair[b] = at + b < p->n ? p->pair[at + b] : -1;
+            show(r, x, &r->valid, r->pair);
+            if (nn_forward(x->graph)) return TASK_FAILED;
+            for (int64_t i = 0; i < (int64_t)x->B * x->T; i++) here += r->x[2 * (int64_t)x->B * x->T + i] >= 0;
+            sum += nn_loss(x->graph) * (double)here;
+            asked += here;
+            if (host->stop(host->ctx)) return TASK_INTERRUPTED;
+        }
+    }
+    *loss = sum / (double)asked;
+    log_loss(r, step, *loss);
+    return TASK_DONE;
+}
+
+/* ---- translating ----------------------------------------------------------------------------------------------------------------- */
+
+/* Row b of the logits as log-probabilities. */
+static void log_softmax(const run *r, int b, float *out)
+{
+    const int64_t V = r->vocabulary, at = b * V;
+    double top = -INFINITY, sum = 0;
+    for (int64_t v = 0; v < V; v++) {
+        const void *raw = r->speaker.raw;
+        union { uint32_t bits; float value; } wide = { .bits = r->call->dtype == K_BF16 ? (uint32_t)((const uint16_t *)raw)[at + v] << 16 : 0 };
+        out[v] = r->call->dtype == K_F64 ? (float)((const double *)raw)[at + v] : r->call->dtype == K_BF16 ? wide.value : ((const float *)raw)[at + v];
+        top = fmax(top, (double)out[v]);
+    }
+    for (int64_t v = 0; v < V; v++) sum += exp((double)out[v] - top);
+    for (int64_t v = 0; v < V; v++) out[v] -= (float)(top + log(sum));
+}
+
+/* A token of all sequences: see beam.h. */
+static int next(void *ctx, const int32_t *token, const int32_t *source, float *logp)
+{
+    run *r = ctx;
+    speaker *s = &r->speaker;
+    const task_host *host = r->call->host;
+    if (host->stop(host->ctx)) return TASK_INTERRUPTED;
+    if (source && memcmp(source, s->same, (size_t)s->B * sizeof *source) && nn_decode_reorder(s->graph, source)) return TASK_FAILED;
+    k_upload(r->call->dev, nn_data(s->graph, s->token), token, (size_t)s->B * sizeof *token);
+    if (nn_forward(s->graph)) return TASK_FAILED;
+    k_download(r->call->dev, s->raw, nn_data(s->graph, s->logits), (size_t)s->B * (size_t)r->vocabulary * k_dtype_size(r->call->dtype));
+    for (int b = 0; b < s->B; b++) log_softmax(r, b, logp + b * r->vocabulary);
+    return 0;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* What a way of decoding has made of the test. */
+typedef struct output { char **text; bleu_counts *counts; int64_t tokens; double seconds; } output;
+
+/* Translates n test pairs, at most as many as there is room for, into their texts. */
+static int translate_batch(run *r, int width, int64_t at, int n, output *out)
+{
+    speaker *s = &r->speaker;
+    int32_t *source = r->x, *length = source + (int64_t)s->B * s->S, *longest = length + s->B;
+    int code = 0;
+    for (int b = 0; b < s->B; b++) {
+        int64_t pair = at + (b / width < n ? b / width : n - 1);
+        pairs_row(&r->test, pair, s->S, r->end, source + (int64_t)b * s->S, &length[b], NULL, NULL);
+        longest[b / width] = b / width < n ? length[b] + r->o->extra : 0;
+    }
+    k_upload(r->call->dev, nn_data(s->graph, s->source), source, (size_t)s->B * (size_t)s->S * sizeof *source);
+    k_upload(r->call->dev, nn_data(s->graph, s->length), length, (size_t)s->B * sizeof *length);
+    nn_decode_reset(s->graph);
+    nn_beam b = { .sentences = s->B / width, .width = width, .vocabulary = (int)r->vocabulary, .begin = r->end, .end = r->end,
+                  .alpha = width > 1 ? r->o->alpha : 0, .longest = longest, .ctx = r, .next = next };
+    nn_sequence *found = nn_beam_search(&b, &code);
+    for (int i = 0; found && i < n; i++) {
+        out->text[at + i] = pairs_text(&r->data, found[i * width].token, found[i * width].length);
+        out->tokens += found[i * width].length;
+    }
+    free(found);
+    return code;
+}
+
+/* All of the test; width 1 is greedy. */
+static int translate(run *r, int width, int64_t n, output *out)
+{
+    int at_once = r->speaker.B / width, rc = 0;
+    const task_host *host = r->call->host;
+    double begin = now();
+    *out = (output){ calloc((size_t)n, sizeof(char *)), calloc((size_t)n, sizeof(bleu_counts)), 0, 0 };
+    for (int64_t at = 0; !rc && at < n && out->text; at += at_once) {
+        rc = translate_batch(r, width, at, (int)(n - at < at_once ? n - at : at_once), out);
+        host->progress(host->ctx, at, n, width > 1 ? "beam search" : "greedy decoding", 0);
+    }
+    out->seconds = now() - begin;
+    return rc == TASK_INTERRUPTED || !rc ? rc : TASK_FAILED;
+}
+
+static void output_release(output *out, int64_t n)
+{
+    for (int64_t i = 0; out->text && i < n; i++) free(out->text[i]);
+    free(out->text), free(out->counts);
+}
+
+/* ---- judging ---------------------------------------------------------------------------------------------------------------------- */
+
+/* Counts every segment; their sum. */
+static int count(run *r, bleu *b, int64_t n, output *out, bleu_counts *sum)
+{
+    *sum = (bleu_counts){ 0 };
+    for (int64_t i = 0; i < n; i++) {
+        char *line = pairs_line(&r->data, r->reference, i);
+        const char *reference = line;
+        int rc = line && out->text[i] ? bleu_count(b, out->text[i], &reference, 1, &out->counts[i]) : -1;
+        free(line);
+        if (rc) return snprintf(r->why, sizeof r->why, "no memory for the score of translation %lld", (long long)i), -1;
+        bleu_add(sum, &out->counts[i]);
+    }
+    return 0;
+}
+
+/* The translations beside the weights that are kept: translations/KEY.txt, one a line. */
+static int keep(run *r, int64_t n, const output *out)
+{
+    const char *checkpoint = r->call->checkpoint, *slash = checkpoint ? strrchr(checkpoint, '/') : NULL;
+    char path[4096];
+    if (!r->call->train->keep || !slash) return 0;
+    snprintf(path, sizeof path, "%.*s/../translations", (int)(slash - checkpoint), checkpoint);
+    int rc = mkdir(path, 0777) && errno != EEXIST;
+    snprintf(path, sizeof path, "%.*s/../translations%.*s.txt", (int)(slash - checkpoint), checkpoint, (int)strcspn(slash, "."), slash);
+    FILE *f = rc ? NULL : fopen(path, "w");
+    for (int64_t i = 0; f && i < n; i++) fprintf(f, "%s\n", out->text[i]);
+    rc = !f || ferror(f);
+    if ((f && fclose(f)) || rc) return snprintf(r->why, sizeof r->why, "%.400s: %s", path, strerror(errno)), -1;
+    return 0;
+}
+
+/* BLEU of both ways of decoding, and whether they differ. */
+static int judge(run *r, int64_t n, output *greedy, output *beam)
+{
+    static const bleu_opts plain;
+    const task_host *h = r->call->host;
+    bleu_counts sum[2];
+    bleu *b = bleu_new(&plain);
+    int rc = !b || count(r, b, n, greedy, &sum[0]) || count(r, b, n, beam, &sum[1]);
+    bleu_free(b);
+    if (rc || keep(r, n, beam)) return TASK_FAILED;
+    bleu_score score = bleu_of(&plain, &sum[1]);
+    h->metric(h->ctx, "bleu_greedy", 0, bleu_of(&plain, &sum[0]).score);
+    h->metric(h->ctx, "bleu_beam", 0, score.score);
+    h->metric(h->ctx, "brevity", 0, score.brevity);
+    h->metric(h->ctx, "bleu_interval", 0, bleu_bootstrap(&plain, beam->counts, n, RESAMPLES, BLEU_SEED).half);
+    h->metric(h->ctx, "bleu_p_value", 0, bleu_compare(&plain, greedy->counts, beam->counts, n, RESAMPLES, BLEU_SEED));
+    h->metric(h->ctx, "decode_seconds", 0, beam->seconds);
+    h->metric(h->ctx, "decode_tokens_per_second", 0, (double)beam->tokens / beam->seconds);
+    return TASK_DONE;
+}
+
+static int test(run *r)
+{
+    const task_host *h = r->call->host;
+    int64_t n = r->test.source->ndocs, cut = 0;
+    output greedy, beam = { 0 };
+    for (int64_t i = 0; i < n; i++) cut += (int64_t)r->test.source->end[i] - data_doc_begin(r->test.source, i) > r->o->longest;
+    h->metric(h->ctx, "test_pairs", 0, (double)n);
+    h->metric(h->ctx, "test_cut", 0, (double)cut);
+    int rc = translate(r, 1, n, &greedy);
+    if (!rc) rc = translate(r, r->o->beam, n, &beam);
+    if (!rc) rc = judge(r, n, &greedy, &beam);
+    output_release(&greedy, n);
+    output_release(&beam, n);
+    return rc;
+}
+
+/* ---- the run ------------------------------------------------------------------------------------------------------------------------ */
+
+/* One side of a split of pairs, its first `most` sentences; 0, or -1 with a sentence. */
+static int side(run *r, const char *split, const char *language, int64_t most, data_split *out)
+{
+    char name[2 * ATTN_TEXT_SIZE];
+    snprintf(name, sizeof name, "%s.%s", split, language);
+    const data_split *s = data_find_split(&r->data, name);
+    if (!s) return snprintf(r->why, sizeof r->why, "the data set %s has no split '%s'", r->data.name, name), -1;
+    *out = *s;
+    if (most && most < out->ndocs) out->ndocs = most;
+    return 0;
+}
+
+/* The pairs of a split in buckets. */
+static int open_pairs(run *r, const char *split, int which, int64_t most, pairs *p)
+{
+    const opts *o = r->o;
+    data_split *s = r->side[which];
+    if (side(r, split, o->source, most, &s[0]) || side(r, split, o->target, most, &s[1])) return -1;
+    if (pairs_init(p, &s[0], &s[1], o->longest, o->buckets, o->tokens)) return snprintf(r->why, sizeof r->why, "no memory for the pairs"), -1;
+    return p->n ? 0 : (snprintf(r->why, sizeof r->why, "split '%s' of %s has no pair of at most %d tokens", split, r->data.name, o->longest), -1);
+}
+
+/* Opens the data; what ends a sentence is its <eos>, or a word that it lacks. */
+static int open_data(run *r)
+{
+    const opts *o = r->o;
+    char name[2 * ATTN_TEXT_SIZE + 8];
+    if (data_open(o->data, &r->data, r->why, sizeof r->why)) return -1;
+    int64_t eos = data_id(&r->data, "<eos>", 5);
+    r->end = (int32_t)(eos < 0 ? r->data.nvocab : eos);
+    r->vocabulary = r->data.nvocab + (eos < 0);
+    if (open_pairs(r, o->train_split, 0, 0, &r->train) || open_pairs(r, o->valid_split, 1, o->valid_pairs, &r->valid)) return -1;
+    if (!o->test_split[0]) return 0;
+    snprintf(name, sizeof name, "%s.%s.text", o->test_split, o->target);
+    const data_split *text = data_find_split(&r->data, name);
+    r->reference = text ? text : &r->side[2][1];
+    return open_pairs(r, o->test_split, 2, o->test_pairs, &r->test);
+}
+
+/* The host's side of the batches, as large as the largest of them. */
+static int take_host(run *r)
+{
+    size_t most = (size_t)r->speaker.B * ((size_t)r->speaker.S + 2);
+    for (int k = 0; k < r->train.nbuckets; k++) {
+        size_t n = (size_t)r->learner[k].B * (3 * (size_t)r->learner[k].T + 1);
+        most = n > most ? n : most;
+    }
+    r->x = malloc(most * sizeof *r->x);
+    r->pair = malloc((size_t)r->train.rows * sizeof *r->pair);
+    if (r->x && r->pair && (!r->speaker.graph || (r->speaker.raw && r->speaker.same))) return 0;
+    snprintf(r->why, sizeof r->why, "no memory for the batches on the host");
+    return NN_ENOMEM;
+}
+
+/* Builds all graphs over one set of parameters, then sizes and allocates them. */
+static int build(run *r)
+{
+    const task_call *c = r->call;
+    r->params = nn_params_new(c->dev, c->dtype, c->seed);
+    int rc = nn_transformer_init(&r->model, r->params, c->model, c->mixer, 1, r->vocabulary, r->o->longest + r->o->extra + 1, r->why, sizeof r->why);
+    if (rc) return rc;
+    for (int k = 0; k < r->train.nbuckets; k++) {
+        reader_init(r, &r->learner[k], &r->train.bucket[k], 1);
+        reader_init(r, &r->judge[k], &r->train.bucket[k], 0);
+    }
+    if (r->reference) speaker_init(r, &r->speaker);
+    if ((rc = take_host(r)) || (rc = nn_params_alloc(r->params, r->why, sizeof r->why))) return rc;
+    for (int k = 0; !rc && k < r->train.nbuckets; k++) {
+        rc = nn_graph_compile(r->learner[k].graph, r->why, sizeof r->why);
+        if (!rc) rc = nn_graph_compile(r->judge[k].graph, r->why, sizeof r->why);
+    }
+    return rc || !r->reference ? rc : nn_graph_compile(r->speaker.graph, r->why, sizeof r->why);
+}
+
+/* What the training has come to. */
+static void report(const run *r)
+{
+    const task_host *h = r->call->host;
+    const nn_trainer *t = &r->trainer;
+    h->metric(h->ctx, "best_valid_loss", 0, t->best);
+    h->metric(h->ctx, "valid_perplexity", 0, exp(t->last));
+    h->metric(h->ctx, "parameters", 0, (double)nn_params_elements(r->params, 1));
+    h->metric(h->ctx, "left_out", 0, (double)r->train.left_out);
+    h->metric(h->ctx, "steps", 0, (double)t->steps);
+    h->metric(h->ctx, "seconds", 0, t->seconds);
+}
+
+static void release(run *r)
+{
+    for (int k = 0; k < PAIRS_BUCKETS; k++) {
+        nn_graph_free(r->learner[k].graph);
+        nn_graph_free(r->judge[k].graph);
+    }
+    nn_graph_free(r->speaker.graph);
+    nn_params_free(r->params);
+    pairs_release(&r->train), pairs_release(&r->valid), pairs_release(&r->test);
+    free(r->speaker.raw), free(r->speaker.same), free(r->x), free(r->pair);
+    data_close(&r->data);
+}
+
+static int check(const void *opts_, char *why, size_t nwhy)
+{
+    const opts *o = opts_;
+    if (!o->data[0]) return snprintf(why, nwhy, "the option data is not given: a prepared set of pairs (harness data list)"), -1;
+    if (o->decode_rows < o->beam) return snprintf(why, nwhy, "decode_rows = %d has no room for a beam of %d", o->decode_rows, o->beam), -1;
+    return 0;
+}
+
+static int task_run(const task_call *call)
+{
+    run r = { .call = call, .o = call->opts };
+    int rc = open_data(&r) ? TASK_FAILED : nn_task_code(build(&r));
+    if (rc == TASK_DONE) {
+        r.trainer = (nn_trainer){ .call = call, .params = r.params, .graph = r.learner[0].graph, .ctx = &r, .batch = train_batch,
+                                  .evaluate = evaluate, .restored = log_loss, .redraw_interval = nn_redraw_interval(call->mixer) };
+        rc = nn_train(&r.trainer);
+        if (rc == TASK_DONE) report(&r);
+        if (rc == TASK_DONE && r.reference) rc = test(&r);
+    }
+    if (rc != TASK_DONE && r.why[0]) call->host->reason(call->host->ctx, r.why);
+    release(&r);
+    return rc;
+}
+
+static const task TRANSLATION = {
+    .size = sizeof(task), .name = "translation", .title = "Translation", .paper = "arXiv:1706.03762", .opts_size = sizeof(opts), .opts = OPTS,
+    .metrics = METRICS, .train_defaults = TRAIN, .model_defaults = MODEL, .check = check, .run = task_run };
+TASK_EXPORT(&TRANSLATION);
