@@ -32,9 +32,10 @@ template <typename N> static void take(cursor *c, N **p, size_t bytes)
 
 static int tiles(int n) { return (n + TILE - 1) / TILE; }
 
+/* Whether eight numbers can be moved at once: rows begin at 16 bytes and end with whole eights. */
 static int aligned(const k_heads &t, int width, size_t size)
 {
-    return ((uintptr_t)t.p | (size_t)t.sb * size | (size_t)t.sh * size | (size_t)t.st * size | width * size) % 16 == 0;
+    return width % 8 == 0 && ((uintptr_t)t.p | (size_t)t.sb * size | (size_t)t.sh * size | (size_t)t.st * size) % 16 == 0;
 }
 
 /* A problem without its arrays. */
@@ -54,6 +55,9 @@ static recurrence problem_of(const k_recurrence *r, k_dtype type, int training)
     x.vector_v = aligned(r->v, r->E, size);
     x.vector_o = aligned(r->o, r->E, size) && (!r->d_o.p || aligned(r->d_o, r->E, size));
     x.normed = r->norm == K_NORM_L2 && x.DT == 1;
+    x.vector_gate = x.channel && aligned(r->gate, r->D, size) && (!r->dgate.p || aligned(r->dgate, r->D, size));
+    x.narrow = !x.channel && r->D <= TILE && r->E <= TILE && !x.rope && (x.G == 1 || !r->d_skip);
+    x.shares = x.narrow ? 1 : x.chunks;
     int plain = (r->norm != K_NORM_L2 || x.normed) && !x.rope;
     x.direct_q = plain && r->Hq == r->Ho, x.direct_k = plain && r->Hk == r->H, x.direct_v = r->Hv == r->H;
     return x;
@@ -69,11 +73,25 @@ static size_t lay_out_saved(recurrence *x, size_t tile, void *base)
     return c.used;
 }
 
+/* Gradients that are summed or turned before they go out, from c on. */
+static size_t lay_out_gradients(recurrence *x, cursor c)
+{
+    const k_recurrence &r = x->r;
+    size_t tokens = (size_t)r.B * r.T * sizeof(float);
+    if (!x->direct_q) take(&c, &x->dq, tokens * r.Ho * r.D);
+    if (!x->direct_k) take(&c, &x->dk, tokens * r.H * r.D);
+    if (!x->direct_v) take(&c, &x->dv, tokens * r.H * r.E);
+    take(&c, &x->dparam, RC_PARAMS * (size_t)r.B * r.H * x->shares * sizeof(float));
+    return c.used;
+}
+
+/* What a pass works with. */
 static size_t lay_out(recurrence *x, size_t tile, int backward, void *base)
 {
     cursor c = { (char *)base, 0 };
     const k_recurrence &r = x->r;
-    size_t chunks = (size_t)r.B * r.H * x->chunks, readers = chunks * x->G, rows = chunks * TILE * sizeof(float), tokens = (size_t)r.B * r.T * sizeof(float);
+    size_t chunks = (size_t)r.B * r.H * x->chunks, readers = chunks * x->G, rows = chunks * TILE * sizeof(float);
+    if (x->narrow) return backward ? lay_out_gradients(x, c) : 0;
     take(&c, &x->k_out, chunks * x->DT * tile);
     take(&c, &x->q_in, readers * x->DT * tile);
     take(&c, &x->P, readers * tile);
@@ -88,18 +106,15 @@ static size_t lay_out(recurrence *x, size_t tile, int backward, void *base)
     take(&c, &x->q_hat, readers * x->DT * tile);
     take(&c, &x->R, chunks * x->ET * x->DT * tile);
     if (x->delta) take(&c, &x->dV, chunks * x->ET * tile);
-    if (!x->direct_q) take(&c, &x->dq, tokens * r.Ho * r.D);
-    if (!x->direct_k) take(&c, &x->dk, tokens * r.H * r.D);
-    if (!x->direct_v) take(&c, &x->dv, tokens * r.H * r.E);
-    take(&c, &x->dparam, RC_PARAMS * chunks * sizeof(float));
-    return c.used;
+    return lay_out_gradients(x, c);
 }
 
 static const char *plan(const k_recurrence *r, k_dtype type, int training, k_cuda_sizes *z)
 {
     if (type != K_F32 && type != K_BF16) return "a recurrence on CUDA takes f32 and bf16";
     if (r->D > 256 || r->E > 256) return "a recurrence on CUDA takes heads up to 256 wide";
-    if (r->write == K_WRITE_DELTA && (r->decay == K_DECAY_CHANNEL || r->d_skip)) return "the delta rule on CUDA has one decay for all channels and no skip";
+    if (r->write == K_WRITE_DELTA && (r->decay == K_DECAY_CHANNEL || r->d_skip))
+        return "the delta rule on CUDA has one decay for all channels and no skip";
     size_t tile = TILE_SIZE * k_dtype_size(type);
     recurrence x = problem_of(r, type, training);
     *z = (k_cuda_sizes){};
@@ -124,6 +139,7 @@ static int result() { return cudaPeekAtLastError() == cudaSuccess ? K_OK : K_EDE
 /* Tiles of all chunks, then the walk forward. */
 template <typename T> static void run_forward(const recurrence &x, cudaStream_t stream)
 {
+    if (x.narrow) return recurrence_narrow_forward<T>(x, stream);
     find_turns(x, stream);
     recurrence_chunks<T>(x, stream);
     recurrence_forward_walk<T>(x, stream);
@@ -144,10 +160,14 @@ static int forward(const k_recurrence *r, k_dtype type, void *stream)
 /* The tiles again, the walk back, then the gradients of every chunk. */
 template <typename T> static void run_backward(const recurrence &x, cudaStream_t stream)
 {
-    find_turns(x, stream);
-    recurrence_chunks<T>(x, stream);
-    recurrence_backward_walk<T>(x, stream);
-    recurrence_gradients<T>(x, stream);
+    if (x.narrow) recurrence_narrow_backward<T>(x, stream);
+    else {
+        find_turns(x, stream);
+        recurrence_chunks<T>(x, stream);
+        recurrence_backward_walk<T>(x, stream);
+        recurrence_gradients<T>(x, stream);
+    }
+    recurrence_finish<T>(x, stream);
 }
 
 static int backward(const k_recurrence *r, k_dtype type, void *stream)

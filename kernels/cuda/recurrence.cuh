@@ -22,7 +22,8 @@ struct recurrence {
     k_position position;
     int G, chunks, DT, ET, rope, delta, channel, stepped;
     int keep, training;                 /* keep: S and X are for backward; training: this is backward */
-    int vector_q, vector_k, vector_v, vector_o;         /* rows begin at 16 bytes; vector_o: of o and of its gradient */
+    int narrow;                         /* recurrence_narrow.cuh does it, and needs of the following S, X and the gradients alone */
+    int vector_q, vector_k, vector_v, vector_o, vector_gate;    /* rows begin at 16 bytes, those of their gradients too */
     int normed;                         /* rows are normalised, and a tile has all of their columns */
     int direct_q, direct_k, direct_v;                   /* gradients go out as they are made: no turn, no sharing, no other norm */
     const float *turns;                 /* [T,rope]: cosines, then sines */
@@ -36,7 +37,8 @@ struct recurrence {
     float *beta, *step, *slope;         /* [B,H,chunks,64] */
     float *k_factor, *q_factor;         /* [B,H,chunks,64] [B,Ho,chunks,64]: of norm */
     float *dq, *dk, *dv;                /* [B,Ho,T,D] [B,H,T,D] [B,H,T,E], where not direct */
-    float *dparam;                      /* [RC_PARAMS][B,H,chunks] */
+    float *dparam;                      /* [RC_PARAMS][B,H,shares] */
+    int shares;                         /* in the gradients of params: one of each chunk, narrow: of each memory */
 };
 
 /* A chunk of a memory, and the heads that it reads. */
@@ -55,7 +57,8 @@ static __device__ __forceinline__ reader_at reader_of(const recurrence &x, const
 }
 
 /* The rows of a head. */
-template <typename T> static __device__ __forceinline__ rows_at<T> head_rows(const recurrence &x, const k_heads &t, int b, int h, int width, int vector)
+template <typename T> static __device__ __forceinline__ rows_at<T> head_rows(const recurrence &x, const k_heads &t, int b, int h,
+                                                                             int width, int vector)
 {
     return { (const T *)t.p + b * t.sb + h * t.sh, t.st, 0, x.r.T, width, vector };
 }
@@ -88,6 +91,10 @@ static __device__ __forceinline__ void loads_done()
     __syncthreads();
 }
 
+/* Rows of shared heads, and params, from what their sharers have; row gradients of params from shares. */
+template <typename T> void recurrence_finish(const recurrence &, cudaStream_t);
+template <typename T> void recurrence_narrow_forward(const recurrence &, cudaStream_t);
+template <typename T> void recurrence_narrow_backward(const recurrence &, cudaStream_t);
 template <typename T> void recurrence_chunks(const recurrence &, cudaStream_t);
 template <typename T> void recurrence_forward_walk(const recurrence &, cudaStream_t);
 template <typename T> void recurrence_backward_walk(const recurrence &, cudaStream_t);

@@ -179,21 +179,6 @@ template <typename T> static __device__ void reader_scores(const recurrence &x, 
     __syncthreads();
 }
 
-/* Pairs of a token with itself, which no decay stands in. */
-template <typename T> static __device__ __forceinline__ void diagonal_back(const back_memory<T> *m, acc dq[BLOCKS], acc dk[BLOCKS])
-{
-    #pragma unroll
-    for (int c = 0; c < BLOCKS; c++) {
-        #pragma unroll
-        for (int n = 0; n < 8; n++) {
-            int r = 16 * warp_id() + acc_row(n), d = 16 * c + acc_col(n);
-            float p = to_float(m->dP[r * LD + r]);
-            dq[c].c[n] += p * to_float(m->k[r * LD + d]);
-            dk[c].c[n] += p * to_float(m->q[r * LD + d]);
-        }
-    }
-}
-
 /* dq of reader g, and its share of dk, over the 64 columns from d on. */
 template <typename T> static __device__ void reader_back(const recurrence &x, back_block<T> &k, int g, int d)
 {
@@ -208,7 +193,7 @@ template <typename T> static __device__ void reader_back(const recurrence &x, ba
     #pragma unroll 1
     for (int h = TILE / 2; x.channel && h; h /= 2) {
         make_half(m->q, m->k, m->b[0], h, m->S);
-        half_back(m->dP, m->S, m->b[0], h, dq, dk);
+        half_back(m->dP, m->S, m->b[0], i0, h, dq, dk);
     }
     #pragma unroll 1
     for (int n = 0; n < BLOCKS && !x.channel; n++) {
@@ -226,7 +211,7 @@ template <typename T> static __device__ void reader_back(const recurrence &x, ba
     add_share(x, m->q, dq, 1, m->from, m->b[1], 0);
     add_share(x, m->k, dk, -1, m->from, m->b[1], 0);
     if (x.stepped) add_share(x, m->k, dk, 1, m->kdk, NULL, 0);
-    if (x.channel) diagonal_back(m, dq, dk);
+    if (x.channel) diagonal_back(m->dP, m->q, m->k, i0, dq, dk);
     #pragma unroll
     for (int c = 0; c < BLOCKS; c++) {
         #pragma unroll
@@ -360,9 +345,8 @@ template <typename T> static __device__ void channel_gates_back(const recurrence
         int i = n / TILE, t = k.at.t0 + i;
         c = col + n % TILE;
         if (t >= x.r.T || c >= x.r.D) continue;
-        float gate = to_float(head_row<T>(x.r.gate, k.at.b, k.at.h, t)[c]), l = -softplus(-gate) / (float)x.r.gate_normalizer;
-        float y = l < (float)x.r.gate_min ? 0 : to[i * LD + n % TILE] / ((float)x.r.gate_normalizer * (1 + expf(gate)));
-        const_cast<T *>(head_row<T>(x.r.dgate, k.at.b, k.at.h, t))[c] = from_float<T>(y);
+        float gate = to_float(head_row<T>(x.r.gate, k.at.b, k.at.h, t)[c]);
+        const_cast<T *>(head_row<T>(x.r.dgate, k.at.b, k.at.h, t))[c] = from_float<T>(channel_gate_back<T>(x.r, gate, to[i * LD + n % TILE]));
     }
 }
 
@@ -450,79 +434,18 @@ template <typename T> static __global__ void __launch_bounds__(THREADS, sizeof(T
         if (x.r.dk.p) put_gradient(x, k, m->S, x.r.dk, k.at.hk, x.direct_k, x.vector_k, dense, d * TILE, k.dk);
         if (x.channel) channel_gates_back(x, k, d * TILE);
     }
-    if (!x.channel && x.r.decay != K_DECAY_FIXED) scalar_gates_back(x, k);
+    if (!x.channel && (x.delta || x.r.decay != K_DECAY_FIXED)) scalar_gates_back(x, k);
     if (x.r.dd_skip) skip_back(x, k);
 }
 
-/* ---- gradients of shared, normalised or turned rows ------------------------------------------------------------------------- */
-
-/* dst [B,heads,T,D] of y [B,heads n,T,D] floats, n of which belong to each head; plain: there is no norm or turn
- * to go back through. */
-struct rows_back { recurrence x; k_heads dst, rows; int heads, n, D, plain; const float *y; };
-
-template <typename T> static __global__ void __launch_bounds__(THREADS) rows_kernel(const __grid_constant__ rows_back k)
-{
-    extern __shared__ float row_memory[];
-    const recurrence &x = k.x;
-    float *y = row_memory + warp_id() * k.D, sum = 0, dot = 0;
-    int64_t at = (int64_t)blockIdx.x * WARPS + warp_id();
-    if (at >= (int64_t)x.r.B * k.heads * x.r.T) return;
-    int t = (int)(at % x.r.T), h = (int)(at / x.r.T % k.heads), b = (int)(at / x.r.T / k.heads);
-    const T *row = k.plain ? NULL : head_row<T>(k.rows, b, h, t);
-    int norm = !k.plain && x.r.norm == K_NORM_L2;
-    for (int d = lane_id(); d < k.D; d += 32) {
-        float total = 0, own = norm ? to_float(row[d]) : 0;
-        for (int g = 0; g < k.n; g++) total += k.y[((((int64_t)b * k.heads + h) * k.n + g) * x.r.T + t) * k.D + d];
-        y[d] = total;
-        sum += own * own, dot += own * total;
-    }
-    for (int lanes = 16; lanes; lanes /= 2) {
-        sum += __shfl_xor_sync(~0u, sum, lanes);
-        dot += __shfl_xor_sync(~0u, dot, lanes);
-    }
-    __syncwarp();
-    sum += (float)x.r.norm_eps;
-    float by = sum == 0 ? 0 : 1 / sqrtf(sum);
-    T *out = const_cast<T *>(head_row<T>(k.dst, b, h, t));
-    for (int d = lane_id(); d < k.D; d += 32) {
-        float z = y[d];
-        if (norm) z = by * (z - by * by * dot * to_float(row[d]));
-        else if (!k.plain && d < x.rope) z = turned(x, t, d, -1, z, y[rope_partner(x, d)]);
-        out[d] = from_float<T>(z);
-    }
-}
-
-/* dst [H] += the shares of all batch rows and chunks. */
-static __global__ void param_kernel(const float *shares, int B, int H, int chunks, float *dst)
-{
-    double sum = 0;
-    for (int n = threadIdx.x; n < B * chunks; n += 32) sum += shares[((int64_t)(n / chunks) * H + blockIdx.x) * chunks + n % chunks];
-    for (int lanes = 16; lanes; lanes /= 2) sum += __shfl_xor_sync(~0u, sum, lanes);
-    if (threadIdx.x == 0) dst[blockIdx.x] += (float)sum;
-}
-
 /* ---- the host's side -------------------------------------------------------------------------------------------------------- */
-
-template <typename T> static void finish_rows(const recurrence &x, const k_heads &dst, const k_heads &rows, int heads, int n, int D, int plain, const float *y,
-                                              cudaStream_t stream)
-{
-    rows_back k = { x, dst, rows, heads, n, D, plain, y };
-    int64_t blocks = ((int64_t)x.r.B * heads * x.r.T + WARPS - 1) / WARPS;
-    rows_kernel<T><<<(unsigned)blocks, THREADS, WARPS * D * sizeof(float), stream>>>(k);
-}
 
 template <typename T> void recurrence_gradients(const recurrence &x, cudaStream_t stream)
 {
     const k_recurrence &r = x.r;
     int bytes = (int)sizeof(back_memory<T>) + (x.channel ? 1 : -1) * tile_of<float>::BYTES;
-    float *params[RC_PARAMS] = { (float *)r.da_log, (float *)r.ddt_bias, (float *)r.dd_skip };
     cudaFuncSetAttribute(chunk_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     chunk_kernel<T><<<r.B * r.H * x.chunks, THREADS, bytes, stream>>>(x);
-    if (r.dq.p && !x.direct_q) finish_rows<T>(x, r.dq, r.q, r.Hq, r.Ho / r.Hq, r.D, x.normed, x.dq, stream);
-    if (r.dk.p && !x.direct_k) finish_rows<T>(x, r.dk, r.k, r.Hk, r.H / r.Hk, r.D, x.normed, x.dk, stream);
-    if (r.dv.p && !x.direct_v) finish_rows<T>(x, r.dv, r.v, r.Hv, r.H / r.Hv, r.E, 1, x.dv, stream);
-    for (int i = 0; i < RC_PARAMS; i++)
-        if (params[i]) param_kernel<<<r.H, 32, 0, stream>>>(x.dparam + (int64_t)i * r.B * r.H * x.chunks, r.B, r.H, x.chunks, params[i]);
 }
 template void recurrence_gradients<float>(const recurrence &, cudaStream_t);
 template void recurrence_gradients<bf16>(const recurrence &, cudaStream_t);

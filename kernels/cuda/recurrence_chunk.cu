@@ -28,23 +28,6 @@ template <typename T> static __host__ __device__ int lay_out(const recurrence &x
 
 /* ---- gates ------------------------------------------------------------------------------------------------------- */
 
-/* l of token t, and its step, its slope and beta, which are 0 beyond the end. */
-template <typename T> static __device__ float scalar_gate(const recurrence &x, const chunk_at &k, int t, float *step, float *slope, float *beta)
-{
-    const k_recurrence &r = x.r;
-    *step = *slope = *beta = 0;
-    if (t >= r.T) return 0;
-    if (x.delta) *beta = (float)r.beta_max / (1 + expf(-to_float(head_row<T>(r.beta, k.b, k.h, t)[0])));
-    if (r.decay == K_DECAY_FIXED) {
-        *step = 1;
-        return fmaxf((float)log1p(-exp2(-r.decay_exponent - k.h)), -1e30f);
-    }
-    float gate = to_float(head_row<T>(r.gate, k.b, k.h, t)[0]) + (r.dt_bias ? ((const float *)r.dt_bias)[k.h] : 0), s = softplus(gate);
-    *slope = s >= (float)r.step_min && s <= (float)r.step_max ? 1 / (1 + expf(-gate)) : 0;
-    *step = fminf(fmaxf(s, (float)r.step_min), (float)r.step_max);
-    return fmaxf(-expf(r.a_log ? ((const float *)r.a_log)[k.h] : 0) * *step, -1e30f);
-}
-
 /* One decay for all channels: running sums, fades of the rows, and what later passes read of them. */
 template <typename T> static __device__ void scalar_gates(const recurrence &x, const chunk_at &k, chunk_memory *m)
 {
@@ -80,7 +63,7 @@ template <typename T> static __device__ void channel_gates(const recurrence &x, 
 {
     for (int n = threadIdx.x; n < x.DT * TILE_SIZE; n += THREADS) {
         int c = n % (x.DT * TILE), i = n / (x.DT * TILE), t = k.t0 + i;
-        sums[c / TILE * TILE * LD + i * LD + c % TILE] = t < x.r.T && c < x.r.D ? channel_decay(x.r, to_float(head_row<T>(x.r.gate, k.b, k.h, t)[c])) : 0;
+        sums[c / TILE * TILE * LD + i * LD + c % TILE] = t < x.r.T && c < x.r.D ? channel_decay<T>(x.r, to_float(head_row<T>(x.r.gate, k.b, k.h, t)[c])) : 0;
     }
     __syncthreads();
     for (int c = threadIdx.x; c < x.DT * TILE; c += THREADS) {
@@ -157,9 +140,9 @@ template <typename T> static __device__ void make_reader(const recurrence &x, co
         #pragma unroll 1
         for (int h = TILE / 2; x.channel && h; h /= 2) {
             make_half(w.q, keys, sums, h, w.half);
-            half_scores(w.half, w.half, h, p);
+            half_scores(w.half, w.half, i0, h, p);
         }
-        if (x.channel) half_scores(w.q, keys, 0, p);
+        if (x.channel) half_scores(w.q, keys, i0, 0, p);
         #pragma unroll
         for (int j = 0; j < BLOCKS && !x.channel; j++) {
             if (j > i0) continue;

@@ -9,10 +9,38 @@ template <typename T> static __device__ __forceinline__ const T *head_row(const 
 }
 
 static __device__ __forceinline__ float softplus(float x) { return fmaxf(x, 0) + log1pf(expf(-fabsf(x))); }
-/* Decay of a channel, bounded from below. */
-static __device__ __forceinline__ float channel_decay(const k_recurrence &r, float gate)
+/* Decay of a channel before it is bounded, to the precision that its gate has. */
+template <typename T> static __device__ __forceinline__ float free_decay(const k_recurrence &r, float gate)
 {
-    return fmaxf(-softplus(-gate) / (float)r.gate_normalizer, (float)r.gate_min);
+    float s = sizeof(T) == 4 ? softplus(-gate) : fmaxf(-gate, 0) + __logf(1 + exponential<T>(-fabsf(gate)));
+    return -(float)(1 / r.gate_normalizer) * s;
+}
+template <typename T> static __device__ __forceinline__ float channel_decay(const k_recurrence &r, float gate)
+{
+    return fmaxf(free_decay<T>(r, gate), (float)r.gate_min);
+}
+/* The gradient of its gate from that of the decay. */
+template <typename T> static __device__ __forceinline__ float channel_gate_back(const k_recurrence &r, float gate, float dl)
+{
+    float y = (float)r.gate_normalizer * (1 + exponential<T>(gate));
+    return free_decay<T>(r, gate) < (float)r.gate_min ? 0 : sizeof(T) == 4 ? dl / y : __fdividef(dl, y);
+}
+/* l of token t, and its step, its slope and beta, which are 0 beyond the end. */
+template <typename T> static __device__ __forceinline__ float scalar_gate(const recurrence &x, const chunk_at &k, int t, float *step,
+                                                                          float *slope, float *beta)
+{
+    const k_recurrence &r = x.r;
+    *step = *slope = *beta = 0;
+    if (t >= r.T) return 0;
+    if (x.delta) *beta = (float)r.beta_max / (1 + expf(-to_float(head_row<T>(r.beta, k.b, k.h, t)[0])));
+    if (r.decay == K_DECAY_FIXED) {
+        *step = 1;
+        return fmaxf((float)log1p(-exp2(-r.decay_exponent - k.h)), -1e30f);
+    }
+    float gate = to_float(head_row<T>(r.gate, k.b, k.h, t)[0]) + (r.dt_bias ? ((const float *)r.dt_bias)[k.h] : 0), s = softplus(gate);
+    *slope = s >= (float)r.step_min && s <= (float)r.step_max ? 1 / (1 + expf(-gate)) : 0;
+    *step = fminf(fmaxf(s, (float)r.step_min), (float)r.step_max);
+    return fmaxf(-expf(r.a_log ? ((const float *)r.a_log)[k.h] : 0) * *step, -1e30f);
 }
 
 /* Eight columns of a row from col on; what is not there is 0. */

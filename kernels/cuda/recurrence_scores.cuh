@@ -35,10 +35,10 @@ template <typename T> static __device__ __forceinline__ void make_half(const T *
     __syncthreads();
 }
 
-/* p [16 rows of the warp x 64] += the scores of half h over 64 columns; h = 0: of the diagonal, from the rows themselves. */
-template <typename T> static __device__ __forceinline__ void half_scores(const T *q, const T *k, int h, acc p[BLOCKS])
+/* p [16 rows of block i0 x 64] += the scores of half h over 64 columns; h = 0: of the diagonal, from the rows themselves. */
+template <typename T> static __device__ __forceinline__ void half_scores(const T *q, const T *k, int i0, int h, acc p[BLOCKS])
 {
-    int i0 = warp_id(), from = h >= 16 ? first_block(i0, h) : i0, to = h >= 16 ? from + h / 16 : i0 + 1;
+    int from = h >= 16 ? first_block(i0, h) : i0, to = h >= 16 ? from + h / 16 : i0 + 1;
     if (h >= 16 && !(16 * i0 & h)) return;
     #pragma unroll
     for (int j = 0; j < BLOCKS; j++) {
@@ -55,10 +55,10 @@ template <typename T> static __device__ __forceinline__ void half_scores(const T
     }
 }
 
-/* Its gradient: dq of this warp's rows that lie in upper halves, dk of those in lower ones, 64 columns. */
-template <typename T> static __device__ __forceinline__ void half_back(const T *dP, const T *half, const float *b, int h, acc dq[BLOCKS], acc dk[BLOCKS])
+/* Its gradient: dq of the rows of block i0 that lie in upper halves, dk of those in lower ones, 64 columns. */
+template <typename T> static __device__ __forceinline__ void half_back(const T *dP, const T *half, const float *b, int i0, int h, acc dq[BLOCKS], acc dk[BLOCKS])
 {
-    int i0 = warp_id(), r0 = 16 * i0, upper = r0 & h;
+    int r0 = 16 * i0, upper = r0 & h;
     acc s[BLOCKS];
     #pragma unroll
     for (int c = 0; c < BLOCKS; c++) clear(s[c]);
@@ -87,6 +87,21 @@ template <typename T> static __device__ __forceinline__ void half_back(const T *
             float d = b[r * LD + at] - b[middle(r, h) * LD + at];
             if (r & h) dq[c].c[n] += s[c].c[n] * exponential<T>(d);
             else dk[c].c[n] += s[c].c[n] * exponential<T>(-d);
+        }
+    }
+}
+
+/* Pairs of a token with itself, which no decay stands in. */
+template <typename T> static __device__ __forceinline__ void diagonal_back(const T *dP, const T *q, const T *k, int i0, acc dq[BLOCKS], acc dk[BLOCKS])
+{
+    #pragma unroll
+    for (int c = 0; c < BLOCKS; c++) {
+        #pragma unroll
+        for (int n = 0; n < 8; n++) {
+            int r = 16 * i0 + acc_row(n), d = 16 * c + acc_col(n);
+            float p = to_float(dP[r * LD + r]);
+            dq[c].c[n] += p * to_float(k[r * LD + d]);
+            dk[c].c[n] += p * to_float(q[r * LD + d]);
         }
     }
 }
