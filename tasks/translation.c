@@ -427,8 +427,9 @@ static void *defaults(const attn_variant *v)
 {
     char *options = calloc(1, v->opts_size + 1);
     for (const attn_opt *o = v->opts; options && o && o->name; o++) {
+        const int32_t whole = (int32_t)o->def;
         if (o->type == ATTN_FLOAT) memcpy(options + o->off, &o->def, sizeof o->def);
-        else memcpy(options + o->off, &(int32_t){ (int32_t)o->def }, sizeof(int32_t));
+        else memcpy(options + o->off, &whole, sizeof whole);
     }
     return options;
 }
