@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "data.h"
 #include "format.h"
 
 /* Four lanes of a multiplicative hash over words of 8 bytes, so that a set is looked at as fast as memory gives it. */
@@ -132,6 +133,15 @@ static int map_file(const char *path, data_tokens *t)
     return t->map != MAP_FAILED ? 0 : -1;
 }
 
+/* That a set is not there, and what makes it: NAME-UNITS is made of a set NAME. */
+static void tell_missing(const char *name, const char *path, char *why, size_t nwhy)
+{
+    const char *dash = strrchr(name, '-');
+    const int units = !data_set_find(name) && dash && dash[1] && strspn(dash + 1, "0123456789") == strlen(dash + 1);
+    snprintf(why, nwhy, "the data set %s is not prepared (%s is not there): harness data prepare %.*s%s%s", name, path,
+             units ? (int)(dash - name) : (int)strlen(name), name, units ? " --subwords " : "", units ? dash + 1 : "");
+}
+
 int data_open(const char *name, data_tokens *t, char *why, size_t nwhy)
 {
     char path[4096], below[DATA_NAME + 32];
@@ -142,7 +152,7 @@ int data_open(const char *name, data_tokens *t, char *why, size_t nwhy)
     else snprintf(path, sizeof path, "%s", name);
     if (map_file(path, t) != 0) {
         if (by_name && errno == ENOENT)
-            snprintf(why, nwhy, "the data set %s is not prepared (%s is not there): harness data prepare %s", name, path, name);
+            tell_missing(name, path, why, nwhy);
         else snprintf(why, nwhy, "%s: %s", path, strerror(errno));
         data_close(t);
         return -1;

@@ -66,5 +66,5 @@ run mixed >"$tmp/log" || sed 's/^/# /' "$tmp/log"
 holds "but softmax can in its place" "$(metric mixed bleu_beam) >= 0"
 experiment narrow generated-pairs softmax 'beam: 9, decode_rows: 8' 'max_steps: 5'
 is "no room for the beam" "$("$HARNESS" run "$tmp/narrow.yaml" --dry-run 2>&1; run narrow; "$HARNESS" show narrow --db "$tmp/narrow/r.db" --csv 2>&1)" "has no room for a beam of 9"
-experiment nosplit wrong softmax 'test_pairs: 1' 'max_steps: 5'
-is "a set that is not there" "$(run nosplit)" "is not prepared"
+experiment nosplit generated-pairs-77 softmax 'test_pairs: 1' 'max_steps: 5'
+is "a set that is not there" "$(run nosplit)" "harness data prepare generated-pairs --subwords 77"
