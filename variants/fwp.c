@@ -192,11 +192,13 @@ static int cpu_backward(const attn_call *c) { k_fast_weights f = problem_from(c)
 static int ref_decode(const attn_call *c) { k_fast_weights f = decode_from(c, sizeof(double)); return k_dfast_weights_forward(&f), ATTN_OK; }
 static int cpu_decode(const attn_call *c) { k_fast_weights f = decode_from(c, sizeof(float)); return k_fast_weights_forward(&f), ATTN_OK; }
 
-/* The GPU's: decoding takes no longer than the tokens of one call. */
+/* The GPU's: states are float in any dtype, and decoding takes no longer than the tokens of one call. */
 static int accepts(const attn_shape *s, const void *opts, attn_plan *p)
 {
     k_fast_weights f = problem_of(s, opts);
-    return plan_common(s, opts, &f, k_dtype_size((k_dtype)s->dtype), p);
+    int rc = plan_common(s, opts, &f, k_dtype_size((k_dtype)s->dtype), p);
+    p->state_second = (size_t)s->B * (size_t)s->Hk * (size_t)f.m * (size_t)s->Dv * sizeof(float);
+    return rc;
 }
 static k_fast_weights cuda_shape(const attn_shape *s, const void *opts)
 {

@@ -211,7 +211,12 @@ static int decode(const attn_call *c, const engine *e)
 
 /* ---- the GPU ----------------------------------------------------------------------------------------------- */
 
-static int accepts(const attn_shape *s, const void *o, attn_plan *p) { return plan_common(s, o, k_dtype_size((k_dtype)s->dtype), p); }
+static int accepts(const attn_shape *s, const void *o, attn_plan *p)
+{
+    size_t number = k_dtype_size((k_dtype)s->dtype);
+    p->state_second = (size_t)s->B * (size_t)s->Hk * (size_t)s->Tk * (size_t)(s->Dk + s->Dv) * number;
+    return plan_common(s, o, number, p);
+}
 static k_lsh cuda_shape(const attn_shape *s, const void *o) { return problem_of(s, o, s->Tk); }
 
 /* The problem of a call; it hashes as it goes. */

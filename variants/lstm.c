@@ -262,7 +262,13 @@ static int cpu_decode(const attn_call *c) { attn_call d = decoding(c, sizeof(flo
 /* ---- on the GPU ---------------------------------------------------------------------------------------------------- */
 
 /* Tensors may be of half the width; states and what is saved are float. */
-static int accepts(const attn_shape *s, const void *opts, attn_plan *p) { (void)opts; return plan_common(s, (double)k_dtype_size((k_dtype)s->dtype), p); }
+static int accepts(const attn_shape *s, const void *opts, attn_plan *p)
+{
+    (void)opts;
+    int rc = plan_common(s, (double)k_dtype_size((k_dtype)s->dtype), p);
+    p->state_second = (size_t)s->B * (size_t)s->Hk * (size_t)s->Dv * sizeof(float);
+    return rc;
+}
 static k_lstm cuda_shape(const attn_shape *s, const void *opts) { (void)opts; return (k_lstm){ .B = s->B, .H = s->Hk, .T = s->Tq, .D = s->Dv }; }
 static k_lstm cuda_step(const attn_call *c) { attn_call d = decoding(c, sizeof(float)); return problem(&d); }
 CUDA_IMPL(cuda, lstm, accepts, cuda_shape, problem, cuda_step)
