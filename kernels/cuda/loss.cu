@@ -1,7 +1,7 @@
 /* loss.cu - losses by row, and what a row weighs in their mean.  A block a row: 256 threads, fixed order of sums. */
 #include "block.cuh"
 
-enum { THREADS = 256 };
+enum { THREADS = 256, MOST_HELD = 112 << 10 };     /* bytes of a row that stays in shared memory: two rows have room there */
 
 /* ---- walking along a row ------------------------------------------------------------------------------------------------- */
 
@@ -167,6 +167,116 @@ xent_both_kernel(int64_t d, int64_t ld, wide<T> smoothing, const double *w, wide
     make_columns(d, yr, 0, yr, [&](int64_t j, wide<T> v) { return hit >= 0 ? c * exp_of(v - max) - even - (j == hit ? own : 0) : 0; });
 }
 
+/* exp(x - max), in one instruction besides a multiply-add where bf16 asks for no more. */
+template <class T> static inline __device__ wide<T> exp_beside(wide<T> x, wide<T> max) { return exp_of(x - max); }
+template <> inline __device__ float exp_beside<bf16>(float x, float max)
+{
+    const float log2_e = 1.4426950408889634f;
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(fmaf(x, log2_e, -log2_e * max)));
+    return y;
+}
+static inline __device__ float larger(float x, float y) { return fmaxf(x, y); }
+static inline __device__ double larger(double x, double y) { return fmax(x, y); }
+
+/* Calls f(column, number) for the packs v [packs] that are this thread's. */
+template <int HOLDERS, class T, class F> static inline __device__ void each_held(int packs, const pack<T> *v, F f)
+{
+#pragma unroll 2
+    for (int i = (int)threadIdx.x; i < packs; i += HOLDERS) {
+        const pack<T> p = v[i];
+#pragma unroll
+        for (int e = 0; e < pack<T>::N; e++)
+            f(i * pack<T>::N + e, (wide<T>)p.v[e]);
+    }
+}
+
+/* Brings a row [d] to v, filled up with -inf. */
+template <int HOLDERS, class T> static inline __device__ void hold(int d, int packs, const pack<T> *row, pack<T> *v)
+{
+#pragma unroll 8
+    for (int i = (int)threadIdx.x; i < packs; i += HOLDERS)
+        v[i] = row[i];
+    if ((packs - 1) % HOLDERS == (int)threadIdx.x)
+        for (int j = d; j < packs * pack<T>::N; j++)
+            ((T *)v)[j] = (T)-INFINITY;
+}
+
+/* Writes row[j] = c exp(v[j] - max) - even, nothing beyond d. */
+template <int HOLDERS, class T>
+static inline __device__ void spread(int d, int packs, const pack<T> *v, wide<T> c, wide<T> max, wide<T> even, pack<T> *row)
+{
+    enum { N = pack<T>::N };
+#pragma unroll 2
+    for (int i = (int)threadIdx.x; i < packs; i += HOLDERS) {
+        const pack<T> p = v[i];
+        wide<T> out[N];
+#pragma unroll
+        for (int e = 0; e < N; e++)
+            out[e] = c * exp_beside<T>((wide<T>)p.v[e], max) - even;
+        if (i * N + N <= d)
+            row[i] = packed<T>(out);
+        else
+            for (int e = 0; i * N + e < d; e++)
+                row[i].v[e] = (T)out[e];
+    }
+}
+
+/* The same with the row in shared memory, where each of HOLDERS threads keeps its packs: it is read once.  Rows begin aligned;
+ * what lies between the end of one and the next is left alone. */
+template <class T, int HOLDERS> __global__ static void __launch_bounds__(HOLDERS)
+xent_held_kernel(int d, int64_t ld, wide<T> smoothing, const double *w, wide<T> *loss, T *y, const int32_t *target)
+{
+    extern __shared__ char room[];
+    pack<T> *const v = (pack<T> *)room, *const row = (pack<T> *)(y + blockIdx.x * ld);
+    const int hit = target[blockIdx.x], packs = (d + pack<T>::N - 1) / pack<T>::N;
+    if (hit < 0) {
+        for (int j = (int)threadIdx.x; j < d; j += HOLDERS)
+            ((T *)row)[j] = (T)0.0f;
+        if (threadIdx.x == 0)
+            loss[blockIdx.x] = 0;
+        return;
+    }
+    const wide<T> own = (wide<T>)((const T *)row)[hit], weight = (wide<T>)*w;
+    wide<T> max = -INFINITY, sum = 0, total = 0;
+    hold<HOLDERS>(d, packs, row, v);
+    each_held<HOLDERS>(packs, v, [&](int, wide<T> x) { max = larger(x, max); });
+    max = block_max<HOLDERS>(max);
+    each_held<HOLDERS>(packs, v, [&](int, wide<T> x) { total += exp_beside<T>(x, max); });
+    total = block_sum<HOLDERS>(total);
+    if (smoothing > 0) {
+        each_held<HOLDERS>(packs, v, [&](int j, wide<T> x) { sum += j < d ? x : 0; });
+        sum = block_sum<HOLDERS>(sum);
+    }
+    const wide<T> c = weight / total, even = smoothing / (wide<T>)d;
+    spread<HOLDERS>(d, packs, v, c, max, weight * even, row);
+    __syncthreads();                    /* before the target's own, the only one that is written twice */
+    if (threadIdx.x == 0) {
+        loss[blockIdx.x] = log_of(total) + max - (1 - smoothing) * own - even * sum;
+        ((T *)row)[hit] = (T)(c * exp_beside<T>(own, max) - weight * (even + 1 - smoothing));
+    }
+}
+
+template <class T, int HOLDERS>
+static void xent_held(k_dev *dev, int64_t rows, int64_t d, int64_t ld, wide<T> smoothing, const double *w, wide<T> *loss, T *y, const int32_t *target)
+{
+    const size_t bytes = (size_t)(d + pack<T>::N) * sizeof(T);
+    cuda_failed(dev, cudaFuncSetAttribute(xent_held_kernel<T, HOLDERS>, cudaFuncAttributeMaxDynamicSharedMemorySize, MOST_HELD), "xent_held_kernel");
+    xent_held_kernel<T, HOLDERS><<<(unsigned)rows, HOLDERS, bytes, cuda_stream(dev)>>>((int)d, ld, smoothing, w, loss, y, target);
+    cuda_failed(dev, cudaPeekAtLastError(), "xent_held_kernel");
+}
+
+template <class T>
+static void xent_both(k_dev *dev, int64_t rows, int64_t d, int64_t ld, wide<T> smoothing, const double *w, wide<T> *loss, T *y, const int32_t *target)
+{
+    if (!aligned16(y) || ld % pack<T>::N || (d + pack<T>::N) * (int64_t)sizeof(T) > MOST_HELD)
+        CUDA_RUN(dev, xent_both_kernel<T>, rows, THREADS, d, ld, smoothing, w, loss, y, target);
+    else if (d / pack<T>::N <= 512)
+        xent_held<T, 128>(dev, rows, d, ld, smoothing, w, loss, y, target);
+    else
+        xent_held<T, 512>(dev, rows, d, ld, smoothing, w, loss, y, target);
+}
+
 /* ---- the seam ------------------------------------------------------------------------------------------------------------------ */
 
 void cuda_half_sq_forward(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *loss, const void *y, const int32_t *target)
@@ -196,5 +306,5 @@ void cuda_xent_both(k_dev *dev, k_dtype t, int64_t rows, int64_t d, int64_t ld, 
                     const int32_t *target)
 {
     if (rows > 0)
-        CUDA_TYPED(t, CUDA_RUN(dev, xent_both_kernel<T>, rows, THREADS, d, ld, (wide<T>)smoothing, w, (wide<T> *)loss, (T *)y, target));
+        CUDA_TYPED(t, xent_both(dev, rows, d, ld, (wide<T>)smoothing, w, (wide<T> *)loss, (T *)y, target));
 }

@@ -1,35 +1,44 @@
 /* norm.cu - normalisation by row: layer norm and root mean square.
  *
- * A row lies in the registers of the G threads that share it, so that every matrix passes once: forward reads x and writes y,
+ * Rows lie in the registers of the G threads that share them, so that every matrix passes once: forward reads x and writes y,
  * backward reads x and dy and writes dx.  The moments of a row are made anew in backward, from what it reads anyway.  The
  * gradients of gain and bias are summed by each thread over the rows that it sees, then over the threads of a block, then over
  * blocks in double, all in a fixed order. */
 #include "block.cuh"
 
 enum { THREADS = 256, WARP = 32 };
-enum { BUSY = 1024, BUSY_BACK = 512 };   /* threads of a multiprocessor, for which there are registers */
+enum { BUSY = 768, BUSY_BACK = 512 };   /* threads of a multiprocessor, for which there are registers */
 
-static inline __device__ float rsqrt_of(float x) { return 1 / sqrtf(x); }
+/* Rows that a group of threads works on at once, so that enough is on its way from memory: P packs of each lie in a thread. */
+constexpr int at_once(int P, bool back) { return back ? (P == 1 ? 2 : 1) : P == 1 ? 4 : 2; }
+
+static inline __device__ float rsqrt_of(float x) { return rsqrtf(x); }
 static inline __device__ double rsqrt_of(double x) { return 1 / sqrt(x); }
 
-/* The sum over G neighbouring threads, in each of them; where they are more than a warp, all threads of the block call. */
-template <int G, class A> static inline __device__ A group_sum(A x)
+/* The sums of R numbers over G neighbouring threads, in each of them.  Warps of a group meet once, and write where no one reads
+ * any more: turn counts the calls. */
+template <int G, int R, class A> static inline __device__ void group_sums(A *x, int *turn)
 {
-    __shared__ A part[THREADS / WARP];
+    __shared__ A part[2][THREADS / WARP][R];
 #pragma unroll
     for (int lane = (G < WARP ? G : WARP) / 2; lane > 0; lane >>= 1)
-        x += __shfl_xor_sync(0xffffffffu, x, lane);
-    if constexpr (G > WARP) {
-        __syncthreads();                /* the last call's readers are done */
-        if (threadIdx.x % WARP == 0)
-            part[threadIdx.x / WARP] = x;
-        __syncthreads();
-        x = 0;
 #pragma unroll
-        for (int i = 0; i < G / WARP; i++)
-            x += part[threadIdx.x / G * (G / WARP) + i];
+        for (int k = 0; k < R; k++)
+            x[k] += __shfl_xor_sync(0xffffffffu, x[k], lane);
+    if constexpr (G > WARP) {
+        const int group = (int)threadIdx.x / G, warp = (int)threadIdx.x / WARP, now = (*turn)++ & 1;
+        if (threadIdx.x % WARP == 0)
+            for (int k = 0; k < R; k++)
+                part[now][warp][k] = x[k];
+        asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "r"(G) : "memory");
+#pragma unroll
+        for (int k = 0; k < R; k++) {
+            x[k] = 0;
+#pragma unroll
+            for (int i = 0; i < G / WARP; i++)
+                x[k] += part[now][group * (G / WARP) + i][k];
+        }
     }
-    return x;
 }
 
 /* What a thread has of a row [d]: packs thread, thread + G ..., as they lie in memory; zeros beyond the row's end. */
@@ -63,44 +72,63 @@ template <class T, int P, int G> struct share {
     }
 };
 
-template <class W> struct moments { W mean, scale; };
-
-/* x: a thread's numbers of a row [d] */
-template <class T, int P, int G> static inline __device__ moments<wide<T>> moments_of(k_norm_kind kind, int d, const wide<T> *x, wide<T> eps)
+/* What makes R rows normal, of which x [R] are a thread's numbers; over: 1 / d */
+template <class T, int P, int G, int R> static inline __device__ void
+moments_of(k_norm_kind kind, int d, wide<T> over, const wide<T> (*x)[P * pack<T>::N], wide<T> eps, wide<T> *mean, wide<T> *scale, int *turn)
 {
     typedef share<T, P, G> S;
-    wide<T> sum = 0, square = 0;
 #pragma unroll
-    for (int i = 0; i < S::COUNT; i++)
-        sum += x[i];
-    const wide<T> mean = kind == K_NORM_LAYER ? group_sum<G>(sum) / (wide<T>)d : 0;
-#pragma unroll
-    for (int i = 0; i < S::COUNT; i++)
-        if (S::column(i / S::N) < d)
-            square += (x[i] - mean) * (x[i] - mean);
-    return { mean, rsqrt_of(group_sum<G>(square) / (wide<T>)d + eps) };
-}
-
-/* x, y [rows,d], gain, bias [d] or NULL.  A row is on its way while the last one is worked on. */
-template <class T, int P, int G> __global__ static void __launch_bounds__(THREADS, BUSY / THREADS)
-norm_kernel(k_norm_kind kind, int64_t rows, int d, wide<T> eps, T *y, const T *x, const T *gain, const T *bias)
-{
-    typedef share<T, P, G> S;
-    const int64_t stride = (int64_t)gridDim.x * (THREADS / G);
-    int64_t r = (int64_t)blockIdx.x * (THREADS / G) + threadIdx.x / G;
-    S a, b, next;
-    wide<T> v[S::COUNT];
-    a.load(d, gain);
-    b.load(d, bias);
-    next.load(d, r < rows ? x + r * d : NULL);
-    for (int64_t turn = blockIdx.x * (int64_t)(THREADS / G); turn < rows; turn += stride, r += stride) {
-        next.widen(v);
-        next.load(d, r + stride < rows ? x + (r + stride) * d : NULL);
-        const moments<wide<T>> m = moments_of<T, P, G>(kind, d, v, eps);
+    for (int k = 0; k < R; k++) {
+        mean[k] = 0;
 #pragma unroll
         for (int i = 0; i < S::COUNT; i++)
-            v[i] = m.scale * (v[i] - m.mean) * (gain ? a.get(i) : 1) + b.get(i);
-        S::store(d, r < rows ? y + r * d : NULL, v);
+            mean[k] += x[k][i];
+    }
+    if (kind == K_NORM_LAYER)
+        group_sums<G, R>(mean, turn);
+#pragma unroll
+    for (int k = 0; k < R; k++) {
+        mean[k] = kind == K_NORM_LAYER ? mean[k] * over : 0;
+        scale[k] = 0;
+#pragma unroll
+        for (int i = 0; i < S::COUNT; i++)
+            if (S::column(i / S::N) < d)
+                scale[k] += (x[k][i] - mean[k]) * (x[k][i] - mean[k]);
+    }
+    group_sums<G, R>(scale, turn);
+#pragma unroll
+    for (int k = 0; k < R; k++)
+        scale[k] = rsqrt_of(scale[k] * over + eps);
+}
+
+/* x, y [rows,d], gain, bias [d] or NULL; over: 1 / d */
+template <class T, int P, int G> __global__ static void __launch_bounds__(THREADS, BUSY / THREADS)
+norm_kernel(k_norm_kind kind, int64_t rows, int d, wide<T> over, wide<T> eps, T *y, const T *x, const T *gain, const T *bias)
+{
+    typedef share<T, P, G> S;
+    enum { R = at_once(P, false), GROUPS = THREADS / G };
+    int turn = 0;
+    S a, b;
+    a.load(d, gain);
+    b.load(d, bias);
+    for (int64_t first = (int64_t)blockIdx.x * GROUPS * R; first < rows; first += (int64_t)gridDim.x * GROUPS * R) {
+        const int64_t r = first + threadIdx.x / G;
+        wide<T> v[R][S::COUNT], mean[R], scale[R];
+        S in[R];
+#pragma unroll
+        for (int k = 0; k < R; k++)
+            in[k].load(d, r + k * GROUPS < rows ? x + (r + k * GROUPS) * d : NULL);
+#pragma unroll
+        for (int k = 0; k < R; k++)
+            in[k].widen(v[k]);
+        moments_of<T, P, G, R>(kind, d, over, v, eps, mean, scale, &turn);
+#pragma unroll
+        for (int k = 0; k < R; k++) {
+#pragma unroll
+            for (int i = 0; i < S::COUNT; i++)
+                v[k][i] = scale[k] * (v[k][i] - mean[k]) * (gain ? a.get(i) : 1) + b.get(i);
+            S::store(d, r + k * GROUPS < rows ? y + (r + k * GROUPS) * d : NULL, v[k]);
+        }
     }
 }
 
@@ -124,51 +152,73 @@ template <class T, int P, int G> static inline __device__ void add_groups(int d,
     __syncthreads();
 }
 
+/* Of a thread's numbers x and dy of a row: z = (x - mean) scale and g = gain dy in their place, and the sums of g and g z;
+ * SUMS: dy z and dy are added to gains and biases.  gain may be NULL. */
+template <class T, int P, int G, bool SUMS> static inline __device__ void
+weigh(wide<T> *z, wide<T> *g, wide<T> mean, wide<T> scale, const share<T, P, G> *gain, wide<T> *gains, wide<T> *biases, wide<T> *sums)
+{
+    sums[0] = sums[1] = 0;
+#pragma unroll
+    for (int i = 0; i < share<T, P, G>::COUNT; i++) {
+        z[i] = scale * (z[i] - mean);
+        if (SUMS) {
+            gains[i] += g[i] * z[i];
+            biases[i] += g[i];
+        }
+        g[i] = gain ? g[i] * gain->get(i) : g[i];
+        sums[0] += g[i];
+        sums[1] += g[i] * z[i];
+    }
+}
+
 /* With z = (x - mean) scale and g = gain dy: dx = scale (g - mean(g) - z mean(g z)), the middle for layers alone.
  * dx, dy, x [rows,d], gain [d] or NULL; SUMS: part [blocks,2,d] becomes the sums of dy z and dy. */
 template <class T, int P, int G, bool SUMS> __global__ static void __launch_bounds__(THREADS, BUSY_BACK / THREADS)
-norm_back_kernel(k_norm_kind kind, int64_t rows, int d, wide<T> eps, int add, T *dx, const T *dy, const T *x, const T *gain, wide<T> *part)
+norm_back_kernel(k_norm_kind kind, int64_t rows, int d, wide<T> over, wide<T> eps, int add, T *dx, const T *dy, const T *x, const T *gain,
+                 wide<T> *part)
 {
     typedef share<T, P, G> S;
-    const int64_t stride = (int64_t)gridDim.x * (THREADS / G);
-    int64_t r = (int64_t)blockIdx.x * (THREADS / G) + threadIdx.x / G;
-    S a, next_x, next_dy, old;
-    wide<T> z[S::COUNT], g[S::COUNT], gains[S::COUNT] = { 0 }, biases[S::COUNT] = { 0 };
+    enum { R = at_once(P, true), GROUPS = THREADS / G };
+    int turn = 0;
+    S a;
+    wide<T> gains[S::COUNT] = { 0 }, biases[S::COUNT] = { 0 };
     a.load(d, gain);
-    next_x.load(d, r < rows ? x + r * d : NULL);
-    next_dy.load(d, r < rows ? dy + r * d : NULL);
-    for (int64_t turn = blockIdx.x * (int64_t)(THREADS / G); turn < rows; turn += stride, r += stride) {
-        next_x.widen(z);
-        next_dy.widen(g);
-        next_x.load(d, r + stride < rows ? x + (r + stride) * d : NULL);
-        next_dy.load(d, r + stride < rows ? dy + (r + stride) * d : NULL);
-        if (add)
-            old.load(d, r < rows && dx ? dx + r * d : NULL);
-        const moments<wide<T>> m = moments_of<T, P, G>(kind, d, z, eps);
-        wide<T> sum = 0, dot = 0;
+    for (int64_t first = (int64_t)blockIdx.x * GROUPS * R; first < rows; first += (int64_t)gridDim.x * GROUPS * R) {
+        const int64_t r = first + threadIdx.x / G;
+        wide<T> z[R][S::COUNT], g[R][S::COUNT], mean[R], scale[R], sums[2 * R];
+        S in[R], from[R];
 #pragma unroll
-        for (int i = 0; i < S::COUNT; i++) {
-            z[i] = m.scale * (z[i] - m.mean);
-            if (SUMS) {
-                gains[i] += g[i] * z[i];
-                biases[i] += g[i];
-            }
-            g[i] = gain ? g[i] * a.get(i) : g[i];
-            sum += g[i];
-            dot += g[i] * z[i];
+        for (int k = 0; k < R; k++) {
+            in[k].load(d, r + k * GROUPS < rows ? x + (r + k * GROUPS) * d : NULL);
+            from[k].load(d, r + k * GROUPS < rows ? dy + (r + k * GROUPS) * d : NULL);
         }
-        sum = kind == K_NORM_LAYER ? group_sum<G>(sum) / (wide<T>)d : 0;
-        dot = group_sum<G>(dot) / (wide<T>)d;
 #pragma unroll
-        for (int i = 0; i < S::COUNT; i++)
-            z[i] = m.scale * (g[i] - sum - z[i] * dot) + (add ? old.get(i) : 0);
-        S::store(d, r < rows && dx ? dx + r * d : NULL, z);
+        for (int k = 0; k < R; k++)
+            in[k].widen(z[k]), from[k].widen(g[k]);
+        moments_of<T, P, G, R>(kind, d, over, z, eps, mean, scale, &turn);
+#pragma unroll
+        for (int k = 0; k < R; k++)
+            weigh<T, P, G, SUMS>(z[k], g[k], mean[k], scale[k], gain ? &a : NULL, gains, biases, sums + 2 * k);
+        group_sums<G, 2 * R>(sums, &turn);
+#pragma unroll
+        for (int k = 0; k < R; k++) {
+            const wide<T> sum = kind == K_NORM_LAYER ? sums[2 * k] * over : 0, dot = sums[2 * k + 1] * over;
+            T *const out = dx && r + k * GROUPS < rows ? dx + (r + k * GROUPS) * d : NULL;
+            if (add)
+                in[k].load(d, out);
+#pragma unroll
+            for (int i = 0; i < S::COUNT; i++)
+                z[k][i] = scale[k] * (g[k][i] - sum - z[k][i] * dot) + (add ? in[k].get(i) : 0);
+            S::store(d, out, z[k]);
+        }
     }
     if (SUMS) {
         add_groups<T, P, G>(d, gains, part + (int64_t)blockIdx.x * 2 * d);
         add_groups<T, P, G>(d, biases, part + (int64_t)blockIdx.x * 2 * d + d);
     }
 }
+
+template <class W> struct moments { W mean, scale; };
 
 /* ---- rows that no registers hold, or that are not aligned: a block a row, read again and again ---------------------------- */
 
@@ -255,12 +305,12 @@ template <class W> __global__ static void __launch_bounds__(WARP * WARP) add_par
         else { call(2, 256); }                                                                              \
     } while (0)
 
-/* Blocks that share `rows` rows, `each` at a time: as many as are at work at once, and fewer where each leaves so many bytes
- * of sums. */
-static int64_t blocks_for(k_dev *dev, int64_t rows, int64_t each, int64_t sums)
+/* Blocks that share `rows` rows, `each` at a time: as many as work at once, so many threads being busy in a multiprocessor, and
+ * fewer where each leaves so many bytes of sums. */
+static int64_t blocks_for(k_dev *dev, int64_t rows, int64_t each, int64_t busy, int64_t sums)
 {
-    const int64_t wanted = (rows + each - 1) / each, busy = (sums ? BUSY_BACK : BUSY) / THREADS * (int64_t)cuda_of(dev)->sms;
-    const int64_t room = sums ? CUDA_SCRATCH / sums : busy, most = busy < room ? busy : room;
+    const int64_t wanted = (rows + each - 1) / each, working = busy / THREADS * (int64_t)cuda_of(dev)->sms;
+    const int64_t room = sums ? CUDA_SCRATCH / sums : working, most = working < room ? working : room;
     return wanted < most ? wanted : most;
 }
 
@@ -269,8 +319,8 @@ static void forward(k_dev *dev, k_norm_kind kind, int64_t rows, int64_t d, doubl
 {
     const bool aligned = aligned16(y) && aligned16(x) && aligned16(gain) && aligned16(bias);
 #define RUN(P, G)                                                                                                              \
-    CUDA_RUN(dev, (norm_kernel<T, P, G>), blocks_for(dev, rows, THREADS / G, 0), THREADS, kind, rows, (int)d, \
-             (wide<T>)eps, y, x, gain, bias)
+    CUDA_RUN(dev, (norm_kernel<T, P, G>), blocks_for(dev, rows, THREADS / G * at_once(P, false), BUSY, 0), THREADS, kind, rows, \
+             (int)d, (wide<T>)(1.0 / (double)d), (wide<T>)eps, y, x, gain, bias)
     NORM_SHAPE(T, d, aligned, RUN,
                CUDA_RUN(dev, long_kernel<T>, cuda_blocks(dev, rows, 1), THREADS, kind, rows, d, (wide<T>)eps, y, x, gain, bias));
 #undef RUN
@@ -285,10 +335,11 @@ static void backward(k_dev *dev, k_norm_kind kind, int64_t rows, int64_t d, doub
     const int64_t sums = SUMS ? 2 * d * (int64_t)sizeof(wide<T>) : 0;
     int64_t blocks = 0;
 #define RUN(P, G)                                                                                                              \
-    blocks = blocks_for(dev, rows, THREADS / G, sums);                                                        \
-    CUDA_RUN(dev, (norm_back_kernel<T, P, G, SUMS>), blocks, THREADS, kind, rows, (int)d, (wide<T>)eps, add, dx, dy, x, gain, part)
+    blocks = blocks_for(dev, rows, THREADS / G * at_once(P, true), BUSY_BACK, sums);                                           \
+    CUDA_RUN(dev, (norm_back_kernel<T, P, G, SUMS>), blocks, THREADS, kind, rows, (int)d, (wide<T>)(1.0 / (double)d), (wide<T>)eps, \
+             add, dx, dy, x, gain, part)
 #define RUN_LONG                                                                                                               \
-    blocks = blocks_for(dev, rows, 1, sums);                                                                          \
+    blocks = blocks_for(dev, rows, 1, BUSY_BACK, sums);                                                                        \
     CUDA_RUN(dev, (long_back_kernel<T, SUMS>), blocks, THREADS, kind, rows, d, (wide<T>)eps, add, dx, dy, x, gain, part)
     NORM_SHAPE(T, d, aligned, RUN, RUN_LONG);
 #undef RUN

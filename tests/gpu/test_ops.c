@@ -95,7 +95,8 @@ TRIAL(xent)
 TRIAL(xent_both)
 {
     k_mean_weight(v, 1, x, b[6]);               /* 1: the gradient is as large as what it is held against */
-    k_xent_both(v, t, s->rows, s->d, s->d, s->variant % 3 ? 0.1 : 0, b[6], b[0], b[1], x);
+    const int64_t ld = s->variant & 1 ? (s->d + 7) / 8 * 8 : s->d;
+    k_xent_both(v, t, s->rows, s->d, ld, s->variant % 3 ? 0.1 : 0, b[6], b[0], b[1], x);
 }
 TRIAL(adam)
 {
