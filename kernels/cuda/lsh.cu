@@ -1,7 +1,7 @@
 /* lsh.cu - LSH attention on CUDA: the table of kernels/cuda.h, and what happens token by token.
  *
  * Forward: lengths of keys, buckets, order, then round after round (lsh_tiles.cu).  Backward sorts the buckets again and
- * goes through the rounds; in float the gradients gather where they belong, in bfloat16 in scratch. */
+ * goes through the rounds; in float those of queries and values gather where they belong, else in scratch. */
 #include "lsh.cuh"
 #include "device.cuh"
 #include <cstring>
@@ -20,6 +20,15 @@ __device__ static bool mine(const lsh &p, whose *w)
 }
 template <class T> __device__ static T *row_of(const k_heads &x, const whose &w) { return (T *)x.p + w.b * x.sb + w.h * x.sh + w.t * x.st; }
 
+/* The sum over the lanes of the token, in all of them. */
+__device__ static float sum_over(float x)
+{
+    const unsigned all = 0xffu << threadIdx.x % 32 / LANES * LANES;
+    for (int step = 1; step < LANES; step *= 2)
+        x += __shfl_xor_sync(all, x, step);
+    return x;
+}
+
 /* x.y of n numbers, in all lanes of the token. */
 template <class T> __device__ static float inner(const T *x, const T *y, int n)
 {
@@ -35,10 +44,7 @@ template <class T> __device__ static float inner(const T *x, const T *y, int n)
     }
     for (int d = lane; !whole && d < n; d += LANES)
         sum += (float)x[d] * (float)y[d];
-    const unsigned all = 0xffu << threadIdx.x % 32 / LANES * LANES;
-    for (int step = 1; step < LANES; step *= 2)
-        sum += __shfl_xor_sync(all, sum, step);
-    return sum;
+    return sum_over(sum);
 }
 
 /* inverse = 1 / |k|, 0 of a zero. */
@@ -61,6 +67,22 @@ template <class T> __global__ void __launch_bounds__(BLOCK) deltas(const __grid_
     const float sum = inner(row_of<T>(p.d_o, w), row_of<T>(p.o, w), p.Dv);
     if (threadIdx.x % LANES == 0)
         p.delta[w.row] = sum;
+}
+
+/* dq = that of queries + (dk - k (k.dk)) / |x|, k = x / |x|. */
+template <class T> __global__ void __launch_bounds__(BLOCK) finish(const __grid_constant__ lsh p)
+{
+    whose w;
+    if (!mine(p, &w))
+        return;
+    const T *x = row_of<T>(p.k, w);
+    const float inverse = p.inverse[w.row], *dk = row_of<float>(p.sum_k, w), *query = row_of<float>(p.sum_q, w);
+    float along = 0;
+    for (int d = threadIdx.x % LANES; d < p.Dk; d += LANES)
+        along += (float)x[d] * dk[d];
+    along = sum_over(along) * inverse * inverse;
+    for (int d = threadIdx.x % LANES; d < p.Dk; d += LANES)
+        row_of<T>(p.dq, w)[d] = T(query[d] + inverse * (dk[d] - (float)x[d] * along));
 }
 
 /* Rows of q and v to the tokens first .. of the state's k and v. */
@@ -90,6 +112,7 @@ template <class T> __global__ void __launch_bounds__(BLOCK) append(const __grid_
 
 int lsh_lengths(const lsh &p, k_dtype dtype, cudaStream_t stream) { BY_TOKEN(lengths, p, dtype, stream, p); }
 int lsh_delta(const lsh &p, k_dtype dtype, cudaStream_t stream) { BY_TOKEN(deltas, p, dtype, stream, p); }
+int lsh_finish(const lsh &p, k_dtype dtype, cudaStream_t stream) { BY_TOKEN(finish, p, dtype, stream, p); }
 int lsh_append(const lsh &p, k_heads v, k_dtype dtype, cudaStream_t stream) { BY_TOKEN(append, p, dtype, stream, p, v); }
 
 /* ---- the problem -------------------------------------------------------------------------------------------------- */
@@ -119,7 +142,8 @@ static bool even(const k_heads &x, int width, size_t number)
 /* The problem as kernels take it, its scratch cut for T tokens; *bytes of it are used. */
 static lsh problem_of(const k_lsh *l, k_dtype dtype, bool backward, size_t *bytes)
 {
-    const size_t number = k_dtype_size(dtype), tokens = (size_t)l->B * (size_t)l->H * (size_t)l->T, places = tokens * (size_t)l->rounds * sizeof(int32_t);
+    const size_t number = k_dtype_size(dtype), tokens = (size_t)l->B * (size_t)l->H * (size_t)l->T;
+    const size_t places = tokens * (size_t)l->rounds * sizeof(int32_t);
     const bool wide = dtype == K_F32;
     lsh p = {};
     p.B = l->B, p.H = l->H, p.T = l->T, p.Dk = l->Dk, p.Dv = l->Dv, p.first = l->first, p.causal = l->causal;
@@ -140,7 +164,7 @@ static lsh problem_of(const k_lsh *l, k_dtype dtype, bool backward, size_t *byte
         p.d_o = l->d_o, p.dq = l->dq, p.dv = l->dv;
         p.delta = (float *)take(bytes, l, tokens * sizeof(float));
         p.sum_q = sums(bytes, l, l->dq, wide, 0, l->Dk), p.sum_v = sums(bytes, l, l->dv, wide || l->rounds == 1, 0, l->Dv);
-        p.sum_k = sums(bytes, l, l->dq, l->rounds == 1, 0, l->Dk);
+        p.sum_k = sums(bytes, l, l->dq, false, 0, l->Dk);
     } else {
         p.sum_o = sums(bytes, l, l->o, wide || l->rounds == 1, l->first, l->Dv);
     }
@@ -205,7 +229,7 @@ static int backward(const k_lsh *l, k_dtype dtype, void *queue)
         code = lsh_sort(p, stream);
     for (int r = 0; r < p.rounds && !code; r++)
         code = lsh_gradient(p, r, dtype, stream);
-    return code;
+    return code || !p.dq.p ? code : lsh_finish(p, dtype, stream);
 }
 
 /* State: rows of q and v so far, [B,H,capacity,Dk+Dv], and their buckets [B,H,rounds,capacity].  The new tokens are

@@ -45,6 +45,8 @@ int lsh_sort(const lsh &, cudaStream_t);
 /* inverse of all keys; delta. */
 int lsh_lengths(const lsh &, k_dtype, cudaStream_t);
 int lsh_delta(const lsh &, k_dtype, cudaStream_t);
+/* dq from what the rounds have gathered. */
+int lsh_finish(const lsh &, k_dtype, cudaStream_t);
 /* The new rows of q and v into the state's k and v. */
 int lsh_append(const lsh &, k_heads v, k_dtype, cudaStream_t);
 

@@ -15,8 +15,8 @@ enum { SORTERS = 32, DIGITS = 256 };    /* warps of a block, values of a digit *
 /* ---- hashing -------------------------------------------------------------------------------------------------------- */
 
 /* The largest number so far and the least index that has it. */
-template <class N> struct peak { N y; int at; };
-template <class N> __device__ static void raise(peak<N> *p, N y, int at)
+struct peak { double y; int at; };
+__device__ static void raise(peak *p, double y, int at)
 {
     if (y > p->y || (y == p->y && at < p->at))
         *p = { y, at };
@@ -64,6 +64,19 @@ __global__ void __launch_bounds__(THREADS) cut_rotations(const __grid_constant__
     }
 }
 
+/* 16 bytes of a row that goes on for `left` numbers, then zeros. */
+template <class T> __device__ static pack<T> part_of(const T *x, int left, bool vec)
+{
+    pack<T> part = {};
+    if (vec && left > 0)
+        part = *(const pack<T> *)x;
+    #pragma unroll
+    for (int e = 0; !vec && e < pack<T>::N; e++)
+        if (e < left)
+            part.v[e] = x[e];
+    return part;
+}
+
 /* X: panels of SIDE numbers of the tokens from t0 on, each in two planes. */
 template <class T> __device__ static void bring_tokens(const lsh &p, int unit, int t0, bf16 *X)
 {
@@ -74,8 +87,8 @@ template <class T> __device__ static void bring_tokens(const lsh &p, int unit, i
             pack<T> parts[4];
             #pragma unroll
             for (int n = 0; n < 4; n++) {
-                const int t = t0 + (i + n * HASHERS) / PER;
-                parts[n] = t < p.T ? part_of(row_at<T>(p.k, unit / p.H, unit % p.H, t), d0 + (i + n * HASHERS) % PER * EACH, p.Dk, p.vec) : pack<T>{};
+                const int t = t0 + (i + n * HASHERS) / PER, d = d0 + (i + n * HASHERS) % PER * EACH;
+                parts[n] = part_of(row_at<T>(p.k, unit / p.H, unit % p.H, t) + d, t < p.T ? p.Dk - d : 0, p.vec);
             }
             #pragma unroll
             for (int n = 0; n < 4; n++)
@@ -94,7 +107,7 @@ __device__ static void start_panel(const bf16 *panel, bf16 *Y)
 /* By a warp: where [y; -y] is largest, y = x times half columns, in double. */
 template <class T> __device__ static int decide(const T *x, const float *rotation, int columns, int D, int half)
 {
-    peak<double> top = { -1, 0 };
+    peak top = { -1, 0 };
     for (int c = threadIdx.x % 32; c < half; c += 32) {
         double y = 0;
         #pragma unroll 8
@@ -107,62 +120,68 @@ template <class T> __device__ static int decide(const T *x, const float *rotatio
     return top.at;
 }
 
-/* The largest of |y| of the thread's two rows, and how large any other is at most. */
-struct lead { peak<float> first; float second; };
-__device__ static void follow(lead *l, float y, int at)
+/* The two largest |y| of a row: bits of the float but for the last six, which are twice the column of the panel and the sign;
+ * at: where the first panel began that has the first. */
+struct lead { unsigned first, second; int at; };
+__device__ static unsigned ranked(float y, int column)
 {
-    l->second = fmaxf(l->second, fminf(y, l->first.y));
-    raise(&l->first, y, at);
+    const unsigned bits = __float_as_uint(y);
+    return (bits & 0x7fffffc0u | 2 * column) + (bits >> 31);
+}
+__device__ static void follow(unsigned *first, unsigned *second, unsigned y)
+{
+    *second = max(*second, min(y, *first));
+    *first = max(*first, y);
+}
+__device__ static void join(lead *l, unsigned first, unsigned second, int at)
+{
+    l->second = max(max(l->second, second), min(l->first, first));
+    l->at = first > l->first ? at : l->at;
+    l->first = max(l->first, first);
 }
 
-/* What four lanes know of their rows, together. */
-__device__ static void join(lead *l)
+/* A tile of scores [tokens, columns from c0 on] after those before it. */
+__device__ static void look_at(const float (&y)[COLUMNS / 8][4], int c0, lead (&l)[2])
 {
-    for (int lane = 1; lane < 4; lane *= 2) {
-        const float second = __shfl_xor_sync(~0u, l->second, lane);
-        follow(l, __shfl_xor_sync(~0u, l->first.y, lane), __shfl_xor_sync(~0u, l->first.at, lane));
-        l->second = fmaxf(l->second, second);
+    #pragma unroll
+    for (int i = 0; i < 2; i++) {
+        unsigned first = 0, second = 0;
+        #pragma unroll
+        for (int n = 0; n < COLUMNS / 4; n++)
+            follow(&first, &second, ranked(y[n / 2][2 * i + n % 2], column_of(n / 2, n % 2)));
+        join(&l[i], first, second, c0);
     }
 }
 
 /* Where [y; -y] leads in the thread's two rows, by half columns of a rotation: panels from `panel` on, of which the first is
  * under way to Y [2], and after which another may follow. */
-template <class T> __device__ static void look(const lsh &p, const bf16 *X, bf16 *Y, const bf16 *panel, int half, bool more, lead (&l)[2])
+__device__ static void look(const lsh &p, const bf16 *X, bf16 *Y, int64_t panel, int half, bool more, lead (&l)[2])
 {
-    const int deep = ceil_div(p.Dk, SIDE), all = ceil_div(half, COLUMNS) * deep;
-    float y[COLUMNS / 8][4] = {};
-    for (int n = 0; n < all; n++) {
-        const int c0 = n / deep * COLUMNS;
-        float part[COLUMNS / 8][4];
-        wait<0>();
-        __syncthreads();
-        bf16 *now = Y + (panel - p.panels) / PANEL % 2 * 2 * COLUMNS * LINE, *next = Y + ((panel - p.panels) / PANEL + 1) % 2 * 2 * COLUMNS * LINE;
-        panel += PANEL;
-        if (more || n < all - 1)
-            start_panel(panel, next);
-        tile_nt<2, SIDE, TOKENS, COLUMNS>(part, X + (n % deep * 2 * TOKENS + threadIdx.x / 32 * 16) * LINE, now);
-        #pragma unroll
-        for (int i = 0; i < COLUMNS / 2; i++)
-            y[i / 4][i % 4] += part[i / 4][i % 4];
-        #pragma unroll
-        for (int i = 0; n % deep == deep - 1 && i < COLUMNS / 2; i++) {
-            const int c = c0 + column_of(i / 4, i % 4);
-            if (c < half)
-                follow(&l[i % 4 / 2], fabsf(y[i / 4][i % 4]), c + (y[i / 4][i % 4] < 0 ? half : 0));
-            y[i / 4][i % 4] = 0;
+    for (int c0 = 0; c0 < half; c0 += COLUMNS) {
+        float y[COLUMNS / 8][4] = {};
+        for (int d0 = 0; d0 < p.Dk; d0 += SIDE, panel++) {
+            wait<0>();
+            __syncthreads();
+            if (more || c0 + COLUMNS < half || d0 + SIDE < p.Dk)
+                start_panel(p.panels + (panel + 1) * PANEL, Y + (panel + 1) % 2 * 2 * COLUMNS * LINE);
+            tile_nt<2, SIDE, TOKENS, COLUMNS>(y, X + (d0 / SIDE * 2 * TOKENS + threadIdx.x / 32 * 16) * LINE, Y + panel % 2 * 2 * COLUMNS * LINE);
         }
+        look_at(y, c0, l);
     }
-    join(&l[0]), join(&l[1]);
+    #pragma unroll
+    for (int i = 0; i < 2; i++)
+        for (int lane = 1; lane < 4; lane *= 2)
+            join(&l[i], __shfl_xor_sync(~0u, l[i].first, lane), __shfl_xor_sync(~0u, l[i].second, lane), __shfl_xor_sync(~0u, l[i].at, lane));
 }
 
-/* The bucket of the thread's token by one factor: in double, by the warp, where the lead is shorter than twice what two planes
- * of either factor leave out at most, 2^-14 |x| |column|. */
+/* The bucket of the thread's token by one factor: in double, by the warp, where the lead is shorter than twice what is left out
+ * at most: 2^-14 |x| |column| by two planes of either factor, and less than half of that by the last bits. */
 template <class T> __device__ static int settle(const lsh &p, int unit, int turn, int token, const float *rotation, int half, const lead &l)
 {
     const int columns = (p.factor[0] + p.factor[1]) / 2;
-    const float inverse = token < p.T ? p.inverse[(int64_t)unit * p.T + token] : 0;
-    const bool close = token < p.T && threadIdx.x % 4 == 0 && !((l.first.y - l.second) * inverse > 0x1p-13f * p.longest[turn]);
-    int at = l.first.at;
+    const float inverse = token < p.T ? p.inverse[(int64_t)unit * p.T + token] : 0, ahead = __uint_as_float(l.first) - __uint_as_float(l.second);
+    const bool close = token < p.T && threadIdx.x % 4 == 0 && !(ahead * inverse > 0x1.4p-13f * p.longest[turn]);
+    int at = l.at + (l.first >> 1 & 31) + (l.first & 1 ? half : 0);
     for (unsigned left = __ballot_sync(~0u, close); left; left &= left - 1) {
         const int lane = __ffs(left) - 1, t = __shfl_sync(~0u, token, lane);
         const int exact = decide(row_at<T>(p.k, unit / p.H, unit % p.H, t), rotation, columns, p.Dk, half);
@@ -180,17 +199,19 @@ template <class T> __global__ void __launch_bounds__(HASHERS, 2) hash(const __gr
     const int tiles = ceil_div(p.T - p.first, TOKENS), t0 = p.first + blockIdx.x % tiles * TOKENS;
     const int round = blockIdx.x / tiles % p.rounds, unit = blockIdx.x / tiles / p.rounds, turn = unit % p.H * p.rounds + round;
     const int panels[2] = { panels_of(p, p.factor[0] / 2), panels_of(p, p.factor[1] / 2) };
-    const bf16 *panel = p.panels + (int64_t)turn * (panels[0] + panels[1]) * PANEL;
     const float *rotation = p.rotations + (int64_t)turn * p.Dk * (p.factor[0] + p.factor[1]) / 2;
+    int64_t panel = (int64_t)turn * (panels[0] + panels[1]);
     int bucket[2] = { 0, 0 };
-    start_panel(panel, Y + (panel - p.panels) / PANEL % 2 * 2 * COLUMNS * LINE);
+    start_panel(p.panels + panel * PANEL, Y + panel % 2 * 2 * COLUMNS * LINE);
     bring_tokens<T>(p, unit, t0, X);
-    for (int f = 0, step = 1; f < 2 && p.factor[f]; panel += panels[f] * PANEL, rotation += p.factor[f] / 2, step *= p.factor[f], f++) {
-        lead l[2] = { { { -1, 0 }, 0 }, { { -1, 0 }, 0 } };
-        look<T>(p, X, Y, panel, p.factor[f] / 2, f == 0 && p.factor[1], l);
+    for (int f = 0, step = 1; f < 2 && p.factor[f]; panel += panels[f], rotation += p.factor[f] / 2, step *= p.factor[f], f++) {
+        lead l[2] = {};
+        look(p, X, Y, panel, p.factor[f] / 2, f == 0 && p.factor[1], l);
+        #pragma unroll
         for (int i = 0; i < 2; i++)
             bucket[i] += step * settle<T>(p, unit, turn, t0 + row_of(2 * i), rotation, p.factor[f] / 2, l[i]);
     }
+    #pragma unroll
     for (int i = 0; i < 2; i++)
         if (threadIdx.x % 4 == 0 && t0 + row_of(2 * i) < p.T)
             p.bucket[round_at(p, unit, round) * p.capacity + t0 + row_of(2 * i)] = bucket[i];
@@ -262,15 +283,19 @@ __device__ static void sort_pass(int T, const int32_t *bucket, const int32_t *fr
     for (int i = threadIdx.x; i < SORTERS * DIGITS; i += 32 * SORTERS)
         at[i / DIGITS][i % DIGITS] = 0;
     __syncthreads();
+    const auto token_at = [from](int place) { return from ? from[place] : place; };
+    #pragma unroll 4
     for (int t = begin + lane; t < end; t += 32)
-        atomicAdd(&at[warp][bucket[from ? from[t] : t] >> shift & 255], 1);
+        atomicAdd(&at[warp][bucket[token_at(t)] >> shift & 255], 1);
     __syncthreads();
     scan_counts(at, totals);
+    int next = begin + lane < end ? token_at(begin + lane) : 0, its = bucket[next];
     for (int t0 = begin; t0 < end; t0 += 32) {
         const bool there = t0 + lane < end;
-        const int token = !there ? 0 : from ? from[t0 + lane] : t0 + lane, digit = there ? bucket[token] >> shift & 255 : DIGITS;
+        const int token = next, digit = there ? its >> shift & 255 : DIGITS;
         const unsigned alike = __match_any_sync(~0u, digit), before = alike & ((1u << lane) - 1);
         const int start = there ? at[warp][digit] : 0;
+        next = t0 + 32 + lane < end ? token_at(t0 + 32 + lane) : 0, its = bucket[next];
         __syncwarp();
         if (there)
             to[start + __popc(before)] = token;

@@ -22,44 +22,6 @@ template <class T, int D, int N> constexpr int TILE = PLANES<T> * N * PITCH<bf16
 /* A token where it stands: its number (-1: none), chunk, bucket, and 1 / the length of its key. */
 struct __align__(16) token { int number, chunk, bucket; float inverse; };
 
-/* ---- rows, whose numbers are read and written several at once when vec: they begin at multiples of 16 bytes and are as long */
-
-/* Numbers d .. of a row; zeros beyond its width. */
-template <class T> __device__ inline pack<T> part_of(const T *row, int d, int width, bool vec)
-{
-    pack<T> x = {};
-    if (vec && d < width)
-        return *(const pack<T> *)(row + d);
-    #pragma unroll
-    for (int e = 0; e < pack<T>::N; e++)
-        if (d + e < width)
-            x.v[e] = row[d + e];
-    return x;
-}
-
-/* Numbers d and d + 1. */
-template <class T> __device__ inline float2 two_of(const T *row, int d, int width, bool vec)
-{
-    pack<T, 2> x = {};
-    if (vec && d < width)
-        x = *(const pack<T, 2> *)(row + d);
-    else
-        for (int e = 0; e < 2; e++)
-            if (d + e < width)
-                x.v[e] = row[d + e];
-    return make_float2(float(x.v[0]), float(x.v[1]));
-}
-template <class T> __device__ inline void put_two(T *row, int d, int width, bool vec, float a, float b)
-{
-    const pack<T, 2> x = { T(a), T(b) };
-    if (vec && d < width)
-        *(pack<T, 2> *)(row + d) = x;
-    else
-        for (int e = 0; e < 2; e++)
-            if (d + e < width)
-                row[d + e] = x.v[e];
-}
-
 /* ---- bringing in -------------------------------------------------------------------------------------------------- */
 
 /* Two numbers as sums of P bfloat16; x[n] holds part n of both, the first in the low half. */
@@ -92,14 +54,29 @@ template <int P> __device__ inline void put(bf16 *to, int plane, const pack<floa
 }
 
 /* The thread's next parts of the rows of tokens, from part `from` on; zeros where there is no token.  x: row of token 0,
- * st: from one row to the next. */
+ * st: from one row to the next.  vec: rows begin at multiples of 16 bytes and are as long. */
 enum { ATONCE = 4 };
-template <class T, int D, int N> __device__ inline void fetch(pack<T> (&parts)[ATONCE], const T *x, int64_t st, const token *at, int from, int width, bool vec)
+template <class T, int D, int N>
+__device__ inline void fetch(pack<T> (&parts)[ATONCE], const T *x, int64_t st, const token *at, int from, int width, bool vec)
 {
     constexpr int EACH = pack<T>::N, PER = D / EACH, W = WORKERS<T, D>;
-    #pragma unroll
-    for (int n = 0, i = from; n < ATONCE && n < N * PER / W; n++, i += W)
-        parts[n] = at[i / PER].number < 0 ? pack<T>{} : part_of(x + at[i / PER].number * st, i % PER * EACH, width, vec);
+    if (vec) {
+        #pragma unroll
+        for (int n = 0, i = from; n < ATONCE && n < N * PER / W; n++, i += W) {
+            const int token = at[i / PER].number, d = i % PER * EACH;
+            parts[n] = {};
+            if (token >= 0 && d < width)
+                parts[n] = *(const pack<T> *)(x + token * st + d);
+        }
+    } else {
+        #pragma unroll
+        for (int n = 0, i = from; n < ATONCE && n < N * PER / W; n++, i += W)
+            #pragma unroll
+            for (int e = 0; e < EACH; e++) {
+                const int token = at[i / PER].number, d = i % PER * EACH + e;
+                parts[n].v[e] = token >= 0 && d < width ? x[token * st + d] : T(0);
+            }
+    }
 }
 template <class T, int D, int N> __device__ inline void place(bf16 *tile, const pack<T> (&parts)[ATONCE], int from)
 {
@@ -109,10 +86,42 @@ template <class T, int D, int N> __device__ inline void place(bf16 *tile, const 
         put<PLANES<T>>(tile + i / PER * PITCH<bf16, D> + i % PER * EACH, N * PITCH<bf16, D>, parts[n]);
 }
 
+/* ---- the thread's part of a row, two numbers of every eight ------------------------------------------------------- */
+
+template <class T, int D> __device__ inline void get_row(float (&x)[D / 4], const T *row, int width, bool vec)
+{
+    #pragma unroll
+    for (int n = 0; n < D / 8; n++) {
+        const int d = column_of(n, 0);
+        pack<T, 2> two = {};
+        if (vec) {
+            if (d < width)
+                two = *(const pack<T, 2> *)(row + d);
+        } else {
+            two.v[0] = d < width ? row[d] : T(0), two.v[1] = d + 1 < width ? row[d + 1] : T(0);
+        }
+        x[2 * n] = float(two.v[0]), x[2 * n + 1] = float(two.v[1]);
+    }
+}
+template <class T, int D> __device__ inline void put_row(T *row, int width, bool vec, const float (&x)[D / 4])
+{
+    #pragma unroll
+    for (int n = 0; n < D / 8; n++) {
+        const int d = column_of(n, 0);
+        if (vec && d < width)
+            *(pack<T, 2> *)(row + d) = { T(x[2 * n]), T(x[2 * n + 1]) };
+        if (!vec && d < width)
+            row[d] = T(x[2 * n]);
+        if (!vec && d + 1 < width)
+            row[d + 1] = T(x[2 * n + 1]);
+    }
+}
+
 /* ---- products ----------------------------------------------------------------------------------------------------- */
 
 /* sum, rest [16,8 M] += a [16,16] b [16,8 M]: the product of leading parts, and the others. */
-template <int P, int M> __device__ inline void add_products(float (&sum)[M][4], float (&rest)[M][4], const uint32_t (&a)[P][4], const uint32_t (&b)[P][M / 2][4])
+template <int P, int M>
+__device__ inline void add_products(float (&sum)[M][4], float (&rest)[M][4], const uint32_t (&a)[P][4], const uint32_t (&b)[P][M / 2][4])
 {
     #pragma unroll
     for (int both = P - 1; both >= 0; both--)
@@ -123,16 +132,13 @@ template <int P, int M> __device__ inline void add_products(float (&sum)[M][4], 
                 multiply(both ? rest[n] : sum[n], a[i], b[both - i][n / 2][n % 2 * 2], b[both - i][n / 2][n % 2 * 2 + 1]);
 }
 
-/* s [16,N] = x [16,D] y [N,D]^T; x: the warp's rows of a tile of R. */
+/* s [16,N] += x [16,D] y [N,D]^T; x: the warp's rows of a tile of R. */
 template <int P, int D, int R, int N> __device__ inline void tile_nt(float (&s)[N / 8][4], const bf16 *x, const bf16 *y)
 {
     const int lane = threadIdx.x % 32;
     float rest[N / 8][4] = {};
     x += lane % 16 * PITCH<bf16, D> + lane / 16 * 8;
     y += (lane % 8 + lane / 16 * 8) * PITCH<bf16, D> + lane / 8 % 2 * 8;
-    #pragma unroll
-    for (int n = 0; n < N / 8; n++)
-        s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
     #pragma unroll 4
     for (int k = 0; k < D; k += 16) {
         uint32_t a[P][4], b[P][N / 16][4];
@@ -186,5 +192,31 @@ template <int P, int D, int N> __device__ inline void tile_nn(float (&o)[D / 8][
             for (int e = 0; e < 4; e++)
                 o[d + n][e] += sum[n][e] + rest[n][e];
     }
+}
+
+/* q [16,D/2] += columns m0 .. of s [R,N], turned, by columns d0 .. of y [R,D]; s: planes of rows of N + 8 numbers. */
+template <int P, int D, int R, int N> __device__ inline void tile_tn(float (&q)[D / 16][4], const bf16 *s, int m0, const bf16 *y, int d0)
+{
+    const int lane = threadIdx.x % 32;
+    float rest[D / 16][4] = {};
+    s += (lane % 8 + lane / 16 * 8) * (N + 8) + m0 + lane / 8 % 2 * 8;
+    y += lane % 16 * PITCH<bf16, D> + d0 + lane / 16 * 8;
+    #pragma unroll
+    for (int k = 0; k < R; k += 16) {
+        uint32_t a[P][4], b[P][D / 32][4];
+        #pragma unroll
+        for (int i = 0; i < P; i++) {
+            read_blocks<true>(a[i], s + (i * R + k) * (N + 8));
+            #pragma unroll
+            for (int n = 0; n < D / 32; n++)
+                read_blocks<true>(b[i][n], y + (i * R + k) * PITCH<bf16, D> + 16 * n);
+        }
+        add_products<P>(q, rest, a, b);
+    }
+    #pragma unroll
+    for (int n = 0; P > 1 && n < D / 16; n++)
+        #pragma unroll
+        for (int e = 0; e < 4; e++)
+            q[n][e] += rest[n][e];
 }
 #endif

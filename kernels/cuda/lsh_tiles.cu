@@ -3,7 +3,7 @@
  * The scores of a tile are products of raw queries; the length of a key is a factor of its column.  Forward: a block
  * has a tile of queries and goes over the keys that their chunks reach, on from the maximum, sum and output of the rounds
  * before.  Backward recomputes the weights from the log-sum-exp twice: a block of queries adds to their gradient, a block
- * of keys to that of keys and values. */
+ * of keys to that of keys and values; where chunks are tiles, keys alone do it all. */
 #include "lsh.cuh"
 #include "lsh_tile.cuh"
 
@@ -76,7 +76,8 @@ __device__ static int meetings(const lsh &p, int unit, int query, int key)
 }
 
 /* met [N][M], with dedup: how often row and column meet; turned: rows are keys.  NULL without. */
-template <class T, int D, int N, int M> __device__ static void count_meetings(const lsh &p, int unit, const token *rows, const token *columns, bool turned, uint16_t *met)
+template <class T, int D, int N, int M>
+__device__ static void count_meetings(const lsh &p, int unit, const token *rows, const token *columns, bool turned, uint16_t *met)
 {
     for (int i = threadIdx.x; met && i < N * M; i += WORKERS<T, D>) {
         const int row = rows[i / M].number, column = columns[i % M].number;
@@ -84,12 +85,23 @@ template <class T, int D, int N, int M> __device__ static void count_meetings(co
     }
 }
 
-/* The score s of a query and a key: scaled, -inf unless the one sees the other; shared among their meetings. */
-__device__ static float shaped(const lsh &p, const token &query, const token &key, const uint16_t *met, float s)
+/* The score s of a query and a key: scaled, -inf unless the one sees the other.  late: a key is seen unless its number is
+ * less than so many above the query's, as numbers without sign. */
+__device__ static float shaped(const token &query, const token &key, unsigned late, float scale, float s)
 {
-    const bool seen = (p.causal ? key.number < query.number : key.number != query.number) && (unsigned)(query.chunk - key.chunk) <= 1 &&
-                      query.bucket == key.bucket;
-    return !seen ? -INFINITY : p.scale * LOG2E * key.inverse * s - (met ? log2f(*met) : 0);
+    const bool seen = (unsigned)(key.number - query.number) >= late && (unsigned)(query.chunk - key.chunk) <= 1 && query.bucket == key.bucket;
+    return seen ? scale * key.inverse * s : -INFINITY;
+}
+__device__ static unsigned late_of(const lsh &p) { return p.causal ? 1u << 31 : 1; }
+
+/* Scores [rows, columns] of pairs that meet more than once: shared among their meetings. */
+template <int N> __device__ static void share(const uint16_t *met, float (&w)[N / 8][4])
+{
+    #pragma unroll
+    for (int c = 0; c < N / 8; c++)
+        #pragma unroll
+        for (int e = 0; e < 4; e++)
+            w[c][e] -= log2f((float)met[row_of(e) * N + column_of(c, e)]);
 }
 
 /* Where rows come from and go to: x is as wide as a key, y as a value. */
@@ -109,7 +121,8 @@ template <class T, int D, int N> __device__ static void fetch_both(parts_of_both
 }
 
 /* X, Y = rows of N tokens, whose first parts are under way. */
-template <class T, int D, int N> __device__ static void bring_both(parts_of_both<T> *parts, const both<T> &rows, const token *at, bf16 *X, bf16 *Y)
+template <class T, int D, int N>
+__device__ static void bring_both(parts_of_both<T> *parts, const both<T> &rows, const token *at, bf16 *X, bf16 *Y)
 {
     for (int i = threadIdx.x; i < N * D / pack<T>::N; i += ATONCE * WORKERS<T, D>) {
         if (i >= WORKERS<T, D>)
@@ -122,8 +135,9 @@ template <class T, int D, int N> __device__ static void bring_both(parts_of_both
 /* Turns to the tile of others at `place` of a span: brings keys and values, or as queries q and d_o, to X and Y, and counts
  * how often they meet the block's own.  They are listed by as many as there are threads; where in the list are these?  Rows
  * of the next tile of the list set out. */
-template <class T, int D> __device__ static int turn_to(const lsh &p, int unit, const span &s, int place, bool asking, const both<T> &rows, const token *own,
-                                                        listed<WORKERS<T, D>> *others, parts_of_both<T> *parts, bf16 *X, bf16 *Y, uint16_t *met)
+template <class T, int D>
+__device__ static int turn_to(const lsh &p, int unit, const span &s, int place, bool asking, const both<T> &rows, const token *own,
+                              listed<WORKERS<T, D>> *others, parts_of_both<T> *parts, bf16 *X, bf16 *Y, uint16_t *met)
 {
     const int at = (place - s.from) % WORKERS<T, D>;
     __syncthreads();
@@ -142,66 +156,68 @@ template <class T, int D> __device__ static int turn_to(const lsh &p, int unit, 
 
 /* ---- forward ------------------------------------------------------------------------------------------------------ */
 
+/* The thread's row i of sums, alone. */
+template <int D> __device__ static void part(float (&x)[D / 4], const float (&sums)[D / 8][4], int i, float factor)
+{
+    #pragma unroll
+    for (int n = 0; n < D / 4; n++)
+        x[n] = factor * sums[n / 2][2 * i + n % 2];
+}
+
 /* What the rounds before left of the thread's row i. */
 template <int D> __device__ static void go_on(const lsh &p, int unit, int token, int i, float (&top)[2], float (&sum)[2], float (&o)[D / 8][4])
 {
-    const float *row = row_at<float>(p.sum_o, unit / p.H, unit % p.H, token - p.first);
     const float lse = token < 0 ? -INFINITY : p.lse[(int64_t)unit * p.T + token];
+    float x[D / 4];
     if (lse == -INFINITY)
         return;
     top[i] = lse * LOG2E;
     sum[i] = threadIdx.x % 4 == 0;
+    get_row<float, D>(x, row_at<float>(p.sum_o, unit / p.H, unit % p.H, token - p.first), p.Dv, p.vec);
     #pragma unroll
-    for (int n = 0; n < D / 8; n++) {
-        const float2 two = two_of(row, column_of(n, 0), p.Dv, p.vec);
-        o[n][2 * i] = two.x, o[n][2 * i + 1] = two.y;
-    }
-}
-
-/* The thread's part of its row i: row = factor x. */
-template <class T, int D> __device__ static void put_row(const lsh &p, const k_heads &to, int unit, int row, int width, int i, float factor, const float (&x)[D / 8][4])
-{
-    T *at = row_at<T>(to, unit / p.H, unit % p.H, row);
-    #pragma unroll
-    for (int n = 0; n < D / 8; n++)
-        put_two(at, column_of(n, 0), width, p.vec, factor * x[n][2 * i], factor * x[n][2 * i + 1]);
+    for (int n = 0; n < D / 4; n++)
+        o[n / 2][2 * i + n % 2] = x[n];
 }
 
 /* Output and log-sum-exp of the thread's row i; at last a token that saw itself alone has its own value. */
-template <class T, int D> __device__ static void put_output(const lsh &p, int unit, int token, int i, bool last, float top, float all, const float (&o)[D / 8][4])
+template <class T, int D>
+__device__ static void put_output(const lsh &p, int unit, int token, int i, bool last, float top, float all, const float (&o)[D / 8][4])
 {
-    const float inverse = all > 0 ? 1 / all : 0;
+    const int b = unit / p.H, h = unit % p.H;
+    float x[D / 4];
     if (token < 0)
         return;
     if (p.lse && threadIdx.x % 4 == 0)
         p.lse[(int64_t)unit * p.T + token] = all > 0 ? LN2 * (top + log2f(all)) : -INFINITY;
-    if (!last) {
-        put_row<float, D>(p, p.sum_o, unit, token - p.first, p.Dv, i, inverse, o);
-    } else if (all > 0) {
-        put_row<T, D>(p, p.o, unit, token - p.first, p.Dv, i, inverse, o);
-    } else {
-        const T *own = row_at<T>(p.v, unit / p.H, unit % p.H, token);
-        for (int d = threadIdx.x % 4; d < p.Dv; d += 4)
-            row_at<T>(p.o, unit / p.H, unit % p.H, token - p.first)[d] = own[d];
-    }
+    part<D>(x, o, i, all > 0 ? 1 / all : 0);
+    if (last && !(all > 0))
+        get_row<T, D>(x, row_at<T>(p.v, b, h, token), p.Dv, p.vec);
+    if (last)
+        put_row<T, D>(row_at<T>(p.o, b, h, token - p.first), p.Dv, p.vec, x);
+    else
+        put_row<float, D>(row_at<float>(p.sum_o, b, h, token - p.first), p.Dv, p.vec, x);
 }
 
 /* Scores [queries, keys] of a tile. */
 template <int N> __device__ static void shape(const lsh &p, const token *queries, const token *keys, const uint16_t *met, float (&w)[N / 8][4])
 {
     const token me[2] = { queries[row_of(0)], queries[row_of(2)] };
+    const unsigned late = late_of(p);
     #pragma unroll
     for (int c = 0; c < N / 4; c++) {
-        const int j = column_of(c / 2, c % 2);
-        const token key = keys[j];
+        const token key = keys[column_of(c / 2, c % 2)];
         #pragma unroll
         for (int i = 0; i < 2; i++)
-            w[c / 2][2 * i + c % 2] = shaped(p, me[i], key, met ? met + row_of(2 * i) * N + j : met, w[c / 2][2 * i + c % 2]);
+            w[c / 2][2 * i + c % 2] = shaped(me[i], key, late, p.scale * LOG2E, w[c / 2][2 * i + c % 2]);
     }
+    if (met)
+        share<N>(met, w);
 }
 
 /* Block: a unit's tile of queries. */
-template <class T, int D> __global__ void __launch_bounds__(WORKERS<T, D>, D > 64 ? 1 : sizeof(T) == 4 ? 3 : 4) forward(const __grid_constant__ lsh p, int round)
+template <class T, int D>
+__global__ void __launch_bounds__(WORKERS<T, D>, D > 64 ? 1 : sizeof(T) == 4 ? 3 : 4)
+forward(const __grid_constant__ lsh p, int round)
 {
     constexpr int P = PLANES<T>, R = OWN<T, D>, N = OTHER, W = WORKERS<T, D>;
     extern __shared__ __align__(16) bf16 room[];
@@ -227,7 +243,7 @@ template <class T, int D> __global__ void __launch_bounds__(WORKERS<T, D>, D > 6
         if (round > 0)
             go_on<D>(p, unit, queries.at[row_of(2 * i)].number, i, top, sum, o);
     for (int n = 0, spans = keys_of(p, round, r0, R, s); n < spans; n++) for (int j = s[n].from; j < s[n].to; j += N) {
-        float w[N / 8][4];
+        float w[N / 8][4] = {};
         const token *key = keys.at + turn_to<T, D>(p, unit, s[n], j, false, rows, queries.at, &keys, &parts, K, V, met);
         tile_nt<P, D, R, N>(w, Q + threadIdx.x / 32 * 16 * PITCH<bf16, D>, K);
         shape<N>(p, queries.at, key, met, w);
@@ -242,9 +258,11 @@ template <class T, int D> __global__ void __launch_bounds__(WORKERS<T, D>, D > 6
 /* ---- backward ----------------------------------------------------------------------------------------------------- */
 
 /* Scores [queries, keys] to weights, d = g.v to ds / scale with the length of the key. */
-template <int N, int R> __device__ static void slopes(const lsh &p, const listed<R> &queries, const token *keys, const float (&w)[N / 8][4], float (&d)[N / 8][4])
+template <int N, int R>
+__device__ static void slopes(const lsh &p, const listed<R> &queries, const token *keys, const float (&w)[N / 8][4], float (&d)[N / 8][4])
 {
-    const float level[2] = { queries.level[row_of(0)], queries.level[row_of(2)] }, delta[2] = { queries.delta[row_of(0)], queries.delta[row_of(2)] };
+    const float level[2] = { queries.level[row_of(0)], queries.level[row_of(2)] };
+    const float delta[2] = { queries.delta[row_of(0)], queries.delta[row_of(2)] };
     #pragma unroll
     for (int c = 0; c < N / 8; c++)
         #pragma unroll
@@ -252,21 +270,26 @@ template <int N, int R> __device__ static void slopes(const lsh &p, const listed
             d[c][e] = power(w[c][e] - level[e / 2]) * (d[c][e] - delta[e / 2]) * keys[column_of(c, e)].inverse;
 }
 
-/* The thread's row i of x becomes factor x plus the sums of the rounds before; keep: and so do the sums. */
-template <int D> __device__ static void gather(const lsh &p, const k_heads &sums, int unit, int token, int i, int width, int round, float factor, float (&x)[D / 8][4], bool keep)
+/* x = factor times the thread's row i of sums, plus what is in the row it belongs to; keep: it takes its place. */
+template <int D>
+__device__ static void gather(float *row, int width, bool vec, bool add, bool keep, float factor, const float (&sums)[D / 8][4], int i,
+                              float (&x)[D / 4])
 {
-    float *row = row_at<float>(sums, unit / p.H, unit % p.H, token);
+    float before[D / 4] = {};
+    if (add)
+        get_row<float, D>(before, row, width, vec);
+    part<D>(x, sums, i, factor);
     #pragma unroll
-    for (int n = 0; n < D / 8; n++) {
-        const float2 two = round > 0 ? two_of(row, column_of(n, 0), width, p.vec) : make_float2(0, 0);
-        x[n][2 * i] = factor * x[n][2 * i] + two.x, x[n][2 * i + 1] = factor * x[n][2 * i + 1] + two.y;
-    }
+    for (int n = 0; n < D / 4; n++)
+        x[n] += before[n];
     if (keep)
-        put_row<float, D>(p, sums, unit, token, width, i, 1, x);
+        put_row<float, D>(row, width, vec, x);
 }
 
 /* Block: a unit's tile of queries, whose gradient it adds to. */
-template <class T, int D> __global__ void __launch_bounds__(WORKERS<T, D>, D > 64 ? 1 : sizeof(T) == 4 ? 2 : 3) gradient_q(const __grid_constant__ lsh p, int round)
+template <class T, int D>
+__global__ void __launch_bounds__(WORKERS<T, D>, D > 64 ? 1 : sizeof(T) == 4 ? 2 : 3)
+gradient_q(const __grid_constant__ lsh p, int round)
 {
     constexpr int P = PLANES<T>, R = OWN<T, D>, N = OTHER, W = WORKERS<T, D>;
     extern __shared__ __align__(16) bf16 room[];
@@ -284,7 +307,7 @@ template <class T, int D> __global__ void __launch_bounds__(WORKERS<T, D>, D > 6
     fetch_both<T, D, R>(&parts, own, queries.at, threadIdx.x);
     bring_both<T, D, R>(&parts, own, queries.at, Q, G);
     for (int n = 0, spans = keys_of(p, round, r0, R, s); n < spans; n++) for (int j = s[n].from; j < s[n].to; j += N) {
-        float w[N / 8][4], d[N / 8][4];
+        float w[N / 8][4] = {}, d[N / 8][4] = {};
         const token *key = keys.at + turn_to<T, D>(p, unit, s[n], j, false, rows, queries.at, &keys, &parts, K, V, met);
         tile_nt<P, D, R, N>(w, Q + warp, K);
         tile_nt<P, D, R, N>(d, G + warp, V);
@@ -295,96 +318,117 @@ template <class T, int D> __global__ void __launch_bounds__(WORKERS<T, D>, D > 6
     #pragma unroll
     for (int i = 0; i < 2; i++) {
         const int token = queries.at[row_of(2 * i)].number;
+        float x[D / 4];
         if (token >= 0)
-            gather<D>(p, p.sum_q, unit, token, i, p.Dk, round, p.scale, g, true);
+            gather<D>(row_at<float>(p.sum_q, unit / p.H, unit % p.H, token), p.Dk, p.vec, round > 0, true, p.scale, g, i, x);
     }
 }
 
 /* Scores [keys, queries from place `from` of their list] to weights, d = v.g to ds / scale. */
-template <int N, int W> __device__ static void turned_slopes(const lsh &p, const listed<W> &queries, int from, const token *keys, const uint16_t *met,
-                                                             float (&w)[N / 8][4], float (&d)[N / 8][4])
+template <int N, int W>
+__device__ static void turned_slopes(const lsh &p, const listed<W> &queries, int from, const token *keys, const uint16_t *met,
+                                     float (&w)[N / 8][4], float (&d)[N / 8][4])
 {
     const token me[2] = { keys[row_of(0)], keys[row_of(2)] };
+    const unsigned late = late_of(p);
     #pragma unroll
     for (int c = 0; c < N / 4; c++) {
-        const int at = column_of(c / 2, c % 2);
-        const token query = queries.at[from + at];
-        const float level = queries.level[from + at], delta = queries.delta[from + at];
+        const token query = queries.at[from + column_of(c / 2, c % 2)];
         #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int e = 2 * i + c % 2;
-            w[c / 2][e] = power(shaped(p, query, me[i], met ? met + row_of(2 * i) * N + at : met, w[c / 2][e]) - level);
-            d[c / 2][e] = w[c / 2][e] * (d[c / 2][e] - delta);
+        for (int i = 0; i < 2; i++)
+            w[c / 2][2 * i + c % 2] = shaped(query, me[i], late, p.scale * LOG2E, w[c / 2][2 * i + c % 2]);
+    }
+    if (met)
+        share<N>(met, w);
+    #pragma unroll
+    for (int c = 0; c < N / 8; c++)
+        #pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const int at = from + column_of(c, e);
+            w[c][e] = power(w[c][e] - queries.level[at]);
+            d[c][e] = w[c][e] * (d[c][e] - queries.delta[at]);
         }
-    }
 }
 
-/* dq of the thread's row i of keys is complete: dq = that of queries + (dk - k (k.dk)) / |x|, k = x / |x|. */
-template <class T, int D> __device__ static void put_keys(const lsh &p, int unit, const token &me, int i, float (&dk)[D / 8][4])
+/* dv of the thread's row: a token that saw itself alone has its output's gradient besides. */
+template <class T, int D> __device__ static void put_values(const lsh &p, int unit, int token, float (&dv)[D / 4])
 {
-    const T *x = row_at<T>(p.k, unit / p.H, unit % p.H, me.number);
-    const float *sum = row_at<float>(p.sum_q, unit / p.H, unit % p.H, me.number);
-    float along = 0;
+    float g[D / 4] = {};
+    if (p.lse[(int64_t)unit * p.T + token] == -INFINITY)
+        get_row<T, D>(g, row_at<T>(p.d_o, unit / p.H, unit % p.H, token), p.Dv, p.vec);
     #pragma unroll
-    for (int n = 0; n < D / 8; n++) {
-        const float2 two = two_of(x, column_of(n, 0), p.Dk, p.vec);
-        along += dk[n][2 * i] * two.x + dk[n][2 * i + 1] * two.y;
-    }
-    const unsigned quad = 0xfu << threadIdx.x % 32 / 4 * 4;
-    along += __shfl_xor_sync(quad, along, 1);
-    along = (along + __shfl_xor_sync(quad, along, 2)) * me.inverse * me.inverse;
-    #pragma unroll
-    for (int n = 0; n < D / 8; n++) {
-        const float2 two = two_of(x, column_of(n, 0), p.Dk, p.vec), query = two_of(sum, column_of(n, 0), p.Dk, p.vec);
-        dk[n][2 * i] = query.x + me.inverse * (dk[n][2 * i] - two.x * along);
-        dk[n][2 * i + 1] = query.y + me.inverse * (dk[n][2 * i + 1] - two.y * along);
-    }
-    put_row<T, D>(p, p.dq, unit, me.number, p.Dk, i, 1, dk);
+    for (int n = 0; n < D / 4; n++)
+        dv[n] += g[n];
+    put_row<T, D>(row_at<T>(p.dv, unit / p.H, unit % p.H, token), p.Dv, p.vec, dv);
 }
 
-/* dv of the thread's row i is complete; a token that saw itself alone has its output's gradient besides. */
-template <class T, int D> __device__ static void put_values(const lsh &p, int unit, int token, int i, float (&dv)[D / 8][4])
-{
-    const T *g = row_at<T>(p.d_o, unit / p.H, unit % p.H, token);
-    const bool alone = p.lse[(int64_t)unit * p.T + token] == -INFINITY;
-    #pragma unroll
-    for (int n = 0; alone && n < D / 8; n++) {
-        const float2 two = two_of(g, column_of(n, 0), p.Dv, p.vec);
-        dv[n][2 * i] += two.x, dv[n][2 * i + 1] += two.y;
-    }
-    put_row<T, D>(p, p.dv, unit, token, p.Dv, i, 1, dv);
-}
+/* Which gradients a block of keys adds to. */
+enum { KEYS = 1, VALUES = 2, QUERIES = 4 };
 
-/* Which gradients a block of keys adds to: of normed keys, of values, or both. */
-enum { KEYS = 1, VALUES = 2 };
-
-/* The thread's row i of them, done when this is the last round. */
-template <class T, int D, int WHAT> __device__ static void put_gradients(const lsh &p, int unit, const token &me, int i, int round, float (&dk)[D / 8][4], float (&dv)[D / 8][4])
+/* The thread's row i of those of a key: a value's is done when this is the last round. */
+template <class T, int D, int WHAT>
+__device__ static void put_gradients(const lsh &p, int unit, int token, int i, int round, const float (&dk)[D / 8][4],
+                                     const float (&dv)[D / 8][4])
 {
-    if (me.number < 0)
+    const bool last = round == p.rounds - 1;
+    const int b = unit / p.H, h = unit % p.H;
+    float x[D / 4];
+    if (token < 0)
         return;
-    if ((WHAT & KEYS) && p.dq.p) {
-        gather<D>(p, p.sum_k, unit, me.number, i, p.Dk, round, p.scale, dk, round < p.rounds - 1);
-        if (round == p.rounds - 1)
-            put_keys<T, D>(p, unit, me, i, dk);
-    }
+    if ((WHAT & KEYS) && p.dq.p)
+        gather<D>(row_at<float>(p.sum_k, b, h, token), p.Dk, p.vec, round > 0, true, p.scale, dk, i, x);
     if ((WHAT & VALUES) && p.dv.p) {
-        gather<D>(p, p.sum_v, unit, me.number, i, p.Dv, round, 1, dv, round < p.rounds - 1);
-        if (round == p.rounds - 1)
-            put_values<T, D>(p, unit, me.number, i, dv);
+        gather<D>(row_at<float>(p.sum_v, b, h, token), p.Dv, p.vec, round > 0, !last, 1, dv, i, x);
+        if (last)
+            put_values<T, D>(p, unit, token, x);
     }
 }
 
-/* Block: a unit's tile of keys. */
-template <class T, int D, int WHAT> __global__ void __launch_bounds__(WORKERS<T, D>, D > 64 ? 1 : sizeof(T) == 4 ? 2 : 3) gradient_k(const __grid_constant__ lsh p, int round)
+/* slope = d [keys, queries] with the length of the key, in planes of rows of N + 8 numbers. */
+template <int P, int R, int N> __device__ static void put_slopes(const token *keys, const float (&d)[N / 8][4], bf16 *slope)
+{
+    #pragma unroll
+    for (int i = 0; i < N / 4; i++) {
+        const int row = row_of(i % 2 * 2);
+        const float inverse = keys[row].inverse;
+        uint32_t parts[P];
+        cut(inverse * d[i / 2][i % 2 * 2], inverse * d[i / 2][i % 2 * 2 + 1], parts);
+        #pragma unroll
+        for (int n = 0; n < P; n++)
+            *(uint32_t *)(slope + (n * R + row) * (N + 8) + column_of(i / 2, 0)) = parts[n];
+    }
+}
+
+/* Adds what a tile of queries gets from the keys K by their slopes, when all are there: a warp does half of the columns of 16
+ * queries. */
+template <class T, int D>
+__device__ static void add_to_queries(const lsh &p, int unit, const token *queries, const bf16 *slope, const bf16 *K, bool add)
+{
+    const int m0 = threadIdx.x / 32 % 2 * 16, d0 = threadIdx.x / 64 * (D / 2);
+    float q[D / 16][4] = {}, x[D / 8];
+    __syncthreads();
+    tile_tn<PLANES<T>, D, OWN<T, D>, OTHER>(q, slope, m0, K, d0);
+    #pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int token = queries[m0 + threadIdx.x % 32 / 4 + 8 * i].number;
+        if (token >= 0)
+            gather<D / 2>(row_at<float>(p.sum_q, unit / p.H, unit % p.H, token) + d0, p.Dk - d0, p.vec, add, true, p.scale, q, i, x);
+    }
+}
+
+/* Block: a unit's tile of keys, of which every step-th from the first on has one. */
+template <class T, int D, int WHAT>
+__global__ void __launch_bounds__(WORKERS<T, D>, D > 64 ? 1 : sizeof(T) == 4 ? 2 : 3)
+gradient_k(const __grid_constant__ lsh p, int round, int first, int step)
 {
     constexpr int P = PLANES<T>, R = OWN<T, D>, N = OTHER, W = WORKERS<T, D>;
     extern __shared__ __align__(16) bf16 room[];
     __shared__ listed<R> keys;
     __shared__ listed<W> queries;
-    bf16 *K = room, *V = K + TILE<T, D, R>, *Q = V + TILE<T, D, R>, *G = Q + TILE<T, D, N>;
-    uint16_t *met = p.dedup ? (uint16_t *)(G + TILE<T, D, N>) : NULL;
-    const int tiles = ceil_div(p.T, R), unit = blockIdx.x / tiles, r0 = blockIdx.x % tiles * R, warp = threadIdx.x / 32 * 16 * PITCH<bf16, D>;
+    bf16 *K = room, *V = K + TILE<T, D, R>, *Q = V + TILE<T, D, R>, *G = Q + TILE<T, D, N>, *slope = G + TILE<T, D, N>;
+    uint16_t *met = p.dedup ? (uint16_t *)(slope + (WHAT & QUERIES ? P * R * (N + 8) : 0)) : NULL;
+    const int tiles = ceil_div(ceil_div(p.T, R) - first, step), unit = blockIdx.x / tiles, r0 = (blockIdx.x % tiles * step + first) * R;
+    const int warp = threadIdx.x / 32 * 16 * PITCH<bf16, D>;
     float dk[D / 8][4] = {}, dv[D / 8][4] = {};
     const both<T> own = both_of<T>(p, unit, p.k, p.v), rows = both_of<T>(p, unit, p.q, p.d_o);
     parts_of_both<T> parts;
@@ -394,48 +438,66 @@ template <class T, int D, int WHAT> __global__ void __launch_bounds__(WORKERS<T,
     fetch_both<T, D, R>(&parts, own, keys.at, threadIdx.x);
     bring_both<T, D, R>(&parts, own, keys.at, K, V);
     for (int n = 0, spans = queries_of(p, round, r0, R, s); n < spans; n++) for (int i0 = s[n].from; i0 < s[n].to; i0 += N) {
-        float w[N / 8][4], d[N / 8][4] = {};
+        float w[N / 8][4] = {}, d[N / 8][4] = {};
         const int at = turn_to<T, D>(p, unit, s[n], i0, true, rows, keys.at, &queries, &parts, Q, G, met);
         tile_nt<P, D, R, N>(w, K + warp, Q);
         if (WHAT & KEYS)
             tile_nt<P, D, R, N>(d, V + warp, G);
         turned_slopes<N>(p, queries, at, keys.at, met, w, d);
+        if (WHAT & QUERIES)
+            put_slopes<P, R, N>(keys.at, d, slope);
         if (WHAT & VALUES)
             tile_nn<P, D, N>(dv, w, G);
         if (WHAT & KEYS)
             tile_nn<P, D, N>(dk, d, Q);
+        if (WHAT & QUERIES)
+            add_to_queries<T, D>(p, unit, queries.at + at, slope, K, round > 0 || first > 0);
     }
     #pragma unroll
     for (int i = 0; i < 2; i++)
-        put_gradients<T, D, WHAT>(p, unit, keys.at[row_of(2 * i)], i, round, dk, dv);
+        put_gradients<T, D, WHAT>(p, unit, keys.at[row_of(2 * i)].number, i, round, dk, dv);
 }
 
 /* ---- launching ---------------------------------------------------------------------------------------------------- */
 
-/* Raises the limit of shared memory, then launches: numbers of tiles, and a byte pair for every score with dedup. */
-template <class T, int D, class K> static int launch(K *kernel, const lsh &p, int numbers, int round, cudaStream_t stream)
+/* Raises the limit of shared memory, then launches blocks for so many tiles of every unit; room for numbers of tiles, and
+ * for a count of every score with dedup. */
+template <class T, int D, class K, class... R> static int launch(K *kernel, const lsh &p, int tiles, int numbers, cudaStream_t stream, R... rest)
 {
-    const unsigned tiles = (unsigned)((int64_t)p.B * p.H * ceil_div(p.T, OWN<T, D>));
     const int room = 2 * numbers + (p.dedup ? 2 * OWN<T, D> * OTHER : 0);
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, room);
-    kernel<<<tiles, WORKERS<T, D>, (size_t)room, stream>>>(p, round);
+    if (tiles)
+        kernel<<<(unsigned)((int64_t)p.B * p.H * tiles), WORKERS<T, D>, (size_t)room, stream>>>(p, rest...);
     return lsh_launched();
+}
+
+/* Backward.  Chunks of one tile: a tile of keys reaches the queries of two tiles, and adds to their gradient as well; first
+ * every other tile, then those between, so that no two do so at once.  Else queries have a pass of their own. */
+template <class T, int D> static int backward(const lsh &p, int round, cudaStream_t stream)
+{
+    constexpr int ALL = 2 * (TILE<T, D, OWN<T, D>> + TILE<T, D, OTHER>), SLOPES = PLANES<T> * OWN<T, D> * (OTHER + 8);
+    const int tiles = ceil_div(p.T, OWN<T, D>);
+    if constexpr (D == 64) {
+        if (p.chunk == OWN<T, D> && !p.wrap && p.dq.p) {
+            const int code = launch<T, D>(gradient_k<T, D, KEYS | VALUES | QUERIES>, p, ceil_div(tiles, 2), ALL + SLOPES, stream, round, 0, 2);
+            return code ? code : launch<T, D>(gradient_k<T, D, KEYS | VALUES | QUERIES>, p, tiles / 2, ALL + SLOPES, stream, round, 1, 2);
+        }
+    }
+    int code = p.dq.p ? launch<T, D>(gradient_q<T, D>, p, tiles, ALL, stream, round) : K_OK;
+    if constexpr (D == 64)
+        return code || (!p.dq.p && !p.dv.p) ? code : launch<T, D>(gradient_k<T, D, KEYS | VALUES>, p, tiles, ALL, stream, round, 0, 1);
+    if constexpr (D > 64) {                                 /* registers are short */
+        if (p.dq.p && !code)
+            code = launch<T, D>(gradient_k<T, D, KEYS>, p, tiles, ALL, stream, round, 0, 1);
+        return code || !p.dv.p ? code : launch<T, D>(gradient_k<T, D, VALUES>, p, tiles, ALL, stream, round, 0, 1);
+    }
 }
 
 /* Of one type and width. */
 template <class T, int D> static int run(const lsh &p, int round, bool gradient, cudaStream_t stream)
 {
-    constexpr int OWNS = TILE<T, D, OWN<T, D>>, OTHERS = TILE<T, D, OTHER>, ALL = 2 * (OWNS + OTHERS);
-    if (!gradient)
-        return launch<T, D>(forward<T, D>, p, OWNS + 2 * OTHERS, round, stream);
-    int code = p.dq.p ? launch<T, D>(gradient_q<T, D>, p, ALL, round, stream) : K_OK;
-    if constexpr (D < 128)
-        return code || (!p.dq.p && !p.dv.p) ? code : launch<T, D>(gradient_k<T, D, KEYS | VALUES>, p, ALL, round, stream);
-    if constexpr (D >= 128) {                               /* registers are short */
-        if (p.dq.p && !code)
-            code = launch<T, D>(gradient_k<T, D, KEYS>, p, ALL, round, stream);
-        return code || !p.dv.p ? code : launch<T, D>(gradient_k<T, D, VALUES>, p, ALL, round, stream);
-    }
+    return gradient ? backward<T, D>(p, round, stream)
+                    : launch<T, D>(forward<T, D>, p, ceil_div(p.T, OWN<T, D>), TILE<T, D, OWN<T, D>> + 2 * TILE<T, D, OTHER>, stream, round);
 }
 
 /* By the wider of keys and values. */
