@@ -163,7 +163,7 @@ static const char *plan(const k_linattn *p, k_dtype type, int training, k_cuda_s
     z->scratch_fwd = lay_out(p, type, 0, NULL).used;
     z->scratch_bwd = training ? lay_out(p, type, 1, NULL).used : 0;
     z->state = (size_t)p->B * p->Hk * ((size_t)M * p->Dv + M + 1) * sizeof(float);
-    if (linattn_projects(p)) linattn_projected_sizes(p, training, z);
+    if (linattn_projects(p, k_dtype_size(type))) linattn_projected_sizes(p, training, z);
     return NULL;
 }
 
@@ -324,7 +324,7 @@ template <typename T> static void find_features(const problem &x, int kappa_know
 
 template <typename T> static void forward_pass(const k_linattn *p, k_dtype type, cudaStream_t stream)
 {
-    if (linattn_projects(p)) return linattn_projected_forward<T>(p, stream);
+    if (linattn_projects(p, sizeof(T))) return linattn_projected_forward<T>(p, stream);
     problem x = problem_of(p, type, 0);
     find_features<T>(x, 0, stream);
     walk w = walk_of(x, x.a, x.b, x.v);
@@ -364,7 +364,7 @@ template <typename T> static void feature_gradient(const problem &x, k_role role
 
 template <typename T> static void backward_pass(const k_linattn *p, k_dtype type, cudaStream_t stream)
 {
-    if (linattn_projects(p)) return linattn_projected_backward<T>(p, stream);
+    if (linattn_projects(p, sizeof(T))) return linattn_projected_backward<T>(p, stream);
     problem x = problem_of(p, type, 1);
     find_features<T>(x, 1, stream);
     if (p->normalise) linattn_weights<T>(p, (const float *)p->saved, x.l.h, stream);

@@ -18,8 +18,8 @@ template <typename T> void linattn_weights(const k_linattn *, const float *inver
 
 /* ---- without a mask, features that never reach memory (linattn_projected.cu) -------------------------------------- */
 
-/* 1: these kernels take it. */
-int linattn_projects(const k_linattn *);
+/* 1: these kernels take it, in numbers of so many bytes. */
+int linattn_projects(const k_linattn *, size_t size);
 /* saved and scratch; the other sizes stay. */
 void linattn_projected_sizes(const k_linattn *, int training, k_cuda_sizes *);
 template <typename T> void linattn_projected_forward(const k_linattn *, cudaStream_t);

@@ -22,9 +22,10 @@ enum { GATHER_BLOCKS = 264, SPREAD_BLOCKS = 132, LEAST_TILES = 4 };
 
 /* Short sequences are left to walks, whose products keep more digits: the gradients of a key that is alone are differences
  * of equal numbers. */
-int linattn_projects(const k_linattn *p)
+int linattn_projects(const k_linattn *p, size_t size)
 {
-    int map = (p->f.map == K_MAP_FAVOR && p->f.favor == K_FAVOR_POSITIVE) || (p->f.map == K_MAP_GENERAL && p->f.m);
+    int kink = p->f.fn == K_FN_RELU || p->f.fn == K_FN_ABS;     /* whose slope jumps where u changes its sign: float asks for more digits */
+    int map = (p->f.map == K_MAP_FAVOR && p->f.favor == K_FAVOR_POSITIVE) || (p->f.map == K_MAP_GENERAL && p->f.m && !(kink && size == 4));
     return map && !p->causal && p->f.m <= MOST_FEATURES && p->Dk <= TILE && p->Dv <= TILE && p->Tq > 0 && p->Tk >= TILE;
 }
 
