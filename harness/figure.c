@@ -21,7 +21,7 @@ static const key keys[] = {
     { "y", JSON_STRING, "the name of a metric" }, { "series", JSON_STRING, "the name of an axis" },
     { "name", JSON_STRING, "a name for the files" }, { "title", JSON_STRING, "a text" }, { "xlabel", JSON_STRING, "a text" },
     { "ylabel", JSON_STRING, "a text" }, { "logx", JSON_TRUE, "true or false" }, { "logy", JSON_TRUE, "true or false" },
-    { "xmax", JSON_REAL, "a number" }, { "ymax", JSON_REAL, "a number" }, { "published", JSON_STRING, "the path of a CSV" },
+    { "xmax", JSON_REAL, "a number" }, { "ymax", JSON_REAL, "a number" }, { "ymin", JSON_REAL, "a number" }, { "published", JSON_STRING, "the path of a CSV" },
     { "where", JSON_OBJECT, "a map, as in {phase: forward}" }, { "each", JSON_STRING, "the name of an axis" },
     { "best", JSON_STRING, "the name of an axis" },
     { "baseline", JSON_STRING, "the name of a series" }, { "bars", JSON_STRING, "quantiles or interval" },

@@ -317,6 +317,7 @@ static void begin(fig *f, const hs_plan *plan, const json_t *spec, size_t number
     const json_t *y = described(plan, fig_y(spec), "metrics");
     const char *unit = json_string_value(json_object_get(y, "unit"));
     *f = (fig){ .spec = spec, .kind = kind, .xcap = number_of(spec, "xmax"), .ycap = number_of(spec, "ymax"),
+                .yfloor = number_of(spec, "ymin"),
                 .logx = kind == FIG_SCALING || json_is_true(json_object_get(spec, "logx")),
                 .logy = kind == FIG_SCALING || json_is_true(json_object_get(spec, "logy")), .baseline = -1,
                 .groups = json_object() };

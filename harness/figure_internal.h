@@ -52,7 +52,7 @@ typedef struct fig {
     char *title, *xlabel, *ylabel, *yunit;
     int logx, logy;
     int xbetter, ybetter;               /* pareto: -1 less is better, 1 more is */
-    double xcap, ycap;                  /* NaN: the data decide */
+    double xcap, ycap, yfloor;          /* NaN: the data decide */
     fig_series *series;
     size_t nseries, ours;               /* series [0, ours) are ours, the others published */
     int baseline;                       /* scaling: the series that the others are held against, -1: none */

@@ -279,7 +279,7 @@ static size_t count_beyond(const fig *f)
 {
     size_t n = 0;
     for (size_t i = 0; i < f->ours; i++)
-        for (size_t k = 0; k < f->series[i].npoints; k++) n += f->series[i].point[k].y > f->ycap;
+        for (size_t k = 0; k < f->series[i].npoints; k++) n += f->series[i].point[k].y > f->ycap || f->series[i].point[k].y < f->yfloor;
     return n;
 }
 
@@ -291,7 +291,7 @@ static char *lacks_text(const fig *f)
     const char *then = "";
     fig_text_open(&t);
     if (f->missing) fprintf(t.f, "%zu of %zu cells missing", f->missing, f->cells), then = "; ";
-    if (beyond) fprintf(t.f, "%s%zu %s above the axis", then, beyond, beyond == 1 ? "value lies" : "values lie"), then = "; ";
+    if (beyond) fprintf(t.f, "%s%zu %s beyond the axis", then, beyond, beyond == 1 ? "value lies" : "values lie"), then = "; ";
     if (f->dropped) fprintf(t.f, "%s%zu not shown (nan%s)", then, f->dropped, f->logx || f->logy ? " or not positive" : "");
     return fig_text_take(&t);
 }

@@ -174,12 +174,12 @@ static void write_axis(FILE *out, const fig *f, char axis)
 {
     int logarithmic = axis == 'x' ? f->logx : f->logy, zero = axis == 'y' && f->ymin >= 0 && f->kind != FIG_PARETO;
     double low = axis == 'x' ? f->xmin : f->ymin, high = axis == 'x' ? f->xmax : f->ymax, cap = axis == 'x' ? f->xcap : f->ycap;
-    double room = axis == 'x' ? 0 : mark_room(f);
+    double room = axis == 'x' ? 0 : mark_room(f), floor_at = axis == 'y' ? f->yfloor : NAN;
     if (!(low <= high)) low = logarithmic ? 0.1 : 0, high = 1;
     if (isfinite(cap) && cap > low) high = cap;
     double top;                         /* of the data; tics end there */
     if (logarithmic && axis == 'y') {
-        low = pow(10, floor(log10(low) + 1e-9));
+        low = floor_at > 0 ? floor_at : pow(10, floor(log10(low) + 1e-9));
         if (!isfinite(cap)) high = pow(10, ceil(log10(high) - 1e-9));
         top = high = high <= low ? 10 * low : high;
         high *= pow(high / low, room / (1 - room));
@@ -189,7 +189,7 @@ static void write_axis(FILE *out, const fig *f, char axis)
         top = high *= pad;
     } else {
         double pad = high > low ? high - low : high != 0 ? fabs(high) : 1;
-        low = zero ? 0 : low - 0.03 * pad;
+        low = isfinite(floor_at) && floor_at < high ? floor_at : zero ? 0 : low - 0.03 * pad;
         if (!isfinite(cap)) high += (axis == 'x' ? 0.03 : 0.06) * pad;
         top = high += room / (1 - room) * (high - low);
     }
