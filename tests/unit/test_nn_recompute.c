@@ -199,7 +199,7 @@ static void reversing_finds_the_way_back(void **state)
     (void)state;
     model a = two_streams(K_F64, LAYERS, 0), b = two_streams(K_F64, LAYERS, 1);
     for (int turn = 0; turn < 3; turn++) {
-        double x, y, most = 0;
+        double x, y = 0, most = 0;
         size_t n = step_of(&a, &x, (char *)kept) / sizeof *kept;
         assert_true(n < sizeof kept / sizeof *kept && step_of(&b, &y, (char *)again) == n * sizeof *again);
         assert_true(x == y);
