@@ -290,7 +290,9 @@ int cmd_run(int argc, char **argv)
     if ((rc = hs_plan_read(o.file, &o.plan, &plan)) != HS_EXIT_OK) return rc;
     plan.partial = o.plan.nset > 0 || o.plan.nonly > 0;
     if (plan.no_gpu && !o.run.quiet) fprintf(stderr, "harness: on the CPU: %s\n", plan.no_gpu);
+    if (plan.no_data && (!o.dry || !o.run.quiet)) fprintf(stderr, "%s: %s\n", plan.file, plan.no_data);
     if (o.dry) rc = dry(&o, &plan);
+    else if (plan.no_data) rc = HS_EXIT_SPEC;
     else if (record(&o, &plan, &store) < 0) rc = HS_EXIT_STORE;
     else if (hs_run(store, &plan, &o.run, &sum) < 0) rc = HS_EXIT_FAILED;
     else {

@@ -103,6 +103,7 @@ void hs_plan_release(hs_plan *plan)
     free(plan->file);
     free(plan->experiment);
     free(plan->about);
+    free(plan->no_data);
     free(plan->stop_longer);
     json_decref(plan->figures);
     json_decref(plan->text);

@@ -36,6 +36,8 @@ typedef struct hs_plan {
     json_t *text;                       /* the whole file as JSON, for the record */
     int jobs;                           /* 0: not said */
     const char *no_gpu;                 /* with device: auto, why the cells run on the CPU; NULL: they do not, or were told to */
+    char *no_data;                      /* why a data set that the cells read cannot be opened: they are counted, not run, and their
+                                           keys lack its digest; NULL: all can */
     char *stop_longer;                  /* the option of limits.stop_longer: what timed out or found no memory at one value
                                            of it is not tried at larger ones; NULL: everything is tried */
     size_t nladders;

@@ -100,37 +100,36 @@ static void points_release(points *p)
     *p = (points){ 0 };
 }
 
-/* The digest of a prepared set, opened once however many cells read it; NULL with the error told. */
-static json_t *digest_of(plan_file *f, json_t *known, const char *name)
+/* The digest of a prepared set, opened once however many cells read it; null, with the reason in the plan, where it is not
+ * at hand. */
+static json_t *digest_of(hs_plan *plan, json_t *known, const char *name)
 {
     data_tokens set;
     char why[512];
     json_t *digest = json_object_get(known, name);
-    if (digest) return digest;
-    if (data_open(name, &set, why, sizeof why)) {
-        hs_errors_add(&f->errors, hs_node_get(f->root, "task"), "%s", why);
-        return NULL;
+    if (digest) return json_incref(digest);
+    if (!data_open(name, &set, why, sizeof why)) {
+        digest = json_string(set.digest);
+        data_close(&set);
+    } else {
+        if (!plan->no_data) plan->no_data = strdup(why);
+        digest = json_null();
     }
-    json_object_set_new(known, name, json_string(set.digest));
-    data_close(&set);
-    return json_object_get(known, name);
+    json_object_set(known, name, digest);
+    return digest;
 }
 
-/* What the points of the task read: the option that names a data set says it.  -1 with the errors told. */
-static int find_data(plan_file *f, points *tasks)
+/* What the points of the task read: the option that names a data set says it. */
+static void find_data(const plan_file *f, hs_plan *plan, points *tasks)
 {
     json_t *known = json_object();
     const attn_opt *o = f->task_table;
-    int rc = 0;
     while (o && o->name && !(o->flags & ATTN_DATA_SET)) o++;
     for (size_t i = 0; i < tasks->n; i++) {
         const char *name = o && o->name ? json_string_value(json_object_get(tasks->at[i].options, o->name)) : NULL;
-        json_t *digest = name && *name && !rc ? digest_of(f, known, name) : NULL;
-        if (name && *name && !digest) rc = -1;
-        tasks->at[i].data = digest ? json_incref(digest) : json_null();
+        tasks->at[i].data = name && *name ? digest_of(plan, known, name) : json_null();
     }
     json_decref(known);
-    return rc;
 }
 
 /* ---- labels ------------------------------------------------------------------------------------------------------ */
@@ -429,7 +428,7 @@ int plan_cells(plan_file *f, hs_plan *plan)
     if (!rc) {
         x.tasks = points_of(&f->task_options, json_string_value(json_object_get(f->task, "name")), NULL, 0,
                             json_string_value(json_object_get(f->task, "digest")));
-        rc = find_data(f, &x.tasks);
+        find_data(f, plan, &x.tasks);
         x.seeds = points_of(&f->seeds, NULL, NULL, 0, NULL);
     }
     for (size_t s = 0; !rc && s < f->nseries; s++) {
