@@ -1,5 +1,4 @@
 /* test_decode.c - graphs that decode: token by token they say what the graph of the whole sequence says. */
-#include <dirent.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,13 +11,9 @@
 #include "harness/nn/train.h"
 #include "harness/nn/transformer.h"
 #include "harness/options.h"
-#include "harness/plugin.h"
+#include "built_variants.h"
 
-enum { MAX_FILES = 64, V = 13, B = 3, T = 16, S = 6 };
-static hs_plugin file[MAX_FILES];
-static int nfiles;
-static k_dev *dev;
-static char why[512];
+enum { V = 13, B = 3, T = 16, S = 6 };
 
 static const attn_variant *variant(const char *name)
 {
@@ -212,42 +207,6 @@ static void test_refusals(void **state)
     assert_int_equal(nn_decode_reorder(p.whole, (int32_t[B]){ 0, 1, 2 }), ATTN_EINVAL);
     finish(&p);
     nn_params_free(params);
-}
-
-/* ---- the files ------------------------------------------------------------------------------------------------------------ */
-
-/* Opens every variant that is built. */
-static int open_files(void **state)
-{
-    char folder[256], path[600];
-    (void)state;
-    snprintf(folder, sizeof folder, "%s/variants", getenv("B") ? getenv("B") : "build");
-    DIR *d = opendir(folder);
-    for (struct dirent *e; d && (e = readdir(d)) && nfiles < MAX_FILES;) {
-        if (!strstr(e->d_name, ".so"))
-            continue;
-        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
-        if (hs_plugin_open(path, &file[nfiles], why, sizeof why)) {
-            print_error("%s\n", why);
-            return -1;
-        }
-        nfiles++;
-    }
-    if (d)
-        closedir(d);
-    return nfiles && k_dev_open("cpu", 1, &dev, why, sizeof why) == 0 ? 0 : -1;
-}
-
-/* Also the leak check. */
-static int close_files(void **state)
-{
-    k_memory m;
-    (void)state;
-    k_memory_read(dev, &m);
-    k_dev_close(dev);
-    while (nfiles > 0)
-        hs_plugin_close(&file[--nfiles]);
-    return m.now == 0 ? 0 : -1;
 }
 
 int main(void)

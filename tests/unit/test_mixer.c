@@ -6,25 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <cmocka.h>
-
-static k_dev *dev;
-static char why[400];
-
-static int open_device(void **state)
-{
-    (void)state;
-    return k_dev_open("cpu", 1, &dev, why, sizeof why);
-}
-
-/* Also the leak check of every test: all that was taken from the device was given back. */
-static int close_device(void **state)
-{
-    k_memory m;
-    (void)state;
-    k_memory_read(dev, &m);
-    k_dev_close(dev);
-    return m.now == 0 ? 0 : -1;
-}
+#include "device.h"
 
 static const toy_opts fine = { FINE };
 

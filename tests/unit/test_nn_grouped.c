@@ -8,27 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include "device.h"
 #include "harness/nn/nn.h"
 
 enum { B = 2, T = 3, G = 2, H = 4, D = 3, E = 2 };
-static k_dev *dev;
-static char why[300];
-
-static int open_device(void **state)
-{
-    (void)state;
-    return k_dev_open("cpu", 1, &dev, why, sizeof why);
-}
-
-/* Also the leak check. */
-static int close_device(void **state)
-{
-    k_memory m;
-    (void)state;
-    k_memory_read(dev, &m);
-    k_dev_close(dev);
-    return m.now == 0 ? 0 : -1;
-}
 
 /* ---- the variant ----------------------------------------------------------------------------------------- */
 

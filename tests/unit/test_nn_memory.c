@@ -7,12 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include "device.h"
 #include "harness/nn/internal.h"
 #include "kernels/philox.h"
 
 enum { ROWS = 24, WIDTH = 16, LAYERS = 6 };
-static k_dev *dev;
-static char why[300];
 
 typedef struct chain { nn_params *params; nn_graph *graph; nn_id target, loss; } chain;
 
@@ -201,22 +200,6 @@ static void test_random_graphs(void **state)
             release(&each[how]);
     }
     assert_true(shared > GRAPHS);           /* sums do hand their gradients on */
-}
-
-static int open_device(void **state)
-{
-    (void)state;
-    return k_dev_open("cpu", 1, &dev, why, sizeof why);
-}
-
-/* Also the leak check. */
-static int close_device(void **state)
-{
-    k_memory m;
-    (void)state;
-    k_memory_read(dev, &m);
-    k_dev_close(dev);
-    return m.now == 0 ? 0 : -1;
 }
 
 int main(void)
