@@ -23,6 +23,8 @@ typedef struct hs_check_result {
 
 typedef struct hs_check_args {          /* all zero: every check, every variant */
     int quick;                          /* the gate before a run: small shapes, fewer option sets */
+    int defaults;                       /* the default options alone, with what they require, at all sizes */
+    int once;                           /* forward, backward and decoding of each size against the reference, and no more */
     int limit_s;                        /* a check silent for longer has failed; 0: 60 */
     const char *variant, *impl;         /* only these; NULL: all */
     int dtype;                          /* only this ATTN_* one; 0: all */

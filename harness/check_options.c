@@ -210,7 +210,7 @@ hs_opt_set *hs_opt_sets(const attn_variant *v, const attn_impl *impl, attn_shape
     int bad = 0;
     if (!args->only_options) {
         add_defaults(&z);
-        add_made_up(&z, args->quick);
+        if (!args->defaults) add_made_up(&z, args->quick);
     }
     for (size_t i = 0; i < args->noptions && !bad; i++) bad = add_given(&z, args->options[i], why, nwhy);
     free(z.changes);

@@ -151,12 +151,13 @@ static int usage(const char *complaint) { return hs_usage(hs_command_find("check
 /* Options of the command line; -1 when the command is to go on. */
 static int parse(int argc, char **argv, hs_check_args *a, printer *p, const char **sets)
 {
-    enum { O_JSON = 1000, O_TAP, O_TABLE, O_QUICK, O_LIMIT, O_VARIANT, O_IMPL, O_DTYPE, O_DEVICE, O_OPTIONS, O_ONLY };
+    enum { O_JSON = 1000, O_TAP, O_TABLE, O_QUICK, O_LIMIT, O_VARIANT, O_IMPL, O_DTYPE, O_DEVICE, O_OPTIONS, O_ONLY, O_DEFAULTS, O_ONCE };
     static const struct option longs[] = {
         { "json", 0, NULL, O_JSON }, { "tap", 0, NULL, O_TAP }, { "table", 0, NULL, O_TABLE }, { "quick", 0, NULL, O_QUICK }, { "limit", 1, NULL, O_LIMIT },
         { "variant", 1, NULL, O_VARIANT }, { "impl", 1, NULL, O_IMPL },
         { "dtype", 1, NULL, O_DTYPE }, { "device", 1, NULL, O_DEVICE }, { "options", 1, NULL, O_OPTIONS },
-        { "only-options", 0, NULL, O_ONLY }, { "verbose", 0, NULL, 'v' }, { "help", 0, NULL, 'h' }, { 0 } };
+        { "only-options", 0, NULL, O_ONLY }, { "defaults", 0, NULL, O_DEFAULTS }, { "once", 0, NULL, O_ONCE },
+        { "verbose", 0, NULL, 'v' }, { "help", 0, NULL, 'h' }, { 0 } };
     optind = 0, opterr = 0;
     for (int o; (o = getopt_long(argc, argv, "hv", longs, NULL)) != -1;) switch (o) {
         case 'h': return usage(NULL);
@@ -171,6 +172,8 @@ static int parse(int argc, char **argv, hs_check_args *a, printer *p, const char
         case O_DEVICE: a->device = device_of(optarg); break;
         case O_OPTIONS: sets[a->noptions++] = optarg; break;
         case O_ONLY: a->only_options = 1; break;
+        case O_DEFAULTS: a->defaults = 1; break;
+        case O_ONCE: a->once = 1; break;
         case O_LIMIT: if ((a->limit_s = atoi(optarg)) < 1) return usage("--limit takes a number of seconds"); break;
         default: return usage("an option is unknown or lacks its value");
     }

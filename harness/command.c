@@ -21,7 +21,7 @@ static const hs_command commands[] = {
       "what there is: every option with its default, range and meaning" },
     { "env", cmd_env, "[--json]", "describe this machine and this build" },
     { "check", cmd_check, "FILE.so... [--device D] [--variant NAME] [--impl NAME] [--dtype f64|f32|bf16] [--options 'NAME=VALUE...']"
-      " [--only-options] [--quick] [--limit SECONDS] [--verbose] [--tap|--json|--table]", "is it right? reference, gradients, causality, decode, layouts, guards" },
+      " [--only-options] [--defaults] [--once] [--quick] [--limit SECONDS] [--verbose] [--tap|--json|--table]", "is it right? reference, gradients, causality, decode, layouts, guards" },
     { "new", cmd_new, "NAME [DIR]", "make a folder NAME with a variant that works, its Makefile and an experiment" },
     { "apply", cmd_apply, "VARIANT --q q.npy --k k.npy --v v.npy --mode MODE --impl NAME --out DIR [option=value...]",
       "run one variant on your own NPY tensors" },

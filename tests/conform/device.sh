@@ -24,6 +24,8 @@ wide=(--quick); [ -n "$SAN" ] || wide=()    # all widths, once
 for dtype in f32 bf16; do
   grep -qE "mirrored/far.$dtype/causal +[0-9]{2,} +0 " "$tmp/log" && echo "ok - its summary counts $dtype" || echo "not ok - its summary counts $dtype"
 done
+"$HARNESS" check --device mirror --defaults --once --tap "$tmp/mirrored.so" >"$tmp/once" 2>&1 && grep -q 'equals the reference.*Dk=256' "$tmp/once" && ! grep -q 'no leak' "$tmp/once" &&
+  echo "ok - the defaults once, at all widths" || { cat "$tmp/once"; echo "not ok - the defaults once, at all widths"; }
 grep -q "skipped .*Dk must be a multiple of 4" "$tmp/log" && echo "ok - a refusal is told with its reason" || echo "not ok - a refusal is told with its reason"
 "$HARNESS" check --device mirror --dtype f32 "$B/variants/identity.so" | grep -q "no implementation for this device\|identity/" &&
   echo "ok - a variant without the implementation is told" || echo "not ok - a variant without the implementation is told"

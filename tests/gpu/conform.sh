@@ -18,7 +18,7 @@ start() { while (( $(jobs -rp | wc -l) >= $(nproc) )); do wait -n; done; conform
 for so in "$B"/variants/*.so; do
   if [ -n "${FULL:-}" ]; then start "$so" "all shapes, every option"; continue; fi
   start "$so" "small shapes, every option" --quick
-  start "$so" "all shapes, defaults" --only-options --options ''
+  start "$so" "all shapes, defaults" --defaults
 done
 wait
 cat "$tmp"/*.tap

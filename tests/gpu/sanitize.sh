@@ -20,9 +20,9 @@ clean() {                               # clean TOOL NAME COMMAND...: in the bac
   } >"$log.tap" &
   while (( $(jobs -rp | wc -l) >= jobs )); do wait -n; done
 }
-defaults() {                            # defaults TOOL FILE.so NAME ARGUMENT...: forward, backward and decoding in all modes
+defaults() {                            # defaults TOOL FILE.so NAME ARGUMENT...: forward, backward and decoding, once, in all modes
   local tool=$1 so=$2 name=$3; shift 3
-  clean "$tool" "$(basename "$so" .so)$name" "$HARNESS" check --device cuda --only-options --options '' "$@" "$so"
+  clean "$tool" "$(basename "$so" .so)$name" "$HARNESS" check --device cuda --defaults --once "$@" "$so"
 }
 for so in "$B"/variants/*.so; do        # the long ones first
   defaults racecheck "$so" ", bf16" --dtype bf16
