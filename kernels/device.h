@@ -21,6 +21,7 @@ extern "C" {
     X(axpy) X(scale) X(approach) X(add) X(mul) X(add_bias) X(sum_rows)                            \
     X(unary_forward) X(unary_backward)                                                            \
     X(dropout) X(tick) X(gather_rows) X(scatter_add_rows) X(one_hot_move)                         \
+    X(pool_forward) X(pool_backward)                                                              \
     X(norm_forward) X(norm_backward) X(mean_weight)                                               \
     X(half_sq_forward) X(half_sq_backward) X(xent_forward) X(xent_backward) X(xent_both)          \
     X(adam_step) X(clip_factor) X(sum_squares) X(all_finite)                                      \

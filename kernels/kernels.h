@@ -147,6 +147,12 @@ void k_scatter_add_rows(k_dev *, k_dtype, int64_t n, int64_t d, int64_t rows, vo
 /* x[i,:] holds a one at shown[i] (or nothing but zeros) and will hold one at idx[i] alone; shown becomes idx. */
 void k_one_hot_move(k_dev *, k_dtype, int64_t n, int64_t d, void *x, const int32_t *idx, int32_t *shown);
 
+/* ---- sequences -------------------------------------------------------------------------------------------- */
+/* out[b,:] is the mean of the first len[b] rows of x [B,rows,d], 0 when there is none; len NULL: of all.  backward: those rows of dx
+ * are (add ? dx : 0) + dout[b,:] / len[b], the others (add ? dx : 0). */
+void k_pool_forward(k_dev *, k_dtype, int64_t B, int64_t rows, int64_t d, void *out, const void *x, const int32_t *len);
+void k_pool_backward(k_dev *, k_dtype, int64_t B, int64_t rows, int64_t d, int add, void *dx, const void *dout, const int32_t *len);
+
 /* ---- normalisation and losses ------------------------------------------------------------------------------ */
 /* y = gain (x - m) / sqrt(mean((x - m)^2) + eps) + bias per row of d; m is the row's mean, or 0 for K_NORM_RMS; gain and bias
  * [d] may be NULL.  backward: dx = (add ? dx : 0) + ..., dgain and dbias += ...; each of them may be NULL. */

@@ -72,6 +72,7 @@ nn_id nn_add_rows(nn_graph *, nn_id x, nn_id table);        /* [..,T,d] + the fi
 nn_id nn_unary(nn_graph *, k_unary, nn_id);
 nn_id nn_layer_norm(nn_graph *, nn_id x, nn_id gain, nn_id bias, double eps);   /* [..,d]; gain, bias [d] or NN_NONE */
 nn_id nn_rms_norm(nn_graph *, nn_id x, nn_id gain, double eps);
+nn_id nn_pool(nn_graph *, nn_id x, nn_id len);              /* [B,T,d], i32 [B] or NN_NONE -> [B,d]: the mean of the first len[b] rows */
 nn_id nn_dropout(nn_graph *, nn_id x, double p);            /* x itself when p is 0 or the graph does not train */
 nn_id nn_reshape(nn_graph *, nn_id, attn_dims);             /* no copy */
 /* The variant: q [B,Tq,Hq,Dk], k [B,Tk,Hk,Dk], v [B,Tk,Hv,Dv], gates [B,Tk,Hv,width] -> [B,Tq,Hq,Dv], with

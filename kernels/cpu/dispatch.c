@@ -79,6 +79,14 @@ void k_one_hot_move(k_dev *dev, k_dtype t, int64_t n, int64_t d, void *x, const 
 {
     dev->ops->one_hot_move(dev, t, n, d, x, idx, shown);
 }
+void k_pool_forward(k_dev *dev, k_dtype t, int64_t B, int64_t rows, int64_t d, void *out, const void *x, const int32_t *len)
+{
+    dev->ops->pool_forward(dev, t, B, rows, d, out, x, len);
+}
+void k_pool_backward(k_dev *dev, k_dtype t, int64_t B, int64_t rows, int64_t d, int add, void *dx, const void *dout, const int32_t *len)
+{
+    dev->ops->pool_backward(dev, t, B, rows, d, add, dx, dout, len);
+}
 void k_norm_forward(k_dev *dev, k_dtype t, k_norm_kind kind, int64_t rows, int64_t d, double eps, void *y, const void *x, const void *gain,
                     const void *bias)
 {

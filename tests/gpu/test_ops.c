@@ -56,6 +56,12 @@ TRIAL(unary)
 }
 TRIAL(gather) { k_gather_rows(v, t, s->rows, s->d, b[0], b[1], x, s->variant & 1); }
 TRIAL(scatter) { k_scatter_add_rows(v, t, s->rows, s->d, s->k, b[0], b[1], x); }
+/* rows / k sequences of k rows, of which x[b] count. */
+TRIAL(pool)
+{
+    k_pool_forward(v, t, s->rows / s->k, s->k, s->d, b[0], b[1], s->variant & 2 ? NULL : x);
+    k_pool_backward(v, t, s->rows / s->k, s->k, s->d, s->variant & 1, b[2], b[3], s->variant & 2 ? NULL : x);
+}
 /* Dropped alike on both, by a draw that lies in memory of the device. */
 TRIAL(dropout)
 {
@@ -139,6 +145,7 @@ static const trial trials[] = {
     { "approach", run_approach, 4, 0, { 1 } }, { "add", run_add, 2, 0, { 1 } }, { "mul", run_mul, 2, 0, { 1 } }, { "add_bias", run_add_bias, 2, 0, { 1 } },
     { "sum_rows", run_sum_rows, 200, 0, { 0, 2 } }, { "unary", run_unary, 16, 0, { 1, 0, 1 } },
     { "gather_rows", run_gather, 2, 0, { 1 } }, { "scatter_add_rows", run_scatter, 200, 0, { 2 } },
+    { "pool_rows", run_pool, 40, 0, { 1, 0, 1 } },
     { "dropout", run_dropout, 4, 0, { 1, 0, 1 } }, { "norm", run_norm, 60, 0, { 1, 0, 1 } },
     { "norm_vectors", run_norm_vectors, 200, 0, { 2, 0, 1, 0, 0, 2 } }, { "half_sq", run_half_sq, 100, 0, { 2, 0, 1 } },
     { "xent", run_xent, 40, 0, { 2, 0, 1 } }, { "xent_both", run_xent_both, 40, 0, { 2, 1 } }, { "adam", run_adam, 40, 1, { 1, 0, 1, 1 } },

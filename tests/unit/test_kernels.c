@@ -160,6 +160,41 @@ static void naive_scatter(const problem *p, double **b)
 {
     ROWS COLUMNS b[0][p->index[r] * p->d + j] += b[1][r * p->d + j];
 }
+/* Sequences of at most seven rows, of which some, none or all (variant 2: all, always) count. */
+static void pools_of(const problem *p, int64_t *B, int64_t *T)
+{
+    *T = p->rows < 7 ? p->rows : 7;
+    *B = *T ? p->rows / *T : 0;
+}
+static int64_t length_of(const problem *p, int64_t b, int64_t T) { return p->variant & 2 ? T : b * 5 % (T + 1); }
+static void run_pool(k_dev *v, k_dtype t, const problem *p, void **b)
+{
+    int64_t B, T;
+    pools_of(p, &B, &T);
+    int32_t *len = malloc((size_t)(B + 1) * sizeof *len);
+    for (int64_t i = 0; i < B; i++)
+        len[i] = (int32_t)length_of(p, i, T);
+    k_pool_forward(v, t, B, T, p->d, b[0], b[1], p->variant & 2 ? NULL : len);
+    k_pool_backward(v, t, B, T, p->d, p->variant & 1, b[2], b[3], p->variant & 2 ? NULL : len);
+    free(len);
+}
+static void naive_pool(const problem *p, double **b)
+{
+    int64_t B, T;
+    pools_of(p, &B, &T);
+    for (int64_t r = 0; r < B; r++) {
+        const int64_t n = length_of(p, r, T);
+        COLUMNS {
+            double sum = 0;
+            for (int64_t i = 0; i < T; i++) {
+                double *dx = &b[2][(r * T + i) * p->d + j];
+                sum += i < n ? b[1][(r * T + i) * p->d + j] / (double)n : 0;
+                *dx = (p->variant & 1 ? *dx : 0) + (i < n ? b[3][r * p->d + j] / (double)n : 0);
+            }
+            b[0][r * p->d + j] = sum;
+        }
+    }
+}
 /* Twice, so that the ones of the first move are taken away. */
 static void run_one_hot(k_dev *v, k_dtype t, const problem *p, void **b)
 {
@@ -282,7 +317,7 @@ static const kernel_case cases[] = {
     { "unary", run_unary, naive_unary, 2 * K_UNARIES, 0 }, { "adam", run_adam, naive_adam, 3, 0 },
     { "add_bias", run_add_bias, naive_add_bias, 3, 0 }, { "sum_rows", run_sum_rows, naive_sum_rows, 1, 0 },
     { "gather_rows", run_gather, naive_gather, 2, 0 }, { "scatter_add_rows", run_scatter, naive_scatter, 1, 0 },
-    { "one_hot_move", run_one_hot, naive_one_hot, 1, 1 },
+    { "one_hot_move", run_one_hot, naive_one_hot, 1, 1 }, { "pool", run_pool, naive_pool, 4, 0 },
     { "dropout", run_dropout, naive_dropout, 2, 0 }, { "norm", run_norm, naive_norm, 16, 0 },
     { "half_sq", run_half_sq, naive_half_sq, 2, 1 }, { "xent", run_xent, naive_xent, 6, 1 },
 };
