@@ -21,6 +21,7 @@
 #include "harness/nn/beam.h"
 #include "harness/nn/train.h"
 #include "harness/nn/transformer.h"
+#include "kernels/cpu.h"
 
 enum { VARIANT, SOFTMAX };
 enum { RESAMPLES = 1000, BLEU_SEED = 12345 };
@@ -28,7 +29,7 @@ enum { RESAMPLES = 1000, BLEU_SEED = 12345 };
 typedef struct opts {
     char data[ATTN_TEXT_SIZE], train_split[ATTN_TEXT_SIZE], valid_split[ATTN_TEXT_SIZE], test_split[ATTN_TEXT_SIZE], source[ATTN_TEXT_SIZE],
         target[ATTN_TEXT_SIZE];
-    int32_t encoder, decoder, cross, tokens, longest, buckets, beam, extra, decode_rows, valid_pairs, test_pairs;
+    int32_t encoder, decoder, cross, tokens, longest, buckets, beam, extra, decode_rows, valid_pairs, test_pairs, verify;
     double smoothing, alpha;
 } opts;
 
@@ -53,6 +54,7 @@ static const attn_opt OPTS[] = {
     { "decode_rows", "sequences decoded at a time", OFF(decode_rows), ATTN_INT, 128, 1, 65536, NULL, 0 },
     { "valid_pairs", "pairs of an evaluation, at most; 0 = all", OFF(valid_pairs), ATTN_INT, 0, 0, INT32_MAX, NULL, 0 },
     { "test_pairs", "pairs translated, at most; 0 = all", OFF(test_pairs), ATTN_INT, 0, 0, INT32_MAX, NULL, 0 },
+    { "verify", "pairs whose greedy translation is decoded once more, the whole prefix for every token, at most", OFF(verify), ATTN_INT, 0, 0, INT32_MAX, NULL, 0 },
     { .name = NULL } };
 
 static const task_metric METRICS[] = {
@@ -67,6 +69,9 @@ static const task_metric METRICS[] = {
     { "test_pairs", "1", "pairs translated", 0, 0 },
     { "test_cut", "1", "sources of the test that were cut to `longest`", 0, 0 },
     { "left_out", "1", "training pairs longer than `longest`", 0, 0 },
+    { "verified_tokens", "1", "tokens of greedy translations that were decoded once more (verify)", 0, 0 },
+    { "same_tokens", "1", "share of them that decoding of the whole prefix chooses, too", 1, 0 },
+    { "verify_gap", "nat", "by how much it finds another token likelier, at most", -1, 0 },
     { "decode_seconds", "s", "time of the beam search", -1, 0 },
     { "decode_tokens_per_second", "1/s", "tokens of the translations by beam search", 1, 0 },
     { "parameters", "1", "learned numbers", 0, 0 },
@@ -88,6 +93,16 @@ typedef struct reader {
     int B, T;
     nn_id source, length, shown, said;      /* i32 [B,T], [B], [B,T], [B*T] */
 } reader;
+
+/* A graph that says what follows every prefix of a translation. */
+typedef struct witness {
+    nn_graph *graph;
+    int B, S, T;                            /* sequences at a time; tokens of a source and of a translation, its end included */
+    nn_id source, length, shown, logits;    /* i32 [B,S], [B], [B,T]; [B*T,V] */
+    void *raw;                              /* the logits on the host */
+    int64_t tokens, same;                   /* asked so far; chosen here, too */
+    double gap;
+} witness;
 
 /* The graph that translates: the encoder once, the decoder a token at a time. */
 typedef struct speaker {
@@ -114,6 +129,8 @@ typedef struct run {
     nn_transformer model;
     reader learner[PAIRS_BUCKETS], judge[PAIRS_BUCKETS];
     speaker speaker;
+    witness witness;
+    int32_t *order;                         /* [test pairs] the longest sources first, so that batches are of like length */
     int32_t *pair, *x;                      /* of a batch on the host: its pairs [rows]; source, shown, said, length */
     char why[512];
 } run;
@@ -157,6 +174,20 @@ static void speaker_init(run *r, speaker *s)
     s->raw = malloc((size_t)s->B * (size_t)r->vocabulary * k_dtype_size(r->call->dtype));
     s->same = malloc((size_t)s->B * sizeof *s->same);
     for (int b = 0; s->same && b < s->B; b++) s->same[b] = b;
+}
+
+/* As many sequences at a time as there are tokens in a batch. */
+static void witness_init(run *r, witness *w)
+{
+    nn_graph *g = nn_graph_new(r->params, 0);
+    *w = (witness){ .graph = g, .S = r->o->longest, .T = r->o->longest + r->o->extra + 1 };
+    w->B = r->o->tokens / w->T > 1 ? r->o->tokens / w->T : 1;
+    w->source = nn_input(g, K_I32, (attn_dims){ 2, { w->B, w->S } });
+    w->length = nn_input(g, K_I32, (attn_dims){ 1, { w->B } });
+    w->shown = nn_input(g, K_I32, (attn_dims){ 2, { w->B, w->T } });
+    w->logits = nn_transformer_logits(&r->model, g, record(r, g, w->source, w->length, w->shown));
+    nn_keep(g, w->logits);
+    w->raw = malloc((size_t)w->B * (size_t)w->T * (size_t)r->vocabulary * k_dtype_size(r->call->dtype));
 }
 
 /* ---- training and evaluation ------------------------------------------------------------------------------------------------- */
@@ -225,21 +256,6 @@ static int evaluate(void *ctx, int64_t step, double *loss)
 
 /* ---- translating ----------------------------------------------------------------------------------------------------------------- */
 
-/* Row b of the logits as log-probabilities. */
-static void log_softmax(const run *r, int b, float *out)
-{
-    const int64_t V = r->vocabulary, at = b * V;
-    double top = -INFINITY, sum = 0;
-    for (int64_t v = 0; v < V; v++) {
-        const void *raw = r->speaker.raw;
-        union { uint32_t bits; float value; } wide = { .bits = r->call->dtype == K_BF16 ? (uint32_t)((const uint16_t *)raw)[at + v] << 16 : 0 };
-        out[v] = r->call->dtype == K_F64 ? (float)((const double *)raw)[at + v] : r->call->dtype == K_BF16 ? wide.value : ((const float *)raw)[at + v];
-        top = fmax(top, (double)out[v]);
-    }
-    for (int64_t v = 0; v < V; v++) sum += exp((double)out[v] - top);
-    for (int64_t v = 0; v < V; v++) out[v] -= (float)(top + log(sum));
-}
-
 /* A token of all sequences: see beam.h. */
 static int next(void *ctx, const int32_t *token, const int32_t *source, float *logp)
 {
@@ -251,7 +267,7 @@ static int next(void *ctx, const int32_t *token, const int32_t *source, float *l
     k_upload(r->call->dev, nn_data(s->graph, s->token), token, (size_t)s->B * sizeof *token);
     if (nn_forward(s->graph)) return TASK_FAILED;
     k_download(r->call->dev, s->raw, nn_data(s->graph, s->logits), (size_t)s->B * (size_t)r->vocabulary * k_dtype_size(r->call->dtype));
-    for (int b = 0; b < s->B; b++) log_softmax(r, b, logp + b * r->vocabulary);
+    nn_log_softmax(k_dev_threads(r->call->dev), r->call->dtype, s->B, r->vocabulary, s->raw, logp);
     return 0;
 }
 
@@ -265,6 +281,50 @@ static double now(void)
 /* What a way of decoding has made of the test. */
 typedef struct output { char **text; bleu_counts *counts; int64_t tokens; double seconds; } output;
 
+/* Has the witness read these sources, of test pairs order[at..], and their translations; rows beyond n are those of the last. */
+static int witness_read(run *r, int64_t at, int n, const nn_sequence *said)
+{
+    witness *w = &r->witness;
+    k_dev *dev = r->call->dev;
+    int32_t *source = r->x, *length = source + (int64_t)w->B * w->S, *shown = length + w->B;
+    for (int b = 0; b < w->B; b++) {
+        int i = b < n ? b : n - 1;
+        pairs_row(&r->test, r->order[at + i], w->S, r->end, source + (int64_t)b * w->S, &length[b], NULL, NULL);
+        for (int t = 0; t < w->T; t++) shown[b * w->T + t] = t && t <= said[i].length ? said[i].token[t - 1] : r->end;
+    }
+    k_upload(dev, nn_data(w->graph, w->source), source, (size_t)w->B * (size_t)w->S * sizeof *source);
+    k_upload(dev, nn_data(w->graph, w->length), length, (size_t)w->B * sizeof *length);
+    k_upload(dev, nn_data(w->graph, w->shown), shown, (size_t)w->B * (size_t)w->T * sizeof *shown);
+    if (nn_forward(w->graph)) return TASK_FAILED;
+    k_download(dev, w->raw, nn_data(w->graph, w->logits), (size_t)w->B * (size_t)w->T * (size_t)r->vocabulary * k_dtype_size(r->call->dtype));
+    return 0;
+}
+
+/* Whether greedy translations, of test pairs order[at..], are those of a graph that knows no states: what it finds likeliest
+ * behind every prefix, the end included, but for those that had to end. */
+static int verify(run *r, int64_t at, int n, const nn_sequence *said)
+{
+    witness *w = &r->witness;
+    const int64_t V = r->vocabulary;
+    float *logp = malloc((size_t)V * sizeof *logp);
+    int rc = logp ? 0 : TASK_FAILED;
+    for (int from = 0; !rc && from < n; from += w->B) {
+        int here = n - from < w->B ? n - from : w->B;
+        rc = witness_read(r, at + from, here, said + from);
+        for (int b = 0; !rc && b < here; b++) {
+            const nn_sequence *y = &said[from + b];
+            int last = y->length - (y->length == r->x[w->B * w->S + b] + r->o->extra);
+            for (int t = 0; t <= last; t++) {
+                nn_log_softmax(1, r->call->dtype, 1, V, (char *)w->raw + (size_t)((b * w->T + t) * V) * k_dtype_size(r->call->dtype), logp);
+                double gap = (double)k_smax((int)V, logp) - (double)logp[t < y->length ? y->token[t] : r->end];
+                w->tokens++, w->same += gap == 0, w->gap = fmax(w->gap, gap);
+            }
+        }
+    }
+    free(logp);
+    return rc;
+}
+
 /* Translates n test pairs, at most as many as there is room for, into their texts. */
 static int translate_batch(run *r, int width, int64_t at, int n, output *out)
 {
@@ -272,20 +332,21 @@ static int translate_batch(run *r, int width, int64_t at, int n, output *out)
     int32_t *source = r->x, *length = source + (int64_t)s->B * s->S, *longest = length + s->B;
     int code = 0;
     for (int b = 0; b < s->B; b++) {
-        int64_t pair = at + (b / width < n ? b / width : n - 1);
+        int32_t pair = r->order[at + (b / width < n ? b / width : n - 1)];
         pairs_row(&r->test, pair, s->S, r->end, source + (int64_t)b * s->S, &length[b], NULL, NULL);
         longest[b / width] = b / width < n ? length[b] + r->o->extra : 0;
     }
     k_upload(r->call->dev, nn_data(s->graph, s->source), source, (size_t)s->B * (size_t)s->S * sizeof *source);
     k_upload(r->call->dev, nn_data(s->graph, s->length), length, (size_t)s->B * sizeof *length);
     nn_decode_reset(s->graph);
-    nn_beam b = { .sentences = s->B / width, .width = width, .vocabulary = (int)r->vocabulary, .begin = r->end, .end = r->end,
+    nn_beam b = { .sentences = s->B / width, .width = width, .vocabulary = (int)r->vocabulary, .threads = k_dev_threads(r->call->dev), .begin = r->end, .end = r->end,
                   .alpha = width > 1 ? r->o->alpha : 0, .longest = longest, .ctx = r, .next = next };
     nn_sequence *found = nn_beam_search(&b, &code);
     for (int i = 0; found && i < n; i++) {
-        out->text[at + i] = pairs_text(&r->data, found[i * width].token, found[i * width].length);
+        out->text[r->order[at + i]] = pairs_text(&r->data, found[i * width].token, found[i * width].length);
         out->tokens += found[i * width].length;
     }
+    if (found && width == 1 && at < r->o->verify && verify(r, at, (int)(r->o->verify - at < n ? r->o->verify - at : n), found)) code = TASK_FAILED;
     free(found);
     return code;
 }
@@ -373,9 +434,16 @@ static int test(run *r)
     for (int64_t i = 0; i < n; i++) cut += (int64_t)r->test.source->end[i] - data_doc_begin(r->test.source, i) > r->o->longest;
     h->metric(h->ctx, "test_pairs", 0, (double)n);
     h->metric(h->ctx, "test_cut", 0, (double)cut);
+    r->order = pairs_longest_first(r->test.source);
+    if (!r->order) return snprintf(r->why, sizeof r->why, "no memory for the order of the test"), TASK_FAILED;
     int rc = translate(r, 1, n, &greedy);
     if (!rc) rc = translate(r, r->o->beam, n, &beam);
     if (!rc) rc = judge(r, n, &greedy, &beam);
+    if (!rc && r->witness.graph) {
+        h->metric(h->ctx, "verified_tokens", 0, (double)r->witness.tokens);
+        h->metric(h->ctx, "same_tokens", 0, (double)r->witness.same / (double)r->witness.tokens);
+        h->metric(h->ctx, "verify_gap", 0, r->witness.gap);
+    }
     output_release(&greedy, n);
     output_release(&beam, n);
     return rc;
@@ -458,14 +526,15 @@ static int find_softmax(run *r)
 /* The host's side of the batches, as large as the largest of them. */
 static int take_host(run *r)
 {
-    size_t most = (size_t)r->speaker.B * ((size_t)r->speaker.S + 2);
+    size_t most = (size_t)r->speaker.B * ((size_t)r->speaker.S + 2), asked = (size_t)r->witness.B * (size_t)(r->witness.S + r->witness.T + 1);
+    most = asked > most ? asked : most;
     for (int k = 0; k < r->train.nbuckets; k++) {
         size_t n = (size_t)r->learner[k].B * (3 * (size_t)r->learner[k].T + 1);
         most = n > most ? n : most;
     }
     r->x = malloc(most * sizeof *r->x);
     r->pair = malloc((size_t)r->train.rows * sizeof *r->pair);
-    if (r->x && r->pair && (!r->speaker.graph || (r->speaker.raw && r->speaker.same))) return 0;
+    if (r->x && r->pair && (!r->speaker.graph || (r->speaker.raw && r->speaker.same)) && (!r->witness.graph || r->witness.raw)) return 0;
     snprintf(r->why, sizeof r->why, "no memory for the batches on the host");
     return NN_ENOMEM;
 }
@@ -482,11 +551,13 @@ static int build(run *r)
         reader_init(r, &r->judge[k], &r->train.bucket[k], 0);
     }
     if (r->reference) speaker_init(r, &r->speaker);
+    if (r->reference && r->o->verify) witness_init(r, &r->witness);
     if ((rc = take_host(r)) || (rc = nn_params_alloc(r->params, r->why, sizeof r->why))) return rc;
     for (int k = 0; !rc && k < r->train.nbuckets; k++) {
         rc = nn_graph_compile(r->learner[k].graph, r->why, sizeof r->why);
         if (!rc) rc = nn_graph_compile(r->judge[k].graph, r->why, sizeof r->why);
     }
+    if (!rc && r->witness.graph) rc = nn_graph_compile(r->witness.graph, r->why, sizeof r->why);
     return rc || !r->reference ? rc : nn_graph_compile(r->speaker.graph, r->why, sizeof r->why);
 }
 
@@ -510,11 +581,12 @@ static void release(run *r)
         nn_graph_free(r->judge[k].graph);
     }
     nn_graph_free(r->speaker.graph);
+    nn_graph_free(r->witness.graph);
     nn_params_free(r->params);
     pairs_release(&r->train), pairs_release(&r->valid), pairs_release(&r->test);
     free((void *)(uintptr_t)r->softmax.opts);
     if (r->object) dlclose(r->object);
-    free(r->speaker.raw), free(r->speaker.same), free(r->x), free(r->pair);
+    free(r->speaker.raw), free(r->speaker.same), free(r->witness.raw), free(r->order), free(r->x), free(r->pair);
     data_close(&r->data);
 }
 

@@ -4,6 +4,7 @@
  * those among the best width are finished, the best that do not end are the open ones of the next step.  A sentence is done when
  * width sequences are finished and no open one can overtake the worst of them, whatever follows. */
 #include "beam.h"
+#include "../../kernels/cpu.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,7 @@ typedef struct search {
     int32_t *text, *before;             /* [rows,most] their tokens; those of the step before */
     int32_t *token, *source;            /* [rows] for next() */
     float *next;                        /* [rows,vocabulary] */
-    choice *best;                       /* [2 width] */
+    choice *best;                       /* [sentences][2 width] */
     unsigned char *finished;            /* [sentences] */
 } search;
 
@@ -38,16 +39,17 @@ static int insert(choice *list, int n, int most, choice c)
     return n;
 }
 
-/* The best continuations of sentence s into x->best; at the longest length only ends. */
+/* The best continuations of sentence s into its part of x->best; at the longest length only ends. */
 static int choose(search *x, int s, int step)
 {
     const nn_beam *b = x->b;
+    choice *best = x->best + (int64_t)s * 2 * b->width;
     int n = 0, first = step >= b->longest[s] ? b->end : 0, last = step >= b->longest[s] ? b->end : b->vocabulary - 1;
     for (int i = 0; i < b->width; i++) {
         int row = s * b->width + i;
         const float *logp = x->next + (int64_t)row * b->vocabulary;
         for (int32_t t = first; x->logp[row] > -INFINITY && t <= last; t++)
-            n = insert(x->best, n, 2 * b->width, (choice){ x->logp[row] + (double)logp[t], i, t });
+            n = insert(best, n, 2 * b->width, (choice){ x->logp[row] + (double)logp[t], i, t });
     }
     return n;
 }
@@ -83,7 +85,7 @@ static void advance(search *x, int s, int step)
     const nn_beam *b = x->b;
     int n = choose(x, s, step), open = 0;
     for (int i = 0; i < n; i++) {
-        choice c = x->best[i];
+        choice c = x->best[(int64_t)s * 2 * b->width + i];
         int row = s * b->width + open;
         if (c.token == b->end && i < b->width)
             finish(x, s, c, step);
@@ -114,6 +116,7 @@ static int run(search *x)
         int32_t *swap = x->before;
         x->before = x->text, x->text = swap;
         open = 0;
+#pragma omp parallel for schedule(dynamic) num_threads(b->threads > 1 ? b->threads : 1) reduction(+ : open)
         for (int s = 0; s < b->sentences; s++) {
             if (!x->finished[s])
                 advance(x, s, step);
@@ -142,7 +145,7 @@ nn_sequence *nn_beam_search(const nn_beam *b, int *code)
     x.logp = malloc(rows * sizeof *x.logp);
     x.text = calloc(2 * rows * most + 2 * rows, sizeof *x.text);
     x.next = malloc(rows * (size_t)b->vocabulary * sizeof *x.next);
-    x.best = malloc(2 * (size_t)b->width * sizeof *x.best);
+    x.best = malloc(2 * rows * sizeof *x.best);
     x.finished = calloc((size_t)b->sentences, 1);
     void *const own[] = { x.logp, x.text, x.next, x.best, x.finished };
     *code = x.done && x.logp && x.text && x.next && x.best && x.finished ? 0 : -1;
@@ -157,4 +160,25 @@ nn_sequence *nn_beam_search(const nn_beam *b, int *code)
     if (*code)
         free(x.done), x.done = NULL;
     return x.done;
+}
+
+/* Row by row; what there is of exp is in float, the sum of it in double. */
+void nn_log_softmax(int threads, k_dtype t, int64_t rows, int64_t n, const void *logits, float *logp)
+{
+    enum { PART = 1024 };
+#pragma omp parallel for num_threads(threads > 1 ? threads : 1)
+    for (int64_t r = 0; r < rows; r++) {
+        float *y = logp + r * n, part[PART];
+        double sum = 0;
+        for (int64_t v = 0; v < n; v++) {
+            union { uint32_t bits; float value; } wide = { .bits = t == K_BF16 ? (uint32_t)((const uint16_t *)logits)[r * n + v] << 16 : 0 };
+            y[v] = t == K_F64 ? (float)((const double *)logits)[r * n + v] : t == K_BF16 ? wide.value : ((const float *)logits)[r * n + v];
+        }
+        float top = k_smax((int)n, y);
+        for (int64_t v = 0; v < n; v += PART)
+            sum += (double)k_sexp_sum((int)(n - v < PART ? n - v : PART), part, y + v, top);
+        const float all = top + (float)log(sum);
+        for (int64_t v = 0; v < n; v++)
+            y[v] -= all;
+    }
 }

@@ -1,4 +1,5 @@
 /* pairs.c - see pairs.h. */
+#define _GNU_SOURCE
 #include "pairs.h"
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +74,21 @@ void pairs_row(const pairs *p, int64_t pair, int length, int32_t end, int32_t *s
     memcpy(shown + 1, said, (size_t)m * sizeof *said);
     shown[0] = said[m] = end;
     for (int64_t t = m + 1; t < length; t++) shown[t] = end, said[t] = -1;
+}
+
+static int by_length(const void *a, const void *b, void *split)
+{
+    int32_t i = *(const int32_t *)a, j = *(const int32_t *)b;
+    int64_t m = length_of(split, i), n = length_of(split, j);
+    return m != n ? (m < n) - (m > n) : i - j;
+}
+
+int32_t *pairs_longest_first(const data_split *s)
+{
+    int32_t *order = malloc((size_t)s->ndocs * sizeof *order);
+    for (int32_t i = 0; order && i < s->ndocs; i++) order[i] = i;
+    if (order) qsort_r(order, (size_t)s->ndocs, sizeof *order, by_length, (void *)(uintptr_t)s);
+    return order;
 }
 
 /* Puts spaces where units begin words, in place; the space that begins the text goes. */

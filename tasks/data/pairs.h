@@ -25,6 +25,7 @@ int  pairs_step(const pairs *, uint64_t seed, int64_t step, int32_t *pair);
 /* A row: source [length of the bucket], cut there, and how long it is; what the decoder is shown, `end` first, and what it is to
  * say, `end` last and -1 behind it.  NULL: not wanted. */
 void pairs_row(const pairs *, int64_t pair, int length, int32_t end, int32_t *source, int32_t *source_length, int32_t *shown, int32_t *said);
+int32_t *pairs_longest_first(const data_split *);  /* [ndocs] its documents, equals as they stand; the caller's to free; NULL: no memory */
 /* Tokens as text: of a vocabulary of units (one that has <eos>) U+2581 is a space; what is not text becomes a space, what is
  * not UTF-8 '?'.  The caller's to free; NULL: no memory. */
 char *pairs_text(const data_tokens *, const int32_t *token, int64_t n);

@@ -36,11 +36,12 @@ if [ -e "$B/libharness-sentencepiece.so" ]; then
   set=generated-pairs-200
 fi
 
-experiment whole $set softmax 'beam: 3, decode_rows: 32, test_pairs: 40' 'max_steps: 200, eval_every: 100, checkpoint_every: 20, keep: true'
+experiment whole $set softmax 'beam: 3, decode_rows: 32, test_pairs: 40, verify: 30' 'max_steps: 200, eval_every: 100, checkpoint_every: 20, keep: true'
 run whole >"$tmp/log" || sed 's/^/# /' "$tmp/log"
 holds "it knows more than how often a word is said" "$(metric whole valid_loss) < 3.3"
 holds "the test has the pairs asked for" "$(metric whole test_pairs) == 40"
 holds "beam search and greedy decoding are judged" "$(metric whole bleu_beam) > 0 && $(metric whole bleu_greedy) > 0 && $(metric whole bleu_interval) >= 0"
+holds "decoding on states says what decoding of whole prefixes says, token for token" "$(metric whole verified_tokens) > 90 && $(metric whole same_tokens) == 1"
 is "the translations are kept" "$(cat "$tmp"/whole/translations/*.txt | wc -l)" "40"
 
 # Killed in the middle and gone on with: the numbers of an undisturbed run, to the bit.

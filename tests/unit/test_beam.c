@@ -72,10 +72,11 @@ static const int32_t longest[SENTENCES] = { LONGEST, 2, 0 };
 
 static nn_sequence *run(toy *t, int width, double alpha)
 {
+    static int runs;
     int code;
     t->width = width, t->steps = 0;
     nn_beam b = { .sentences = SENTENCES, .width = width, .vocabulary = V, .begin = BEGIN, .end = END, .alpha = alpha, .longest = longest, .ctx = t,
-                  .next = next };
+                  .next = next, .threads = runs++ % 3 };
     nn_sequence *s = nn_beam_search(&b, &code);
     assert_non_null(s);
     assert_int_equal(code, 0);
@@ -131,7 +132,7 @@ static void test_greedy(void **state)
     free(s);
 }
 
-/* Wider beams do no worse, of equals the first token wins, and the same search is the same twice. */
+/* Wider beams do no worse, of equals the first token wins, and the same search is the same twice, by as many threads as there be. */
 static void test_widths_and_ties(void **state)
 {
     (void)state;
@@ -172,9 +173,37 @@ static void test_failure(void **state)
     assert_int_equal(code, -7);
 }
 
+/* Log-probabilities of logits in every type, of more words than are summed at a time, against the definition. */
+static void test_log_softmax(void **state)
+{
+    enum { ROWS = 3, WORDS = 2500 };
+    static double wide[ROWS * WORDS];
+    static float single[ROWS * WORDS], got[ROWS * WORDS];
+    static uint16_t half[ROWS * WORDS];
+    const void *const logits[] = { [K_F32] = single, [K_F64] = wide, [K_BF16] = half };
+    (void)state;
+    for (int i = 0; i < ROWS * WORDS; i++) {
+        union { float value; uint32_t bits; } x = { .value = (float)(40 * philox_uniform(philox_u32(1, 2, 3, (uint64_t)i)) - 20 + 100 * (i / WORDS)) };
+        x.bits &= 0xffff0000u;          /* the same number in all three */
+        half[i] = (uint16_t)(x.bits >> 16), wide[i] = (double)(single[i] = x.value);
+    }
+    for (int k = 0; k < 6; k++) {
+        k_dtype t = k % 3 == 0 ? K_F32 : k % 3 == 1 ? K_F64 : K_BF16;
+        memset(got, 0, sizeof got);
+        nn_log_softmax(k / 3 * 2, t, ROWS, WORDS, logits[t], got);
+        for (int r = 0; r < ROWS; r++) {
+            double sum = 0;
+            for (int v = 0; v < WORDS; v++)
+                sum += exp(wide[r * WORDS + v] - wide[r * WORDS]);
+            for (int v = 0; v < WORDS; v++)
+                assert_true(fabs((double)got[r * WORDS + v] - (wide[r * WORDS + v] - wide[r * WORDS] - log(sum))) < 1e-4);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_exhaustive), cmocka_unit_test(test_greedy), cmocka_unit_test(test_widths_and_ties),
-                                        cmocka_unit_test(test_failure) };
+                                        cmocka_unit_test(test_failure), cmocka_unit_test(test_log_softmax) };
     return cmocka_run_group_tests_name("beam", tests, NULL, NULL);
 }

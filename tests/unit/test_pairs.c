@@ -103,8 +103,22 @@ static void test_text(void **state)
     free(text);
 }
 
+/* Documents by length, each once; equals as they stand. */
+static void test_longest_first(void **state)
+{
+    int32_t *order = pairs_longest_first(&side[0]);
+    (void)state;
+    assert_non_null(order);
+    assert_int_equal(order[0], 11);
+    for (int i = 1; i < N; i++) {
+        int before = order[i - 1], here = order[i];
+        assert_true(before % 12 > here % 12 || (before % 12 == here % 12 && before < here));
+    }
+    free(order);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_buckets), cmocka_unit_test(test_rows), cmocka_unit_test(test_text) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_buckets), cmocka_unit_test(test_rows), cmocka_unit_test(test_text), cmocka_unit_test(test_longest_first) };
     return cmocka_run_group_tests_name("pairs", tests, make, NULL);
 }
