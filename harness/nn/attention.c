@@ -141,6 +141,8 @@ nn_id nn_attention_klen(nn_graph *g, const nn_mixer_spec *spec, const char *pref
     int rc = nn_mixer_ask(g->dev, &asked, capacity, &plan, why, sizeof why);
     if (rc)
         return nn_fail(g, rc, "%s", why);
+    if (g->carries && asked.shape.mode == ATTN_CAUSAL && !plan.state_dims[0].n)
+        return nn_fail(g, ATTN_EUNSUP, "%s has no state to go on from", spec->variant->name);
     if (bind_extras(g, &asked, &plan, prefix, gates, in))
         return NN_BAD;
     attention *a = calloc(1, sizeof *a);
@@ -184,6 +186,22 @@ static int bind_gradient(nn_graph *g, node *n, int i, attn_tensor like, attn_ten
     return 0;
 }
 
+/* The states that this forward begins with and that the next one will. */
+static int bind_states(nn_graph *g, attention *a, char *why, size_t nwhy)
+{
+    const attn_plan *plan = nn_mixer_plan(a->mixer);
+    size_t each = k_dtype_size(g->params->wide);
+    int rc = 0;
+    for (int i = 0; !rc && g->carries && a->spec.shape.mode == ATTN_CAUSAL && i < ATTN_MAX; i++) {
+        void *in;
+        if (!plan->state_dims[i].n)
+            continue;
+        rc = nn_carry_take(g, (size_t)nn_elements(plan->state_dims[i]) * each, &in, &a->io.state_out[i], why, nwhy);
+        a->io.state_in[i] = in;
+    }
+    return rc;
+}
+
 /* Makes the mixer and fixes its pointers. */
 static int attention_compile(nn_graph *g, node *n, char *why, size_t nwhy)
 {
@@ -210,7 +228,7 @@ static int attention_compile(nn_graph *g, node *n, char *why, size_t nwhy)
         io->param[i] = p ? nn_param_value(g->params, p->param) : NULL;
         io->dparam[i] = p && n->live ? p->grad : NULL;
     }
-    return rc;
+    return rc ? rc : bind_states(g, a, why, nwhy);
 }
 
 void nn_release_attention(nn_graph *g, attention *a)

@@ -29,6 +29,7 @@ void nn_graph_free(nn_graph *g)
         return;
     nn_step_release(g);
     nn_decode_release(g);
+    nn_carry_release(g);
     for (int i = 0; i < g->nnodes; i++) {
         nn_release_attention(g, g->nodes[i].attention);
         k_free(g->dev, g->nodes[i].room);
@@ -301,6 +302,7 @@ int nn_forward(nn_graph *g)
         k_tick(g->dev, g->params->forwards);
     if (nn_decode_begin(g))
         return ATTN_EINVAL;
+    nn_carry_begin(g);
     for (node *n = g->nodes, *end = n + g->nnodes; n < end; n++) {
         int rc = n->once && g->decoding.at > 0 ? 0 : n->op->forward(g, n);
         if (rc)

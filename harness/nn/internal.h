@@ -101,6 +101,7 @@ struct node {
     k_unary unary;
     k_norm_kind norm;
     attention *attention;
+    int carried;                        /* which of the graph's: nn_remember */
     void *room;                         /* to work in, see the op's compile */
     double *weight;                     /* losses: of the device, what each row of the last forward weighs in the mean */
 };
@@ -131,6 +132,8 @@ struct nn_graph {
     int stepping;                       /* in nn_step: backward follows this forward at once */
     int dropouts;                       /* nodes that drop */
     decoding decoding;
+    int carries, ncarried;              /* nn_graph_carry; how much is carried on, see carry.c */
+    struct carried *carried;
     int64_t chunk_bytes;                /* of what is never made whole: so much of it at a time */
     int segment, segments;              /* of nn_recompute: that which is open, 0 = none; how many there are */
     int code;                           /* the first mistake, and its sentence */
@@ -144,6 +147,10 @@ void nn_decode_mark(nn_graph *);
 int nn_decode_take(nn_graph *, char *why, size_t nwhy);
 int nn_decode_begin(nn_graph *);
 void nn_decode_release(nn_graph *);
+/* carry.c: buffers of which a forward reads one and writes the other; what a forward's beginning and the end of the graph add. */
+int nn_carry_take(nn_graph *, size_t bytes, void **in, void **out, char *why, size_t nwhy);
+void nn_carry_begin(nn_graph *);
+void nn_carry_release(nn_graph *);
 void nn_step_release(nn_graph *);       /* step.c */
 /* memory.c: buffers of all tensors of a graph whose backward is planned; and their end. */
 int nn_take_tensors(nn_graph *, char *why, size_t nwhy);

@@ -109,6 +109,17 @@ void nn_decode_reset(nn_graph *);               /* all sequences are empty: what
 int64_t nn_decode_position(const nn_graph *);   /* tokens so far */
 int  nn_decode_reorder(nn_graph *, const int32_t *source);  /* [B] on the host: sequence b goes on from where source[b] is */
 
+/* ---- carrying ---------------------------------------------------------------------------------------------------------
+ * A graph that reads a text segment by segment and goes on, forward by forward, from where it was.  Gradients end where a segment
+ * begins.  The first forward, and the next one after a reset, begins with zeros. */
+void nn_graph_carry(nn_graph *);                /* said of an empty graph: causal attention begins with the states that it ended with */
+/* x [B,T,d] behind the `tokens` that were before it in the last forwards: [B,tokens+T,d], for keys and values (Dai et al. 2019). */
+nn_id nn_remember(nn_graph *, nn_id x, int64_t tokens);
+void nn_carry_reset(nn_graph *);
+size_t nn_carry_bytes(const nn_graph *);        /* what the next forward begins with, to be kept and brought back: */
+void nn_carry_save(nn_graph *, void *host);     /* waits */
+void nn_carry_load(nn_graph *, const void *host);
+
 attn_dims nn_dims(const nn_graph *, nn_id);
 /* Device pointers.  Data that other nodes read and gradients may lie in buffers that later ones overwrite, unless nn_keep was
  * called; the gradient is NULL when there is none. */

@@ -96,7 +96,7 @@ int nn_task_code(int code)
 
 typedef struct evaluation { int64_t step; double loss; } evaluation;
 
-typedef struct progress {               /* as it stands in a checkpoint, followed by the evaluations */
+typedef struct progress {               /* as it stands in a checkpoint, followed by the evaluations and by what the graph carries */
     int64_t step, strikes, evaluations;
     double best, last, seconds;
 } progress;
@@ -132,16 +132,17 @@ static int checkpoints(const loop *l) { return l->t->call->checkpoint && (l->opt
 static int save(loop *l)
 {
     char why[300];
-    size_t rows = (size_t)l->at.evaluations * sizeof *l->history;
+    size_t rows = (size_t)l->at.evaluations * sizeof *l->history, bytes = sizeof l->at + rows + nn_carry_bytes(l->t->graph);
     if (!checkpoints(l))
         return TASK_DONE;
-    char *extra = malloc(sizeof l->at + rows);
+    char *extra = malloc(bytes);
     if (!extra)
         return because(l, TASK_FAILED, "out of host memory for the checkpoint");
     memcpy(extra, &l->at, sizeof l->at);
     if (rows)
         memcpy(extra + sizeof l->at, l->history, rows);
-    int rc = nn_checkpoint_save(l->t->params, l->t->call->checkpoint, extra, sizeof l->at + rows, why, sizeof why);
+    nn_carry_save(l->t->graph, extra + sizeof l->at + rows);
+    int rc = nn_checkpoint_save(l->t->params, l->t->call->checkpoint, extra, bytes, why, sizeof why);
     free(extra);
     return rc ? because(l, TASK_FAILED, why) : TASK_DONE;
 }
@@ -153,14 +154,15 @@ static int restore(loop *l)
     const char *path = l->t->call->checkpoint;
     if (!checkpoints(l) || access(path, F_OK) != 0)
         return TASK_DONE;
-    int64_t bytes = nn_checkpoint_extra(path, why, sizeof why);
-    char *extra = bytes < (int64_t)sizeof l->at ? NULL : malloc((size_t)bytes);
+    int64_t carried = (int64_t)nn_carry_bytes(l->t->graph), bytes = nn_checkpoint_extra(path, why, sizeof why);
+    char *extra = bytes < (int64_t)sizeof l->at + carried ? NULL : malloc((size_t)bytes);
     if (!extra || nn_checkpoint_load(l->t->params, path, extra, (size_t)bytes, why, sizeof why)) {
         free(extra);
         return because(l, TASK_FAILED, why[0] ? why : "the checkpoint does not hold the state of a training run");
     }
     memcpy(&l->at, extra, sizeof l->at);
-    l->room = (bytes - (int64_t)sizeof l->at) / (int64_t)sizeof *l->history;
+    nn_carry_load(l->t->graph, extra + bytes - carried);
+    l->room = (bytes - carried - (int64_t)sizeof l->at) / (int64_t)sizeof *l->history;
     memmove(extra, extra + sizeof l->at, (size_t)bytes - sizeof l->at);
     l->history = (evaluation *)extra;
     if (l->at.evaluations != l->room || l->at.step != nn_params_step(l->t->params))

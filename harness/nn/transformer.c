@@ -19,7 +19,7 @@ int nn_transformer_init(nn_transformer *t, nn_params *params, const nn_model_opt
 {
     if (nn_model_check(o, why, nwhy))
         return ATTN_EINVAL;
-    *t = (nn_transformer){ params, *o, mixers, nmixers, vocabulary, context };
+    *t = (nn_transformer){ params, *o, mixers, nmixers, vocabulary, context, 0 };
     nn_model_fill(&t->o);
     return 0;
 }
@@ -148,7 +148,11 @@ static nn_id attend(const place *p, const nn_mixer_spec *mixer, int mode, nn_id 
 
 static nn_id self_attention(const place *p, nn_id x)
 {
-    return attend(p, &p->s->mixer[p->layer % p->s->nmixers], p->s->mode, x, x, p->s->klen);
+    const nn_mixer_spec *m = &p->s->mixer[p->layer % p->s->nmixers];
+    int64_t memory = p->s->mode == ATTN_CAUSAL ? p->t->memory : 0;
+    if (memory && m->variant->flags & ATTN_SHARED_QK)
+        return nn_fail(p->g, ATTN_EUNSUP, "the keys of %s are its queries, which a memory does not have", m->variant->name);
+    return attend(p, m, p->s->mode, x, memory ? nn_remember(p->g, x, memory) : x, p->s->klen);
 }
 
 static nn_id cross_attention(const place *p, nn_id x)

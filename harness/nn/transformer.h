@@ -20,6 +20,8 @@ typedef struct nn_transformer {
     const nn_mixer_spec *mixer;         /* layer i mixes with mixer[i % nmixers]; shapes are filled in here */
     int nmixers;
     int64_t vocabulary, context;        /* context: rows of learned positions, the longest T */
+    int64_t memory;                     /* tokens of the forwards before that causal self-attention sees too (nn_remember);
+                                           0 after nn_transformer_init, for the caller to set */
 } nn_transformer;
 
 /* 0, or ATTN_EINVAL with a sentence.  mixers [nmixers] must outlive the model: one for all layers, or several in turn. */
