@@ -72,6 +72,7 @@ static const task_metric METRICS[] = {
     { "verified_tokens", "1", "tokens of greedy translations that were decoded once more (verify)", 0, 0 },
     { "same_tokens", "1", "share of them that decoding of the whole prefix chooses, too", 1, 0 },
     { "verify_gap", "nat", "by how much it finds another token likelier, at most", -1, 0 },
+    { "verify_difference", "nat", "between the log-probabilities of a translation by either, at most", -1, 0 },
     { "decode_seconds", "s", "time of the beam search", -1, 0 },
     { "decode_tokens_per_second", "1/s", "tokens of the translations by beam search", 1, 0 },
     { "parameters", "1", "learned numbers", 0, 0 },
@@ -101,7 +102,7 @@ typedef struct witness {
     nn_id source, length, shown, logits;    /* i32 [B,S], [B], [B,T]; [B*T,V] */
     void *raw;                              /* the logits on the host */
     int64_t tokens, same;                   /* asked so far; chosen here, too */
-    double gap;
+    double gap, difference;                 /* at most: from what it finds likeliest; of the log-probability of a translation */
 } witness;
 
 /* The graph that translates: the encoder once, the decoder a token at a time. */
@@ -314,11 +315,14 @@ static int verify(run *r, int64_t at, int n, const nn_sequence *said)
         for (int b = 0; !rc && b < here; b++) {
             const nn_sequence *y = &said[from + b];
             int last = y->length - (y->length == r->x[w->B * w->S + b] + r->o->extra);
-            for (int t = 0; t <= last; t++) {
+            double sum = 0;
+            for (int t = 0; t <= y->length; t++) {
                 nn_log_softmax(1, r->call->dtype, 1, V, (char *)w->raw + (size_t)((b * w->T + t) * V) * k_dtype_size(r->call->dtype), logp);
-                double gap = (double)k_smax((int)V, logp) - (double)logp[t < y->length ? y->token[t] : r->end];
-                w->tokens++, w->same += gap == 0, w->gap = fmax(w->gap, gap);
+                double chosen = (double)logp[t < y->length ? y->token[t] : r->end], gap = (double)k_smax((int)V, logp) - chosen;
+                sum += chosen;
+                if (t <= last) w->tokens++, w->same += gap == 0, w->gap = fmax(w->gap, gap);
             }
+            w->difference = fmax(w->difference, fabs(sum - y->logp));
         }
     }
     free(logp);
@@ -443,6 +447,7 @@ static int test(run *r)
         h->metric(h->ctx, "verified_tokens", 0, (double)r->witness.tokens);
         h->metric(h->ctx, "same_tokens", 0, (double)r->witness.same / (double)r->witness.tokens);
         h->metric(h->ctx, "verify_gap", 0, r->witness.gap);
+        h->metric(h->ctx, "verify_difference", 0, r->witness.difference);
     }
     output_release(&greedy, n);
     output_release(&beam, n);

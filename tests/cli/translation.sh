@@ -42,6 +42,7 @@ holds "it knows more than how often a word is said" "$(metric whole valid_loss) 
 holds "the test has the pairs asked for" "$(metric whole test_pairs) == 40"
 holds "beam search and greedy decoding are judged" "$(metric whole bleu_beam) > 0 && $(metric whole bleu_greedy) > 0 && $(metric whole bleu_interval) >= 0"
 holds "decoding on states says what decoding of whole prefixes says, token for token" "$(metric whole verified_tokens) > 90 && $(metric whole same_tokens) == 1"
+holds "with the same probability" "$(metric whole verify_difference) < 1e-5"
 is "the translations are kept" "$(cat "$tmp"/whole/translations/*.txt | wc -l)" "40"
 
 # Killed in the middle and gone on with: the numbers of an undisturbed run, to the bit.
