@@ -25,6 +25,9 @@ static const hs_command commands[] = {
     { "new", cmd_new, "NAME [DIR]", "make a folder NAME with a variant that works, its Makefile and an experiment" },
     { "apply", cmd_apply, "VARIANT --q q.npy --k k.npy --v v.npy --mode MODE --impl NAME --out DIR [option=value...]",
       "run one variant on your own NPY tensors" },
+    { "sample", cmd_sample, "EXPERIMENT|KEY|FILE.safetensors [--only AXIS=VALUE] [--prompt TEXT] [--length N] [--number N] [--seed N]"
+      " [--temperature X] [--top-k N] [--top-p X] [--by states|windows] [--json] [--device D] [--threads N] [--db F]",
+      "let a kept language model go on with a text" },
     { "bleu", cmd_bleu, "HYP REF... [--tokenize 13a|intl|none] [--lowercase] [--smooth exp|floor|none] [--effective-order]"
       " [--bootstrap N] [--against HYP] [--seed N] [--json]", "score a translation as sacreBLEU does, with its signature; - reads standard input" },
     { "subwords", cmd_subwords, "learn MODEL FILE... [--vocabulary N] [--kind bpe|unigram] [--coverage SHARE] [--sentences N]\n"

@@ -52,6 +52,23 @@ typedef struct task_call {
     const struct nn_model_opts *model;  /* NULL unless the task has model_defaults */
 } task_call;
 
+/* ---- a trained model, built again: for those who look into it (harness attend) or let it speak (harness sample) ---- */
+struct nn_params;                       /* nn/nn.h */
+struct nn_graph;
+struct data_tokens;                     /* tasks/data/tokens.h */
+typedef struct task_model {
+    uint32_t size;                      /* sizeof(task_model) of the host: the tail may grow */
+    void *ctx;                          /* the task's own */
+    struct nn_params *params;           /* record() declares them; the host allocates them and reads the values from a file */
+    const struct data_tokens *data;     /* the words and the splits */
+    const char *test_split;             /* what shows it best; "": none */
+    int64_t vocabulary;                 /* scores of a token: the words of data, and one more where what hides tokens is none of them */
+    int32_t context, mode;              /* tokens at a time in training; ATTN_CAUSAL: it says what comes next, ATTN_BIDIR: what is hidden */
+    /* The model over tokens, i32 [B,T]: the id of its scores [B*T,vocabulary]. */
+    int32_t (*record)(struct task_model *, struct nn_graph *, int32_t tokens);
+    void (*close)(struct task_model *);
+} task_model;
+
 typedef struct task_default { const char *option, *value; } task_default;   /* "stop.loss", "1e-3" */
 
 typedef struct task {
@@ -65,7 +82,10 @@ typedef struct task {
     int (*run)(const task_call *);
     const task_default *model_defaults; /* where this task's model differs from nn_model_table; ends with NULL.  NULL itself: the
                                            task builds no model, and `model:` of an experiment file is refused */
+    /* Tables may end here: what follows is NULL then. */
+    int (*open)(const task_call *, task_model *);   /* a TASK_ code; the model without values.  NULL: it cannot be looked into */
 } task;
+#define TASK_LEAST offsetof(task, open) /* the smallest size of a table */
 
 #ifdef __cplusplus
 #define TASK_EXTERN extern "C"

@@ -166,7 +166,7 @@ static int check_defaults(const task_default *d, const char *which, const attn_o
 int hs_task_valid(const task *t, char *text, size_t n)
 {
     why w = { text, n };
-    if (t->size < sizeof *t) return bad(w, "size is %u, less than the %zu bytes of ABI %d", t->size, sizeof *t, TASK_ABI_MAJOR);
+    if (t->size < TASK_LEAST) return bad(w, "size is %u, less than the %zu bytes of ABI %d", t->size, TASK_LEAST, TASK_ABI_MAJOR);
     if (!t->name) return bad(w, "the name is NULL");
     if (!hs_name_valid(t->name, 0)) return bad(w, "the name '%s' is not [a-z0-9_]+", t->name);
     if (check_options(t->opts, t->opts_size, w)) return -1;

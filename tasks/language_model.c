@@ -363,7 +363,43 @@ static int task_run(const task_call *call)
     return rc;
 }
 
+/* ---- the model alone ------------------------------------------------------------------------------------------------------- */
+
+static int32_t record_scores(task_model *m, nn_graph *g, int32_t tokens)
+{
+    run *r = m->ctx;
+    return nn_transformer_logits(&r->model, g, nn_transformer_body(&r->model, g, tokens, m->mode));
+}
+
+static void close_model(task_model *m)
+{
+    run *r = m->ctx;
+    nn_params_free(r->params);
+    data_close(&r->data);
+    free(r);
+}
+
+static int open_model(const task_call *call, task_model *m)
+{
+    run *r = calloc(1, sizeof *r);
+    if (!r) return TASK_OOM;
+    *r = (run){ .call = call, .o = call->opts, .params = nn_params_new(call->dev, call->dtype, call->seed) };
+    m->ctx = r;
+    int rc = open_data(r) ? TASK_FAILED
+           : nn_task_code(nn_transformer_init(&r->model, r->params, call->model, call->mixer, 1, r->vocabulary, r->o->context, r->why, sizeof r->why));
+    if (rc) {
+        call->host->reason(call->host->ctx, r->why);
+        close_model(m);
+        return rc;
+    }
+    *m = (task_model){ .size = m->size, .ctx = r, .params = r->params, .data = &r->data, .test_split = r->o->test_split,
+                       .vocabulary = r->vocabulary, .context = r->o->context, .record = record_scores, .close = close_model,
+                       .mode = r->o->objective == OBJECTIVE_NEXT ? ATTN_CAUSAL : ATTN_BIDIR };
+    return TASK_DONE;
+}
+
 static const task LANGUAGE_MODEL = {
     .size = sizeof(task), .name = "language_model", .title = "Language modelling", .paper = "arXiv:2102.11174", .opts_size = sizeof(opts),
-    .opts = OPTS, .metrics = METRICS, .train_defaults = TRAIN, .model_defaults = MODEL, .check = check, .run = task_run };
+    .opts = OPTS, .metrics = METRICS, .train_defaults = TRAIN, .model_defaults = MODEL, .check = check, .run = task_run,
+    .open = open_model };
 TASK_EXPORT(&LANGUAGE_MODEL);

@@ -231,6 +231,31 @@ static int attention_compile(nn_graph *g, node *n, char *why, size_t nwhy)
     return rc ? rc : bind_states(g, a, why, nwhy);
 }
 
+/* ---- looking ------------------------------------------------------------------------------------------------------ */
+
+void nn_watch(nn_graph *g)
+{
+    for (int i = 0; i < g->nnodes; i++)
+        for (int j = 0; g->nodes[i].attention && j < PARAMS; j++)
+            nn_keep(g, g->nodes[i].in[j]);
+}
+
+int nn_seen_count(const nn_graph *g)
+{
+    int n = 0;
+    for (int i = 0; i < g->nnodes; i++)
+        n += g->nodes[i].attention != NULL;
+    return n;
+}
+
+nn_seen nn_see(const nn_graph *g, int call)
+{
+    for (int i = 0; i < g->nnodes; i++)
+        if (g->nodes[i].attention && call-- == 0)
+            return (nn_seen){ &g->nodes[i].attention->spec, &g->nodes[i].attention->io };
+    return (nn_seen){ 0 };
+}
+
 void nn_release_attention(nn_graph *g, attention *a)
 {
     if (!a)

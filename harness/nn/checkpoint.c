@@ -364,7 +364,7 @@ static int check_block(void *ctx, const char *name, const param *q, void *device
 {
     reader *r = ctx;
     const unsigned char *from;
-    size_t found;
+    size_t found = 0;
     (void)device;
     int rc = find(r, name, safetensors_dtype(r->params->wide), &q->dims, &from, &found);
     return rc ? rc : found == bytes ? 0 : bad(r, "%s has %zu bytes, not %zu", name, found, bytes);
@@ -444,6 +444,32 @@ int nn_checkpoint_load(nn_params *p, const char *path, void *extra, size_t nextr
         if (n)
             memcpy(extra, bytes, n);
     }
+    reader_release(&r);
+    return rc;
+}
+
+/* What a value is read from: its average, where the file has one. */
+static void evaluated_name(const reader *r, const param *q, char *name, size_t n)
+{
+    snprintf(name, n, "%s%s", prefixes[AVERAGE], q->name);
+    if (!json_object_get(r->header, name))
+        snprintf(name, n, "%s", q->name);
+}
+
+int nn_checkpoint_values(nn_params *p, const char *path, char *why, size_t nwhy)
+{
+    reader r;
+    char name[160];
+    int rc = reader_init(&r, p, path, why, nwhy);
+    for (int apply = 0; !rc && apply < 2; apply++)      /* all is checked before anything changes */
+        for (int i = 0; !rc && i < p->count; i++) {
+            const param *q = &p->list[i];
+            size_t each = k_dtype_size(p->wide);
+            evaluated_name(&r, q, name, sizeof name);
+            rc = (apply ? read_block : check_block)(&r, name, q, p->value + (size_t)q->offset * each, (size_t)q->n * each);
+        }
+    if (!rc)
+        nn_params_round(p);
     reader_release(&r);
     return rc;
 }

@@ -51,6 +51,9 @@ void nn_params_set_forwards(nn_params *, uint32_t);
 int  nn_checkpoint_save(nn_params *, const char *path, const void *extra, size_t nextra, char *why, size_t nwhy);
 int  nn_checkpoint_load(nn_params *, const char *path, void *extra, size_t nextra, char *why, size_t nwhy);
 int64_t nn_checkpoint_extra(const char *path, char *why, size_t nwhy);  /* bytes of extra in the file, or -1 */
+/* The values alone, as an evaluation at the end of training saw them (the average where there is one); a file without
+ * anything else does. */
+int  nn_checkpoint_values(nn_params *, const char *path, char *why, size_t nwhy);
 
 /* ---- graphs ------------------------------------------------------------------------------------------ */
 typedef struct nn_graph nn_graph;
@@ -96,6 +99,15 @@ void nn_recompute_end(nn_graph *);
  * segment that makes h from another stream, and that stream from x + h in turn, layers keep nothing at all (Gomez et al. 2017). */
 nn_id nn_reversible_add(nn_graph *, nn_id x, nn_id h);
 void nn_keep(nn_graph *, nn_id);                /* its data and its gradient stay as they are, for the caller to read */
+
+/* ---- looking at attention: of a graph that does not train ------------------------------------------------------------- */
+typedef struct nn_seen {                /* what one call of a variant works on; tensors of the device, in the spec's dtype */
+    const nn_mixer_spec *spec;          /* with its shape */
+    const nn_mixer_io *io;              /* after a forward: that one's q, k, v, gates and params */
+} nn_seen;
+void nn_watch(nn_graph *);              /* after recording, before compiling: what attention reads stays as it is */
+int  nn_seen_count(const nn_graph *);   /* calls in a forward */
+nn_seen nn_see(const nn_graph *, int call);     /* in the order of recording; after nn_graph_compile */
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------------
  * A graph in which causal attention is over all tokens so far: it is recorded over the new ones, [B,n,..], and every nn_forward

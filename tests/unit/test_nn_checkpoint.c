@@ -2,6 +2,7 @@
  * changes nothing. */
 #define _GNU_SOURCE
 #include "harness/nn/train.h"
+#include "harness/nn/internal.h"
 #include <errno.h>
 #include <jansson.h>
 #include <setjmp.h>
@@ -289,10 +290,40 @@ static void a_failed_save_harms_nothing(void **state)
     nn_params_free(p);
 }
 
+/* The values alone, of a model that trained with an average: the average; and without one: the values.  A model of another shape
+ * is refused and keeps its own. */
+static void values_are_those_that_were_evaluated(void **state)
+{
+    (void)state;
+    for (int average = 0; average < 2; average++) {
+        nn_params *p = make(K_F32, 7, 1), *q = make(K_F32, 9, 0);
+        if (average) {
+            assert_int_equal(nn_params_average(p, why, sizeof why), 0);
+            k_fill(dev, K_F32, 15, nn_param_value(p, 0), 5);
+            nn_params_average_step(p, 0.5);
+        }
+        assert_int_equal(nn_checkpoint_save(p, path, "abc", 3, why, sizeof why), 0);
+        assert_int_equal(nn_checkpoint_values(q, path, why, sizeof why), 0);
+        if (average) nn_params_swap(p);
+        for (int i = 0; i < 3; i++)
+            assert_memory_equal(nn_param_value(p, i), nn_param_value(q, i), (i ? 4u : 15u) * sizeof(float));
+        nn_params_free(p);
+        nn_params_free(q);
+    }
+    nn_params *other = nn_params_new(dev, K_F32, 7);
+    nn_param(other, "w", shape(5, 3), (attn_init){ ATTN_INIT_CONST, 2, 0 }, 0);
+    assert_int_equal(nn_params_alloc(other, why, sizeof why), 0);
+    assert_int_equal(nn_checkpoint_values(other, path, why, sizeof why), ATTN_EINVAL);
+    assert_non_null(strstr(why, "another type or shape"));
+    assert_true(*(float *)nn_param_value(other, 0) == 2);
+    nn_params_free(other);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, open_device, close_device)
 int main(void)
 {
     const struct CMUnitTest tests[] = { T(what_is_saved_comes_back), T(foreign_models_are_refused), T(damage_is_refused),
-                                        T(hostile_headers_are_refused), T(the_file_is_safetensors), T(a_failed_save_harms_nothing) };
+                                        T(hostile_headers_are_refused), T(the_file_is_safetensors), T(a_failed_save_harms_nothing),
+                                        T(values_are_those_that_were_evaluated) };
     return cmocka_run_group_tests_name("nn_checkpoint", tests, NULL, NULL);
 }
