@@ -136,19 +136,23 @@ nn_id nn_input(nn_graph *g, k_dtype dtype, attn_dims dims)
     return id;
 }
 
-nn_id nn_constant(nn_graph *g, attn_dims dims, const float *values)
+/* A tensor with these values, floats or integers of as many bytes. */
+static nn_id constant(nn_graph *g, k_dtype dtype, attn_dims dims, const void *values)
 {
     if (!nn_ready(g, "constant", NULL, 0))
         return NN_BAD;
-    nn_id id = nn_new_tensor(g, g->params->dtype, dims, "constant");
+    nn_id id = nn_new_tensor(g, dtype, dims, "constant");
     if (id == NN_BAD)
         return NN_BAD;
-    size_t bytes = (size_t)g->tensors[id].n * sizeof *values;
+    size_t bytes = (size_t)g->tensors[id].n * sizeof(float);
     if (!(g->tensors[id].constant = malloc(bytes)))
         return nn_fail(g, NN_ENOMEM, "out of host memory");
     memcpy(g->tensors[id].constant, values, bytes);
     return id;
 }
+
+nn_id nn_constant(nn_graph *g, attn_dims dims, const float *values) { return constant(g, g->params->dtype, dims, values); }
+nn_id nn_indices(nn_graph *g, attn_dims dims, const int32_t *values) { return constant(g, K_I32, dims, values); }
 
 nn_id nn_use(nn_graph *g, int index)
 {

@@ -62,7 +62,7 @@ typedef struct tensor {
     int held;                           /* nn_hold */
     int spent;                          /* another has taken its place: nn_reversible_add */
     void *data, *grad;                  /* of a root */
-    float *constant;                    /* on the host: what data holds from compiling on; NULL: no constant */
+    void *constant;                     /* on the host: what data holds from compiling on, float, or i32 of an i32; NULL: no constant */
 } tensor;
 
 typedef struct node node;

@@ -246,8 +246,8 @@ static int take(nn_graph *g, k_tag tag, size_t bytes, attn_dims dims, void **out
 static int show_constant(nn_graph *g, tensor *t, char *why, size_t nwhy)
 {
     void *wide = t->data;
-    size_t bytes = (size_t)t->n * sizeof *t->constant;
-    if (t->dtype != K_F32 && take(g, K_TAG_WORKSPACE, bytes, t->dims, &wide, why, nwhy))
+    size_t bytes = (size_t)t->n * sizeof(float);
+    if (t->dtype != K_F32 && t->dtype != K_I32 && take(g, K_TAG_WORKSPACE, bytes, t->dims, &wide, why, nwhy))
         return NN_ENOMEM;
     k_upload(g->dev, wide, t->constant, bytes);
     if (wide != t->data) {

@@ -18,8 +18,13 @@ const attn_opt nn_model_table[] = {
       "relu,gelu,silu,reglu,geglu,swiglu", 0 },
     { "bias", "biases in the feed-forward", OFF(bias), ATTN_BOOL, 1, 0, 1, NULL, 0 },
     { "attention_bias", "biases in the projections around the variant", OFF(attention_bias), ATTN_BOOL, 1, 0, 1, NULL, 0 },
-    { "positions", "added to the embedding; reversed: the last token is at 0", OFF(positions), ATTN_CHOICE, NN_POSITIONS_SINUSOIDAL, 0, 0,
-      "none,sinusoidal,sinusoidal_reversed,learned", 0 },
+    { "positions", "added to the embedding; reversed: the last token is at 0; axial: one learned row for t / axial_columns beside one for the rest",
+      OFF(positions), ATTN_CHOICE, NN_POSITIONS_SINUSOIDAL, 0, 0, "none,sinusoidal,sinusoidal_reversed,learned,axial", 0 },
+    { "positions_each_layer", "positions are added before every layer, not before the first alone", OFF(positions_each_layer), ATTN_BOOL, 0, 0, 1,
+      NULL, 0 },
+    { "axial_columns", "tokens of a row of axial positions; 0 = the root of the context, rounded up", OFF(axial_columns), ATTN_INT, 0, 0, 1 << 24, NULL, 0 },
+    { "axial_width", "numbers of a position that tell its row, the others its column; 0 = half of d_model", OFF(axial_width), ATTN_INT, 0, 0, 65536,
+      NULL, 0 },
     { "tie_embeddings", "the output layer is the embedding", OFF(tie_embeddings), ATTN_BOOL, 1, 0, 1, NULL, 0 },
     { "scale_embedding", "embeddings times sqrt(d_model)", OFF(scale_embedding), ATTN_BOOL, 0, 0, 1, NULL, 0 },
     { "init", "weights and embeddings are drawn from N(0, init^2)", OFF(init), ATTN_FLOAT, 0.02, 0, 10, NULL, 0 },
@@ -28,6 +33,14 @@ const attn_opt nn_model_table[] = {
     { "dropout", "of what a sublayer adds", OFF(dropout), ATTN_FLOAT, 0, 0, 0.99, NULL, 0 },
     { "embedding_dropout", "of embedding plus positions", OFF(embedding_dropout), ATTN_FLOAT, 0, 0, 0.99, NULL, 0 },
     { "ffn_dropout", "inside the feed-forward, after the activation", OFF(ffn_dropout), ATTN_FLOAT, 0, 0, 0.99, NULL, 0 },
+    { "residual", "a sublayer adds to its input; false: it takes its place", OFF(residual), ATTN_BOOL, 1, 0, 1, NULL, 0 },
+    { "reversible", "two streams, to which sublayers add in turn, each what it makes of the other: backward takes it away again and keeps nothing",
+      OFF(reversible), ATTN_BOOL, 0, 0, 1, NULL, 0 },
+    { "short_conv", "taps of a causal convolution, channel by channel, of q, k and v in self-attention; 0 = none", OFF(short_conv), ATTN_INT, 0, 0, 64,
+      NULL, 0 },
+    { "short_conv_activation", "behind it", OFF(short_conv_activation), ATTN_CHOICE, NN_SHORT_CONV_SILU, 0, 0, "none,silu", 0 },
+    { "feed_forward_chunks", "parts of the tokens that pass the feed-forward one after another, and again in backward: less memory",
+      OFF(feed_forward_chunks), ATTN_INT, 1, 1, 1 << 20, NULL, 0 },
     { "recompute", "what is made again in backward instead of kept: memory for time", OFF(recompute), ATTN_CHOICE, NN_RECOMPUTE_NONE, 0, 0,
       "none,layer", 0 },
     { .name = NULL } };
@@ -46,6 +59,10 @@ int nn_model_check(const nn_model_opts *o, char *why, size_t nwhy)
         snprintf(why, nwhy, "model: heads %d is no multiple of kv_heads %d", o->heads, o->kv_heads);
     else if (nn_model_is_sinusoidal(o) && o->d_model % 2)
         snprintf(why, nwhy, "model: sinusoidal positions need an even d_model, not %d", o->d_model);
+    else if (o->positions == NN_POSITIONS_AXIAL && (o->axial_width >= o->d_model || o->d_model < 2))
+        snprintf(why, nwhy, "model: axial positions of d_model %d need some of it for the row and some for the column", o->d_model);
+    else if (o->reversible && (o->norm_position != NN_NORM_PRE || !o->residual || o->positions_each_layer || o->recompute))
+        snprintf(why, nwhy, "model: reversible layers are pre-norm, have residuals, and take neither positions_each_layer nor recompute");
     else
         return 0;
     return -1;
@@ -57,6 +74,8 @@ void nn_model_fill(nn_model_opts *o)
         o->d_head = o->d_model / o->heads;
     if (!o->kv_heads)
         o->kv_heads = o->heads;
+    if (!o->axial_width)
+        o->axial_width = o->d_model / 2;
     if (!o->d_ff)
         o->d_ff = nn_model_is_gated(o) ? (8 * o->d_model / 3 + 63) / 64 * 64 : 4 * o->d_model;
 }

@@ -11,12 +11,14 @@ enum { NN_NORM_LAYER, NN_NORM_RMS };
 enum { NN_NORM_PRE, NN_NORM_POST };
 enum { NN_RELU, NN_GELU, NN_SILU, NN_REGLU, NN_GEGLU, NN_SWIGLU };      /* from NN_REGLU on gated */
 enum { NN_RECOMPUTE_NONE, NN_RECOMPUTE_LAYER };
-enum { NN_POSITIONS_NONE, NN_POSITIONS_SINUSOIDAL, NN_POSITIONS_SINUSOIDAL_REVERSED, NN_POSITIONS_LEARNED };
+enum { NN_POSITIONS_NONE, NN_POSITIONS_SINUSOIDAL, NN_POSITIONS_SINUSOIDAL_REVERSED, NN_POSITIONS_LEARNED, NN_POSITIONS_AXIAL };
+enum { NN_SHORT_CONV_NONE, NN_SHORT_CONV_SILU };
 
 typedef struct nn_model_opts {
     int32_t layers, d_model, heads, kv_heads, d_head, d_ff;     /* the last three: 0 until nn_model_fill */
     int32_t feed_forward, norm, norm_position, activation, bias, attention_bias;
     int32_t positions, tie_embeddings, scale_embedding, scale_residual_init, recompute;
+    int32_t positions_each_layer, axial_columns, axial_width, residual, reversible, short_conv, short_conv_activation, feed_forward_chunks;
     double norm_eps, init, dropout, embedding_dropout, ffn_dropout;
 } nn_model_opts;
 extern const attn_opt nn_model_table[];

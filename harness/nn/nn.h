@@ -63,6 +63,7 @@ int  nn_graph_compile(nn_graph *, char *why, size_t nwhy);  /* 0, ATTN_EUNSUP, N
 
 nn_id nn_input(nn_graph *, k_dtype, attn_dims);             /* the caller fills nn_data() before nn_forward; no gradient */
 nn_id nn_constant(nn_graph *, attn_dims, const float *values);      /* of the params' dtype; the values are copied; no gradient */
+nn_id nn_indices(nn_graph *, attn_dims, const int32_t *values);     /* i32; the values are copied */
 nn_id nn_use(nn_graph *, int param);
 nn_id nn_linear(nn_graph *, nn_id x, nn_id w, nn_id b);     /* [..,in] x [out,in] (+ [out]) -> [..,out] */
 nn_id nn_matmul(nn_graph *, nn_id a, nn_id b);              /* [m,k] x [k,n] */
@@ -78,6 +79,16 @@ nn_id nn_rms_norm(nn_graph *, nn_id x, nn_id gain, double eps);
 nn_id nn_pool(nn_graph *, nn_id x, nn_id len);              /* [B,T,d], i32 [B] or NN_NONE -> [B,d]: the mean of the first len[b] rows */
 nn_id nn_dropout(nn_graph *, nn_id x, double p);            /* x itself when p is 0 or the graph does not train */
 nn_id nn_reshape(nn_graph *, nn_id, attn_dims);             /* no copy */
+/* down(act(up x)), or with a gate down(act(gate x) * up x), dropout before down: rows in so many chunks, one after another, so
+ * that what is as wide as the feed-forward is never whole, and made again in backward.  The numbers are those of nn_linear,
+ * nn_unary, nn_mul, but for the masks of dropout; weights are parameters, their gradients sums over the chunks. */
+typedef struct nn_ffn {
+    nn_id up, up_bias, gate, gate_bias, down, down_bias;    /* [width,d] [width] [width,d] [width] [d,width] [d]; gate, biases: or NN_NONE */
+    k_unary unary;
+    double dropout;
+    int chunks;
+} nn_ffn;
+nn_id nn_feed_forward(nn_graph *, nn_id x, const nn_ffn *);
 /* The variant: q [B,Tq,Hq,Dk], k [B,Tk,Hk,Dk], v [B,Tk,Hv,Dv], gates [B,Tk,Hv,width] -> [B,Tq,Hq,Dv], with
  * ATTN_GROUPED_QK [B,Tq,Hv,Dv].
  * Tensors that the variant ignores may be NN_NONE.  Its params are declared as prefix.NAME. */

@@ -2,7 +2,9 @@
  *
  *   stack  x = drop(embedding[tokens] (x sqrt(d)) + positions);  every layer: x = residual(self-attention), in a decoder with an
  *          encoder x = residual(attention to its output), x = residual(feed forward);  pre-norm: a last norm
- *   pre    residual(F) = x + drop(F(norm(x)))          post   residual(F) = norm(x + drop(F(x)))
+ *   pre    residual(F) = x + drop(F(norm(x)))          post   residual(F) = norm(x + drop(F(x)));  without residuals no x +
+ *   reversible   two streams, both the embedding at first: a sublayer adds to one what it makes of the norm of the other, and
+ *          the next the other way round (Gomez et al. 2017, Kitaev et al. 2020);  at the end the norm of their sum
  *   attention    q, k, v and the variant's gates are linear in its input; the heads' outputs go through one more
  *   feed forward W2 act(W1 x), or with a gated activation W2 (act(Wg x) * (W1 x))
  *
@@ -19,7 +21,7 @@ int nn_transformer_init(nn_transformer *t, nn_params *params, const nn_model_opt
 {
     if (nn_model_check(o, why, nwhy))
         return ATTN_EINVAL;
-    *t = (nn_transformer){ params, *o, mixers, nmixers, vocabulary, context, 0 };
+    *t = (nn_transformer){ params, *o, mixers, nmixers, vocabulary, context, 0, { o->short_conv } };
     nn_model_fill(&t->o);
     return 0;
 }
@@ -30,7 +32,8 @@ typedef struct place {
     nn_transformer *t;
     nn_graph *g;
     const nn_stack *s;
-    int layer;
+    int layer, sublayers;               /* how many sublayers came before: reversible ones take the streams in turn */
+    nn_id positions;                    /* [T or more,d_model], NN_NONE: there are none */
     char path[80];                      /* "layers.3.attention" */
 } place;
 
@@ -47,21 +50,31 @@ static nn_id parameter(const place *p, const char *name, const char *suffix, att
     return nn_use(p->g, nn_param(p->t->params, full, dims, init, flags));
 }
 
-/* A table [rows,d_model], as embeddings are. */
-static nn_id table(const place *p, const char *name, int64_t rows)
+/* A table [rows,width], as embeddings are. */
+static nn_id table(const place *p, const char *name, int64_t rows, int64_t width)
 {
-    return parameter(p, name, "weight", dims2(rows, p->t->o.d_model), (attn_init){ ATTN_INIT_NORMAL, 0, p->t->o.init }, 0);
+    return parameter(p, name, "weight", dims2(rows, width), (attn_init){ ATTN_INIT_NORMAL, 0, p->t->o.init }, 0);
+}
+
+/* W [width,in] and b [width], NN_NONE if there is to be none, of a linear map. */
+static nn_id weight(const place *p, const char *name, int64_t width, int64_t in, double sd)
+{
+    return parameter(p, name, "weight", dims2(width, in), (attn_init){ ATTN_INIT_NORMAL, 0, sd }, 0);
+}
+
+static nn_id bias(const place *p, const char *name, int64_t width, int wanted)
+{
+    return wanted ? parameter(p, name, "bias", dims1(width), (attn_init){ ATTN_INIT_CONST, 0, 0 }, ATTN_NO_DECAY) : NN_NONE;
 }
 
 /* W x (+ b): x [..,in] -> [..,width]. */
-static nn_id linear(const place *p, const char *name, nn_id x, int64_t width, int bias, double sd)
+static nn_id linear(const place *p, const char *name, nn_id x, int64_t width, int biased, double sd)
 {
     attn_dims d = nn_dims(p->g, x);
     if (x < 0)
         return NN_BAD;
-    nn_id w = parameter(p, name, "weight", dims2(width, d.d[d.n - 1]), (attn_init){ ATTN_INIT_NORMAL, 0, sd }, 0);
-    nn_id b = bias ? parameter(p, name, "bias", dims1(width), (attn_init){ ATTN_INIT_CONST, 0, 0 }, ATTN_NO_DECAY) : NN_NONE;
-    return nn_linear(p->g, x, w, b);
+    nn_id w = weight(p, name, width, d.d[d.n - 1], sd);
+    return nn_linear(p->g, x, w, bias(p, name, width, biased));
 }
 
 static nn_id norm(const place *p, const char *name, nn_id x)
@@ -89,6 +102,19 @@ static nn_id heads(const place *p, const char *name, nn_id x, int64_t H, int64_t
     attn_dims d = nn_dims(p->g, x);
     nn_id y = linear(p, name, x, H * D, p->t->o.attention_bias, p->t->o.init);
     return nn_reshape(p->g, y, dims4(d.d[0], d.d[1], H, D));
+}
+
+/* The convolution of heads [B,T,H,D] of self-attention, over the tokens that a graph which decodes has seen before, too. */
+static nn_id short_conv(const place *p, const char *name, int mode, nn_id x)
+{
+    const nn_model_opts *o = &p->t->o;
+    char full[100];
+    if (!o->short_conv || x < 0)
+        return x;
+    nn_mixer_spec m = { .variant = &nn_short_conv, .opts = &p->t->conv, .common = { NN_OUTPUT_NORM_NONE, 1e-5 }, .shape = { .mode = mode } };
+    snprintf(full, sizeof full, "%s.%s_conv", p->path, name);
+    nn_id y = nn_attention(p->g, &m, full, NN_NONE, NN_NONE, x, NULL);
+    return o->short_conv_activation == NN_SHORT_CONV_SILU ? nn_unary(p->g, K_SILU, y) : y;
 }
 
 /* A mixer with the shape of its problem: Tq queries, Tk keys. */
@@ -139,6 +165,11 @@ static nn_id attend(const place *p, const nn_mixer_spec *mixer, int mode, nn_id 
     nn_id q = flags & ATTN_NO_Q ? NN_NONE : heads(p, "q", x, m.shape.Hq, o->d_head);
     nn_id k = flags & (ATTN_NO_K | ATTN_SHARED_QK) ? NN_NONE : heads(p, "k", of, m.shape.Hk, o->d_head);
     nn_id v = heads(p, "v", of, m.shape.Hv, o->d_head);
+    if (mode != ATTN_CROSS) {
+        q = short_conv(p, "q", mode, q);
+        k = short_conv(p, "k", mode, k);
+        v = short_conv(p, "v", mode, v);
+    }
     if (gates(p, &m, of, gate))
         return NN_BAD;
     nn_id y = nn_attention_klen(p->g, &m, p->path, q, k, v, gate, klen);
@@ -160,11 +191,29 @@ static nn_id cross_attention(const place *p, nn_id x)
     return attend(p, p->s->cross, ATTN_CROSS, x, p->s->memory, p->s->memory_klen);
 }
 
+/* The feed-forward in chunks. */
+static nn_id chunked(const place *p, nn_id x, k_unary act)
+{
+    const nn_model_opts *o = &p->t->o;
+    nn_ffn f = { .unary = act, .dropout = o->ffn_dropout, .chunks = o->feed_forward_chunks, .gate = NN_NONE, .gate_bias = NN_NONE };
+    f.up = weight(p, "up", o->d_ff, o->d_model, o->init);
+    f.up_bias = bias(p, "up", o->d_ff, o->bias);
+    if (nn_model_is_gated(o)) {
+        f.gate = weight(p, "gate", o->d_ff, o->d_model, o->init);
+        f.gate_bias = bias(p, "gate", o->d_ff, o->bias);
+    }
+    f.down = weight(p, "down", o->d_model, o->d_ff, end_init(p));
+    f.down_bias = bias(p, "down", o->d_model, o->bias);
+    return nn_feed_forward(p->g, x, &f);
+}
+
 static nn_id feed_forward(const place *p, nn_id x)
 {
     static const k_unary of[] = { [NN_RELU] = K_RELU, [NN_GELU] = K_GELU, [NN_SILU] = K_SILU,
                                   [NN_REGLU] = K_RELU, [NN_GEGLU] = K_GELU, [NN_SWIGLU] = K_SILU };
     const nn_model_opts *o = &p->t->o;
+    if (o->feed_forward_chunks > 1)
+        return chunked(p, x, of[o->activation]);
     nn_id up = linear(p, "up", x, o->d_ff, o->bias, o->init);
     nn_id gate = nn_model_is_gated(o) ? linear(p, "gate", x, o->d_ff, o->bias, o->init) : up;
     nn_id y = nn_unary(p->g, of[o->activation], gate);
@@ -173,14 +222,38 @@ static nn_id feed_forward(const place *p, nn_id x)
     return linear(p, "down", nn_dropout(p->g, y, o->ffn_dropout), o->d_model, o->bias, end_init(p));
 }
 
-/* The sublayer F with its sum and its norm, as sublayer `name` of this layer. */
-static nn_id residual(place *p, const char *name, nn_id (*F)(const place *, nn_id), nn_id x)
+typedef nn_id sublayer(const place *, nn_id x);
+
+/* F with its sum and its norm, of one stream. */
+static nn_id residual(const place *p, sublayer *F, nn_id x)
 {
-    int pre = p->t->o.norm_position == NN_NORM_PRE;
+    const nn_model_opts *o = &p->t->o;
+    int pre = o->norm_position == NN_NORM_PRE;
+    nn_id y = nn_dropout(p->g, F(p, pre ? norm(p, "norm", x) : x), o->dropout);
+    if (o->residual)
+        y = nn_add(p->g, x, y);
+    return pre ? y : norm(p, "norm", y);
+}
+
+/* F of one of two streams, added to the other in its place. */
+static nn_id reversible(const place *p, sublayer *F, nn_id from, nn_id to)
+{
+    nn_recompute_begin(p->g);
+    nn_id y = F(p, norm(p, "norm", from));
+    to = nn_reversible_add(p->g, to, nn_dropout(p->g, y, p->t->o.dropout));
+    nn_recompute_end(p->g);
+    return to;
+}
+
+/* Sublayer `name` of this layer, x: its stream, or both of them. */
+static void pass(place *p, const char *name, sublayer *F, nn_id *x)
+{
+    int to = p->sublayers++ % 2;
     snprintf(p->path, sizeof p->path, "%s%slayers.%d.%s", p->s->name, *p->s->name ? "." : "", p->layer, name);
-    nn_id y = F(p, pre ? norm(p, "norm", x) : x);
-    nn_id sum = nn_add(p->g, x, nn_dropout(p->g, y, p->t->o.dropout));
-    return pre ? sum : norm(p, "norm", sum);
+    if (p->t->o.reversible)
+        x[to] = reversible(p, F, x[1 - to], x[to]);
+    else
+        x[0] = residual(p, F, x[0]);
 }
 
 /* ---- the ends of the model -------------------------------------------------------------------------------------------- */
@@ -208,41 +281,106 @@ static nn_id sinusoids(const place *p, int64_t T, int64_t d)
 /* The embedding is that of the whole model, whatever the stack. */
 static nn_id embedding(nn_transformer *t, nn_graph *g)
 {
-    return table(&(place){ .t = t, .g = g }, "embedding", t->vocabulary);
+    return table(&(place){ .t = t, .g = g }, "embedding", t->vocabulary, t->o.d_model);
 }
 
-/* The tokens, i32 [B,T], as [B,T,d_model]. */
-static nn_id embed(const place *p)
+/* A table [rows,width] beside zeros on one side of it: [rows,d_model]. */
+static nn_id beside_zeros(const place *p, const char *name, int64_t rows, int64_t at, int64_t width)
+{
+    int64_t d = p->t->o.d_model;
+    float *ones = calloc((size_t)(width * d), sizeof *ones);    /* the identity [width,width] from column `at` on */
+    if (!ones)
+        return nn_fail(p->g, NN_ENOMEM, "out of host memory");
+    for (int64_t i = 0; i < width; i++)
+        ones[i * d + at + i] = 1;
+    nn_id x = nn_matmul(p->g, table(p, name, rows, width), nn_constant(p->g, dims2(width, d), ones));
+    free(ones);
+    return x;
+}
+
+/* Row t is row t / columns of one table and, behind it, row t % columns of another (Kitaev et al. 2020). */
+static nn_id axial(const place *p, int64_t T)
 {
     const nn_model_opts *o = &p->t->o;
-    attn_dims d = nn_dims(p->g, p->s->tokens);
-    int64_t capacity = nn_capacity(p->g, p->s->mode), T = capacity ? capacity : d.d[1];
-    nn_id x = nn_gather(p->g, embedding(p->t, p->g), p->s->tokens), rows = NN_NONE;
+    int64_t columns = o->axial_columns ? o->axial_columns : (int64_t)ceil(sqrt((double)p->t->context));
+    int32_t *at = malloc(2 * (size_t)T * sizeof *at);
+    if (!at)
+        return nn_fail(p->g, NN_ENOMEM, "out of host memory");
+    for (int64_t t = 0; t < T; t++) {
+        at[t] = (int32_t)(t / columns);
+        at[T + t] = (int32_t)(t % columns);
+    }
+    nn_id rows = beside_zeros(p, "positions.row", (p->t->context + columns - 1) / columns, 0, o->axial_width);
+    nn_id column = beside_zeros(p, "positions.column", columns, o->axial_width, o->d_model - o->axial_width);
+    nn_id x = nn_gather2(p->g, rows, nn_indices(p->g, dims1(T), at), column, nn_indices(p->g, dims1(T), at + T));
+    free(at);
+    return x;
+}
+
+/* The positions of T tokens. */
+static nn_id positions(const place *p, int64_t T)
+{
+    switch (p->t->o.positions) {
+    case NN_POSITIONS_NONE: return NN_NONE;
+    case NN_POSITIONS_LEARNED: return table(p, "positions", p->t->context, p->t->o.d_model);
+    case NN_POSITIONS_AXIAL: return axial(p, T);
+    default: return sinusoids(p, T, p->t->o.d_model);
+    }
+}
+
+/* i32 [B,T]: every sequence's tokens are at 0, 1, 2 .. */
+static nn_id all_places(const place *p, int64_t B, int64_t T)
+{
+    int32_t *at = malloc((size_t)(B * T) * sizeof *at);
+    if (!at)
+        return nn_fail(p->g, NN_ENOMEM, "out of host memory");
+    for (int64_t i = 0; i < B * T; i++)
+        at[i] = (int32_t)(i % T);
+    nn_id places = nn_indices(p->g, dims2(B, T), at);
+    free(at);
+    return places;
+}
+
+/* x [B,T,d_model] with their positions. */
+static nn_id placed(const place *p, nn_id x)
+{
+    attn_dims d = nn_dims(p->g, x);
+    int decodes = nn_capacity(p->g, p->s->mode) > 0;
+    if (p->positions == NN_NONE || x < 0)
+        return x;
+    if (decodes)
+        return nn_add(p->g, x, nn_gather(p->g, p->positions, nn_places(p->g, d.d[0], d.d[1])));
+    if (p->t->o.positions == NN_POSITIONS_AXIAL)        /* add_rows takes no learned rows that are not a parameter in bf16 */
+        return nn_add(p->g, x, nn_gather(p->g, p->positions, all_places(p, d.d[0], d.d[1])));
+    return nn_add_rows(p->g, x, p->positions);
+}
+
+/* The tokens, i32 [B,T], as [B,T,d_model]; T: tokens of a sequence, of one that is decoded at most. */
+static nn_id embed(place *p, int64_t T)
+{
+    const nn_model_opts *o = &p->t->o;
+    nn_id x = nn_gather(p->g, embedding(p->t, p->g), p->s->tokens);
     if (o->scale_embedding)
         x = nn_scale(p->g, x, sqrt(o->d_model));
-    if (nn_model_is_sinusoidal(o))
-        rows = sinusoids(p, T, o->d_model);
-    else if (o->positions == NN_POSITIONS_LEARNED)
-        rows = table(p, "positions", p->t->context);
-    if (rows != NN_NONE)
-        x = capacity ? nn_add(p->g, x, nn_gather(p->g, rows, nn_places(p->g, d.d[0], d.d[1]))) : nn_add_rows(p->g, x, rows);
-    return nn_dropout(p->g, x, o->embedding_dropout);
+    p->positions = positions(p, T);
+    return nn_dropout(p->g, placed(p, x), o->embedding_dropout);
 }
 
 /* All sublayers of this layer. */
-static nn_id layer(place *p, nn_id x)
+static void layer(place *p, nn_id *x)
 {
     int again = p->t->o.recompute == NN_RECOMPUTE_LAYER;
     if (again)
         nn_recompute_begin(p->g);
-    x = residual(p, "attention", self_attention, x);
+    if (p->layer > 0 && p->t->o.positions_each_layer)
+        x[0] = placed(p, x[0]);
+    pass(p, "attention", self_attention, x);
     if (p->s->memory != NN_NONE)
-        x = residual(p, "cross", cross_attention, x);
+        pass(p, "cross", cross_attention, x);
     if (p->t->o.feed_forward)
-        x = residual(p, "feed_forward", feed_forward, x);
+        pass(p, "feed_forward", feed_forward, x);
     if (again)
         nn_recompute_end(p->g);
-    return x;
 }
 
 nn_id nn_transformer_stack(nn_transformer *t, nn_graph *g, const nn_stack *s)
@@ -252,16 +390,20 @@ nn_id nn_transformer_stack(nn_transformer *t, nn_graph *g, const nn_stack *s)
     if (s->tokens < 0 || d.n != 2)
         return nn_fail(g, ATTN_EINVAL, "transformer: tokens must be i32 [B,T]");
     int64_t capacity = nn_capacity(g, s->mode), T = capacity ? capacity : d.d[1];
-    if (t->o.positions == NN_POSITIONS_LEARNED && T > t->context)
+    if ((t->o.positions == NN_POSITIONS_LEARNED || t->o.positions == NN_POSITIONS_AXIAL) && T > t->context)
         return nn_fail(g, ATTN_EINVAL, "transformer: %lld tokens, learned positions for %lld", (long long)T, (long long)t->context);
     if (t->o.positions == NN_POSITIONS_SINUSOIDAL_REVERSED && capacity)
         return nn_fail(g, ATTN_EINVAL, "transformer: reversed positions are known when the sequence ends, not in decoding");
     snprintf(p.path, sizeof p.path, "%s", s->name);
-    nn_id x = embed(&p);
+    nn_id x[2] = { embed(&p, T), NN_NONE };
+    if (t->o.reversible)
+        x[1] = nn_scale(g, x[0], 1);
     for (; p.layer < t->o.layers; p.layer++)
-        x = layer(&p, x);
+        layer(&p, x);
+    if (t->o.reversible)
+        x[0] = nn_add(g, x[0], x[1]);
     snprintf(p.path, sizeof p.path, "%s", s->name);
-    return t->o.norm_position == NN_NORM_PRE ? norm(&p, "norm", x) : x;
+    return t->o.norm_position == NN_NORM_PRE ? norm(&p, "norm", x[0]) : x[0];
 }
 
 nn_id nn_transformer_body(nn_transformer *t, nn_graph *g, nn_id tokens, int mode)
@@ -272,7 +414,7 @@ nn_id nn_transformer_body(nn_transformer *t, nn_graph *g, nn_id tokens, int mode
 /* The output layer's weights [vocabulary,d_model]. */
 static nn_id output(nn_transformer *t, nn_graph *g)
 {
-    return t->o.tie_embeddings ? embedding(t, g) : table(&(place){ .t = t, .g = g }, "output", t->vocabulary);
+    return t->o.tie_embeddings ? embedding(t, g) : table(&(place){ .t = t, .g = g }, "output", t->vocabulary, t->o.d_model);
 }
 
 /* h [B,T,d_model] as rows [B*T,d_model]. */

@@ -11,6 +11,7 @@
 #define NN_TRANSFORMER_H
 #include "model.h"
 #include "nn.h"
+#include "short_conv.h"
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -22,6 +23,7 @@ typedef struct nn_transformer {
     int64_t vocabulary, context;        /* context: rows of learned positions, the longest T */
     int64_t memory;                     /* tokens of the forwards before that causal self-attention sees too (nn_remember);
                                            0 after nn_transformer_init, for the caller to set */
+    nn_short_conv_opts conv;            /* of the graphs' short convolutions */
 } nn_transformer;
 
 /* 0, or ATTN_EINVAL with a sentence.  mixers [nmixers] must outlive the model: one for all layers, or several in turn. */

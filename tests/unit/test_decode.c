@@ -54,14 +54,17 @@ static void record(pair *p, int i, nn_graph *g, int tokens, int encoder)
     nn_keep(g, p->logits[i]);
 }
 
-/* 0, or what is wrong with the model that decodes, in why. */
-static int start(pair *p, const attn_variant *v, const char *positions, k_dtype dtype, int n, int encoder)
+/* 0, or what is wrong with the model of these options that decodes, in why. */
+static int start(pair *p, const attn_variant *v, const char *model, k_dtype dtype, int n, int encoder)
 {
+    json_t *options = json_loads(model, 0, NULL);
     nn_model_opts o;
     *p = (pair){ .dtype = dtype, .n = n, .mixer = { .variant = v, .opts = p->variant_opts, .common = { NN_OUTPUT_NORM_NONE, 1e-5 } } };
     hs_opts_defaults(nn_model_table, &o);
     o.layers = 2, o.d_model = 16, o.heads = 2, o.init = 0.3;
-    assert_int_equal(hs_opt_set_text(hs_opts_find(nn_model_table, "positions"), &o, positions, why, sizeof why), 0);
+    assert_non_null(options);
+    assert_int_equal(hs_opts_set_json(nn_model_table, &o, options, why, sizeof why), 0);
+    json_decref(options);
     assert_true(v->opts_size <= sizeof p->variant_opts);
     hs_opts_defaults(v->opts, p->variant_opts);
     /* A picture has a width; an epsilon beside features scaled by their maximum sees the whole sequence. */
@@ -146,7 +149,7 @@ static void test_every_variant(void **state)
             for (int k = 0; k < 4; k++) {
                 pair p;
                 why[0] = 0;
-                int rc = start(&p, file[i].variants[j], k % 2 ? "learned" : "sinusoidal", k / 2 ? K_F32 : K_F64, k % 2 ? 4 : 1, 0);
+                int rc = start(&p, file[i].variants[j], k % 2 ? "{\"positions\": \"learned\"}" : "{}", k / 2 ? K_F32 : K_F64, k % 2 ? 4 : 1, 0);
                 decodes += rc == 0;
                 for (int again = 0; rc == 0 && again < 2; again++)
                     decode(&p);
@@ -154,6 +157,27 @@ static void test_every_variant(void **state)
                 finish(&p);
             }
     assert_true(decodes >= 4 * 17);
+}
+
+/* Layers other than the common ones, one token and four at a time, in double and in float. */
+static void test_layers(void **state)
+{
+    static const char *const models[] = {
+        "{\"short_conv\": 4}", "{\"short_conv\": 2, \"short_conv_activation\": \"none\", \"kv_heads\": 1}", "{\"short_conv\": 20}",
+        "{\"positions\": \"axial\"}", "{\"positions\": \"axial\", \"axial_columns\": 5, \"axial_width\": 3, \"positions_each_layer\": true}",
+        "{\"feed_forward_chunks\": 3, \"activation\": \"swiglu\"}", "{\"reversible\": true}", "{\"residual\": false, \"positions_each_layer\": true}",
+        "{\"reversible\": true, \"short_conv\": 4, \"positions\": \"axial\", \"feed_forward_chunks\": 2}" };
+    static const char *const names[] = { "softmax", "fwp", "gated_deltanet" };
+    (void)state;
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++)
+        for (int k = 0; k < 4; k++) {
+            pair p;
+            if (start(&p, variant(names[i % 3]), models[i], k / 2 ? K_F32 : K_F64, k % 2 ? 4 : 1, 0))
+                fail_msg("%s: %s", models[i], why);
+            for (int again = 0; again < 2; again++)
+                decode(&p);
+            finish(&p);
+        }
 }
 
 /* The decoder of a translation: what the encoder made is computed in the first step and stays until a reset. */
@@ -164,7 +188,7 @@ static void test_memory(void **state)
     (void)state;
     for (int i = 0; i < 4; i++) {
         pair p;
-        if (start(&p, variant(names[i]), "sinusoidal", K_F64, 1, 1))
+        if (start(&p, variant(names[i]), "{}", K_F64, 1, 1))
             fail_msg("%s: %s", names[i], why);
         fill(p.whole, p.in[0], T, 0);
         for (int draw = 1; draw < 3; draw++) {
@@ -192,7 +216,7 @@ static void test_refusals(void **state)
 {
     pair p;
     (void)state;
-    assert_int_equal(start(&p, variant("softmax"), "sinusoidal_reversed", K_F32, 1, 0), ATTN_EINVAL);
+    assert_int_equal(start(&p, variant("softmax"), "{\"positions\": \"sinusoidal_reversed\"}", K_F32, 1, 0), ATTN_EINVAL);
     assert_string_equal(why, "transformer: reversed positions are known when the sequence ends, not in decoding");
     finish(&p);
     nn_params *params = nn_params_new(dev, K_F32, 1);
@@ -202,7 +226,7 @@ static void test_refusals(void **state)
     assert_int_equal(nn_graph_compile(g, why, sizeof why), ATTN_EINVAL);
     assert_string_equal(why, "decode: said of an empty graph that does not train, with a capacity of 1..2^31-1 tokens");
     nn_graph_free(g);
-    assert_int_equal(start(&p, variant("softmax"), "none", K_F32, 1, 0), 0);
+    assert_int_equal(start(&p, variant("softmax"), "{\"positions\": \"none\"}", K_F32, 1, 0), 0);
     assert_int_equal(nn_decode_reorder(p.steps, (int32_t[B]){ 0, 1, B }), ATTN_EINVAL);
     assert_int_equal(nn_decode_reorder(p.whole, (int32_t[B]){ 0, 1, 2 }), ATTN_EINVAL);
     finish(&p);
@@ -211,6 +235,7 @@ static void test_refusals(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_every_variant), cmocka_unit_test(test_memory), cmocka_unit_test(test_refusals) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_every_variant), cmocka_unit_test(test_layers), cmocka_unit_test(test_memory),
+                                        cmocka_unit_test(test_refusals) };
     return cmocka_run_group_tests_name("decode", tests, open_files, close_files);
 }

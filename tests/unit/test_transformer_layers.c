@@ -1,0 +1,380 @@
+/* test_transformer_layers.c - layers other than the common ones: reversible, recomputed, without residuals, with a short
+ * convolution, with a feed-forward in chunks, with axial positions. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "transformer_model.h"
+#include "kernels/philox.h"
+
+/* The model of these options, over tokens, ready. */
+static model begin(const char *name, const char *opts, k_dtype dtype, int B, int T)
+{
+    model m;
+    if (record(&m, name, opts, dtype, B, T, ATTN_CAUSAL) || start(&m))
+        fail_msg("%s: %s", opts, why);
+    return m;
+}
+
+/* Where the parameter of that name is; -1: there is none. */
+static int find(const model *m, const char *name)
+{
+    for (int i = 0; i < nn_params_count(m->params); i++)
+        if (!strcmp(nn_param_name(m->params, i), name))
+            return i;
+    return -1;
+}
+
+static int64_t count(const model *m, int i)
+{
+    attn_dims d = nn_param_dims(m->params, i);
+    int64_t n = 1;
+    for (int k = 0; k < d.n; k++)
+        n *= d.d[k];
+    return n;
+}
+
+static size_t activations(void)
+{
+    k_memory memory;
+    k_memory_read(dev, &memory);
+    return memory.now_tag[K_TAG_ACTIVATION];
+}
+
+/* One step without an update: the loss, and the gradients behind one another in grad, how many numbers. */
+static int64_t step(model *m, double *loss, double *grad)
+{
+    int64_t n = 0;
+    nn_params_zero_grad(m->params);
+    assert_int_equal(nn_step(m->graph), 0);
+    *loss = nn_loss(m->graph);
+    for (int i = 0; i < nn_params_count(m->params); i++)
+        for (int64_t e = 0; e < count(m, i); e++)
+            grad[n++] = ((double *)nn_param_grad(m->params, i))[e];
+    return n;
+}
+
+/* ---- gradients ------------------------------------------------------------------------------------------------------- */
+
+static void test_gradients(void **state)
+{
+    static const char *const opts[] = {
+        "\"reversible\": true", "\"reversible\": true, \"feed_forward\": false, \"layers\": 3", "\"reversible\": true, \"feed_forward_chunks\": 3",
+        "\"residual\": false, \"norm_position\": \"post\"", "\"positions_each_layer\": true, \"positions\": \"learned\", \"recompute\": \"layer\"",
+        "\"residual\": false", "\"residual\": false, \"positions_each_layer\": true", "\"positions\": \"axial\"",
+        "\"positions\": \"axial\", \"axial_columns\": 2, \"axial_width\": 5, \"positions_each_layer\": true", "\"short_conv\": 4",
+        "\"short_conv\": 3, \"short_conv_activation\": \"none\", \"kv_heads\": 2, \"recompute\": \"layer\"",
+        "\"feed_forward_chunks\": 3, \"activation\": \"gelu\"", "\"feed_forward_chunks\": 4, \"activation\": \"swiglu\"",
+        "\"feed_forward_chunks\": 100, \"activation\": \"reglu\", \"bias\": false, \"recompute\": \"layer\"",
+        "\"reversible\": true, \"short_conv\": 2, \"positions\": \"axial\", \"activation\": \"geglu\", \"feed_forward_chunks\": 2" };
+    (void)state;
+    for (size_t i = 0; i < sizeof opts / sizeof *opts; i++) {
+        char all[400];
+        snprintf(all, sizeof all, "{\"layers\": 2, \"d_model\": 8, \"heads\": 4, \"d_ff\": 6, \"init\": 0.4, %s}", opts[i]);
+        model m = begin(i % 3 == 1 ? "fwp" : "softmax", all, K_F64, 2, 5);
+        check_gradients(&m, all);
+        release(&m);
+    }
+}
+
+static void test_contradictions(void **state)
+{
+    static const char *const reversible = "model: reversible layers are pre-norm, have residuals, and take neither positions_each_layer nor recompute";
+    static const char *const bad[] = { "\"norm_position\": \"post\"", "\"residual\": false", "\"positions_each_layer\": true", "\"recompute\": \"layer\"" };
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        char all[200];
+        model m;
+        snprintf(all, sizeof all, "{%s, %s}", i < 4 ? "\"reversible\": true" : "\"positions\": \"axial\"", i < 4 ? bad[i] : "\"axial_width\": 512");
+        assert_int_equal(record(&m, "softmax", all, K_F32, 1, 4, ATTN_CAUSAL), ATTN_EINVAL);
+        assert_string_equal(why, i < 4 ? reversible : "model: axial positions of d_model 512 need some of it for the row and some for the column");
+        release(&m);
+    }
+}
+
+/* ---- twelve layers: plain, recomputed, reversible -------------------------------------------------------------------- */
+
+enum { NUMBERS = 1 << 16 };
+#define TWELVE "\"layers\": 12, \"d_model\": 16, \"heads\": 2, \"d_ff\": 24, \"init\": 0.2, \"dropout\": 0.1, \"ffn_dropout\": 0.1"
+
+/* Layers made again in backward have the plain ones' gradients to the bit, step by step, in less memory. */
+static void test_recomputed(void **state)
+{
+    static double kept[NUMBERS], again[NUMBERS];
+    (void)state;
+    model a = begin("softmax", "{" TWELVE "}", K_F64, 2, 9);
+    size_t before = activations();
+    model b = begin("softmax", "{" TWELVE ", \"recompute\": \"layer\"}", K_F64, 2, 9);
+    size_t plain = before, less = activations() - before;
+    assert_true(3 * less < plain);
+    for (int turn = 0; turn < 3; turn++) {
+        double x, y;
+        int64_t n = step(&a, &x, kept);
+        assert_true(n > 10000 && n < NUMBERS && step(&b, &y, again) == n && x == y);
+        assert_memory_equal(kept, again, (size_t)n * sizeof *kept);
+    }
+    release(&a);
+    release(&b);
+}
+
+/* norm(x), and W x + b, with the parameters of the model under the same names. */
+static nn_id norm_of(model *m, nn_graph *g, const char *path, nn_id x)
+{
+    char name[80];
+    snprintf(name, sizeof name, "%s%snorm.weight", path, *path ? "." : "");
+    nn_id gain = nn_use(g, find(m, name));
+    snprintf(name, sizeof name, "%s%snorm.bias", path, *path ? "." : "");
+    return nn_layer_norm(g, x, gain, nn_use(g, find(m, name)), 1e-5);
+}
+
+static nn_id linear_of(model *m, nn_graph *g, const char *path, const char *which, nn_id x)
+{
+    char name[80];
+    snprintf(name, sizeof name, "%s.%s.weight", path, which);
+    nn_id w = nn_use(g, find(m, name));
+    snprintf(name, sizeof name, "%s.%s.bias", path, which);
+    return nn_linear(g, x, w, nn_use(g, find(m, name)));
+}
+
+/* What a sublayer of the two-stream network adds to one stream, made of the other. */
+static nn_id attention_of(model *m, nn_graph *g, const char *path, nn_id x)
+{
+    attn_dims heads = { 4, { m->B, m->T, 2, 8 } }, whole = { 3, { m->B, m->T, 16 } };
+    nn_mixer_spec spec = m->mixer;
+    spec.shape = (attn_shape){ .mode = ATTN_CAUSAL };
+    nn_id h = norm_of(m, g, path, x), qkv[3];
+    static const char *const names[] = { "q", "k", "v" };
+    for (int i = 0; i < 3; i++)
+        qkv[i] = nn_reshape(g, linear_of(m, g, path, names[i], h), heads);
+    return linear_of(m, g, path, "out", nn_reshape(g, nn_attention(g, &spec, path, qkv[0], qkv[1], qkv[2], NULL), whole));
+}
+
+static nn_id feed_forward_of(model *m, nn_graph *g, const char *path, nn_id x)
+{
+    return linear_of(m, g, path, "down", nn_unary(g, K_GELU, linear_of(m, g, path, "up", norm_of(m, g, path, x))));
+}
+
+/* The network of two streams as its definition has it, every sum a tensor of its own, over the parameters of m. */
+static nn_graph *two_streams(model *m, int layers)
+{
+    nn_graph *g = nn_graph_new(m->params, 1);
+    nn_id tokens = nn_input(g, K_I32, (attn_dims){ 2, { m->B, m->T } }), target = nn_input(g, K_I32, (attn_dims){ 1, { m->B * m->T } });
+    nn_id words = nn_use(g, find(m, "embedding.weight")), first = nn_gather(g, words, tokens), second = first;
+    for (int l = 0; l < layers; l++) {
+        char path[40];
+        snprintf(path, sizeof path, "layers.%d.attention", l);
+        first = nn_add(g, first, attention_of(m, g, path, second));
+        snprintf(path, sizeof path, "layers.%d.feed_forward", l);
+        second = nn_add(g, second, feed_forward_of(m, g, path, first));
+    }
+    nn_id h = nn_reshape(g, norm_of(m, g, "", nn_add(g, first, second)), (attn_dims){ 2, { m->B * m->T, 16 } });
+    nn_graph_set_loss(g, nn_cross_entropy(g, nn_linear(g, h, words, NN_NONE), target));
+    if (nn_graph_compile(g, why, sizeof why))
+        fail_msg("%s", why);
+    memcpy(nn_data(g, tokens), nn_data(m->graph, m->tokens), (size_t)(m->B * m->T) * sizeof(int32_t));
+    memcpy(nn_data(g, target), nn_data(m->graph, m->target), (size_t)(m->B * m->T) * sizeof(int32_t));
+    return g;
+}
+
+/* Layers that go back have the gradients of a network that keeps everything, but for the rounding of adding and taking away;
+ * they keep nothing: more of them take no more. */
+static void test_reversible(void **state)
+{
+    static double back[NUMBERS], kept[NUMBERS];
+    static const char *const opts = "{\"layers\": 12, \"d_model\": 16, \"heads\": 2, \"d_ff\": 24, \"init\": 0.3, \"positions\": \"none\", \"reversible\": true}";
+    (void)state;
+    model m = begin("softmax", opts, K_F64, 2, 9);
+    double x, y, most = 0, far = 0;
+    int64_t n = step(&m, &x, back);
+    nn_graph *own = m.graph;
+    m.graph = two_streams(&m, 12);
+    assert_true(n > 10000 && n < NUMBERS && step(&m, &y, kept) == n);
+    for (int64_t i = 0; i < n; i++) {
+        most = fmax(most, fabs(kept[i]));
+        far = fmax(far, fabs(kept[i] - back[i]));
+    }
+    print_message("# gradients up to %.3g, at most %.3g apart, of 12 reversible layers and of the same that keep all\n", most, far);
+    assert_true(fabs(x - y) < 1e-12 && most > 0.01 && far < 1e-10);
+    nn_graph_free(m.graph);
+    m.graph = own;
+    release(&m);
+    size_t bytes[2];
+    for (int i = 0; i < 2; i++) {
+        char text[200];
+        snprintf(text, sizeof text, "{\"layers\": %d, \"d_model\": 16, \"heads\": 2, \"reversible\": true}", i ? 24 : 2);
+        m = begin("softmax", text, K_F32, 2, 9);
+        bytes[i] = activations();
+        release(&m);
+    }
+    assert_int_equal(bytes[0], bytes[1]);
+}
+
+/* ---- one option at a time ------------------------------------------------------------------------------------------------ */
+
+/* Chunks change no number but for the rounding of products of fewer rows and of sums in parts, and take less room. */
+static void test_chunks(void **state)
+{
+    static double whole[NUMBERS], parts[NUMBERS];
+    static const char *const acts[] = { "relu", "geglu" };
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        char opts[2][240];
+        for (int j = 0; j < 2; j++)
+            snprintf(opts[j], sizeof opts[j], "{\"layers\": 2, \"d_model\": 8, \"heads\": 2, \"d_ff\": 64, \"init\": 0.4, \"activation\": \"%s\", "
+                     "\"feed_forward_chunks\": %d}", acts[i % 2], j ? i / 2 ? 7 : 2 : 1);
+        model a = begin("softmax", opts[0], K_F64, 3, 16);
+        size_t before = activations();
+        model b = begin("softmax", opts[1], K_F64, 3, 16);
+        size_t plain = before, less = activations() - before;
+        double x, y;
+        int64_t n = step(&a, &x, whole);
+        assert_true(n < NUMBERS && step(&b, &y, parts) == n);
+        for (int64_t e = 0; e < n; e++)
+            assert_true(fabs(whole[e] - parts[e]) < 1e-12);
+        assert_true(fabs(x - y) < 1e-13 && less < plain / 2);
+        release(&a);
+        release(&b);
+    }
+}
+
+/* A mask of dropout is the same in backward as it was in forward, chunk by chunk: the slope along the gradient. */
+static void test_chunks_drop(void **state)
+{
+    static double grad[NUMBERS];
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        char opts[240];
+        snprintf(opts, sizeof opts, "{\"layers\": 1, \"d_model\": 8, \"heads\": 2, \"d_ff\": 16, \"init\": 0.4, \"ffn_dropout\": 0.5, \"activation\": \"%s\", "
+                 "\"feed_forward_chunks\": 3}", i ? "swiglu" : "gelu");
+        model m = begin("softmax", opts, K_F64, 2, 8);
+        double loss[2], h = 1e-6, slope = 0;
+        nn_params_set_forwards(m.params, 6);
+        step(&m, &loss[0], grad);
+        for (int side = 0; side < 2; side++) {
+            int64_t n = 0;
+            for (int p = 0; p < nn_params_count(m.params); p++)
+                for (int64_t e = 0; e < count(&m, p); e++, n++) {
+                    ((double *)nn_param_value(m.params, p))[e] += (side ? -2 : 1) * h * grad[n];
+                    slope += side ? 0 : grad[n] * grad[n];
+                }
+            nn_params_set_forwards(m.params, 6);
+            assert_int_equal(nn_forward(m.graph), 0);
+            loss[side] = nn_loss(m.graph);
+        }
+        assert_true(slope > 1e-3 && fabs((loss[0] - loss[1]) / (2 * h) - slope) < 1e-6 * (1 + slope));
+        release(&m);
+    }
+}
+
+/* Axial positions are learned positions whose row t is row t / columns of one table and, behind it, row t % columns of the other. */
+static void test_axial(void **state)
+{
+    static const char *const start = "{\"layers\": 1, \"d_model\": 8, \"heads\": 2, \"init\": 0.4, \"positions\": ";
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        char axial[200], learned[200];
+        int columns = i ? 4 : 3, width = i ? 5 : 4;             /* the root of 7 rounded up, half of 8 */
+        snprintf(axial, sizeof axial, "%s\"axial\"%s}", start, i ? ", \"axial_columns\": 4, \"axial_width\": 5" : "");
+        snprintf(learned, sizeof learned, "%s\"learned\"}", start);
+        model a = begin("softmax", axial, K_F64, 2, 7), b = begin("softmax", learned, K_F64, 2, 7);
+        int row = find(&a, "positions.row.weight"), column = find(&a, "positions.column.weight"), all = find(&b, "positions.weight");
+        attn_dims r = nn_param_dims(a.params, row), c = nn_param_dims(a.params, column);
+        assert_true(r.d[0] == (7 + columns - 1) / columns && r.d[1] == width && c.d[0] == columns && c.d[1] == 8 - width);
+        for (int t = 0; t < 7; t++) {
+            double *to = (double *)nn_param_value(b.params, all) + t * 8;
+            memcpy(to, (double *)nn_param_value(a.params, row) + t / columns * width, (size_t)width * sizeof *to);
+            memcpy(to + width, (double *)nn_param_value(a.params, column) + t % columns * (8 - width), (size_t)(8 - width) * sizeof *to);
+        }
+        assert_int_equal(nn_forward(a.graph) || nn_forward(b.graph), 0);
+        assert_memory_equal(nn_data(a.graph, a.logits), nn_data(b.graph, b.logits), 2 * 7 * V * sizeof(double));
+        release(&a);
+        release(&b);
+    }
+}
+
+/* Without residuals and positions a layer of identity mixes nothing; with positions at each layer the logits depend on them. */
+static void test_positions_each_layer(void **state)
+{
+    double y[2][7 * V];
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        char opts[200];
+        snprintf(opts, sizeof opts, "{\"layers\": 2, \"d_model\": 8, \"heads\": 2, \"init\": 0.4, \"residual\": false, \"positions_each_layer\": %s}", i ? "true" : "false");
+        model m = begin("identity", opts, K_F64, 1, 7);
+        assert_int_equal(nn_forward(m.graph), 0);
+        memcpy(y[i], nn_data(m.graph, m.logits), sizeof y[i]);
+        release(&m);
+    }
+    for (int t = 1; t < 7; t++)         /* the first token's cosines shift it, too, but the norm may hide what is even */
+        assert_memory_not_equal(y[0] + t * V, y[1] + t * V, V * sizeof(double));
+}
+
+/* The convolution by its definition, in double and float, of sequences shorter than it and longer. */
+static void test_short_conv(void **state)
+{
+    enum { B = 2, T = 7, H = 3, D = 5, MOST = B * T * H * D };
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        k_dtype dtype = i % 2 ? K_F32 : K_F64;
+        int taps = i / 2 == 0 ? 1 : i / 2 == 1 ? 4 : 9;
+        nn_short_conv_opts o = { taps };
+        nn_params *params = nn_params_new(dev, dtype, 3);
+        nn_graph *g = nn_graph_new(params, 0);
+        nn_id x = nn_input(g, dtype, (attn_dims){ 4, { B, T, H, D } });
+        nn_mixer_spec m = { .variant = &nn_short_conv, .opts = &o, .common = { NN_OUTPUT_NORM_NONE, 1e-5 }, .shape = { .mode = ATTN_CAUSAL } };
+        nn_id y = nn_attention(g, &m, "conv", NN_NONE, NN_NONE, x, NULL);
+        if (nn_params_alloc(params, why, sizeof why) || nn_graph_compile(g, why, sizeof why))
+            fail_msg("%s", why);
+        double in[MOST];
+        for (int e = 0; e < MOST; e++) {
+            in[e] = (float)(philox_u32(1, 2, 3, (uint64_t)e) / 4e9 - 0.5);
+            if (dtype == K_F64) ((double *)nn_data(g, x))[e] = in[e];
+            else ((float *)nn_data(g, x))[e] = (float)in[e];
+        }
+        assert_int_equal(nn_forward(g), 0);
+        for (int e = 0; e < MOST; e++) {
+            int d = e % D, h = e / D % H, t = e / D / H % T, b = e / D / H / T;
+            double want = 0;
+            for (int tau = 0; tau < taps; tau++) {
+                int j = t - taps + 1 + tau, at = (h * taps + tau) * D + d;
+                double w = dtype == K_F64 ? ((double *)nn_param_value(params, 0))[at] : ((float *)nn_param_value(params, 0))[at];
+                want += j < 0 ? 0 : w * in[((b * T + j) * H + h) * D + d];
+            }
+            double got = dtype == K_F64 ? ((double *)nn_data(g, y))[e] : ((float *)nn_data(g, y))[e];
+            assert_true(fabs(got - want) < (dtype == K_F64 ? 1e-14 : 1e-6));
+        }
+        nn_graph_free(g);
+        nn_params_free(params);
+    }
+}
+
+/* All of them learn the text. */
+static void test_learning(void **state)
+{
+    static const char *const opts[] = { "\"reversible\": true", "\"short_conv\": 4", "\"feed_forward_chunks\": 4", "\"positions\": \"axial\"" };
+    (void)state;
+    for (size_t i = 0; i < sizeof opts / sizeof *opts; i++) {
+        char all[240];
+        double first, last;
+        snprintf(all, sizeof all, "{\"layers\": 2, \"d_model\": 32, \"heads\": 2, \"d_ff\": 64, %s}", opts[i]);
+        model m = begin("softmax", all, K_F32, 2, 16);
+        learn(&m, 60, &first, &last);
+        if (!(last < 0.6 * first))
+            fail_msg("%s: the loss went from %g to %g", opts[i], first, last);
+        release(&m);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gradients),   cmocka_unit_test(test_contradictions), cmocka_unit_test(test_recomputed),
+        cmocka_unit_test(test_reversible),  cmocka_unit_test(test_chunks),         cmocka_unit_test(test_chunks_drop),
+        cmocka_unit_test(test_axial),       cmocka_unit_test(test_positions_each_layer), cmocka_unit_test(test_short_conv),
+        cmocka_unit_test(test_learning) };
+    return cmocka_run_group_tests_name("transformer_layers", tests, open_files, close_files);
+}
