@@ -10,7 +10,7 @@
 #include "tokens.h"
 
 typedef enum data_kind { DATA_WORDS, DATA_BYTES, DATA_PROTEIN, DATA_PARALLEL, DATA_MUSIC, DATA_IMAGES, DATA_LABELLED,
-                         DATA_LISTOPS, DATA_KINDS } data_kind;
+                         DATA_LISTOPS, DATA_MATCHED, DATA_KINDS } data_kind;
 extern const char *const data_kind_names[DATA_KINDS];
 
 typedef struct data_download {          /* a row of a table that ends with url == NULL */
@@ -83,4 +83,5 @@ int data_prepare(const data_set *, const data_prepare_args *, data_prepared *, c
 int data_generate_text(const char *folder, char *why, size_t nwhy);
 int data_generate_proteins(const char *folder, char *why, size_t nwhy);
 int data_generate_pairs(const char *folder, char *why, size_t nwhy);
+int data_generate_matches(const char *folder, char *why, size_t nwhy);
 #endif

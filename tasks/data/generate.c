@@ -3,7 +3,8 @@
  * Text: words by Zipf's law from 2,000 made-up ones, every second one following from the word before it, so that a context
  * helps; and a few words that are rare.  Proteins: a Markov chain over the amino acids, uneven in their frequencies, so
  * that a unigram model beats chance and a context beats it.  Pairs: short sentences of few words, and the same in a language
- * whose words are others and stand the other way round. */
+ * whose words are others and stand the other way round.  Matches: texts of common words with some of their subject among them, two
+ * of one subject or of two. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,8 +12,8 @@
 #include "../../kernels/philox.h"
 #include "data.h"
 
-enum { SEED = 20240501, WORDS = 2000, RARE = 200, LEXICON = 40, LONGEST = 6 };
-enum { STREAM_TEXT = 1, STREAM_PROTEIN, STREAM_CHAIN, STREAM_PAIRS };
+enum { SEED = 20240501, WORDS = 2000, RARE = 200, LEXICON = 40, LONGEST = 6, SUBJECTS = 20, TERMS = 5 };
+enum { STREAM_TEXT = 1, STREAM_PROTEIN, STREAM_CHAIN, STREAM_PAIRS, STREAM_MATCHES };
 
 typedef struct dice { uint64_t i; uint32_t stream, draw; } dice;
 
@@ -122,6 +123,33 @@ static int write_pairs(FILE *f, uint32_t draw, int sentences)
     return ferror(f) ? -1 : 0;
 }
 
+/* A text of 10 to 30 words, every third of them, on average, of its subject. */
+static void write_subject(FILE *f, dice *d, int subject)
+{
+    char word[16];
+    const int length = 10 + (int)(uniform(d) * 21);
+    for (int i = 0; i < length; i++) {
+        const int term = WORDS + subject * TERMS + (int)(uniform(d) * TERMS), common = (int)(uniform(d) * LEXICON);
+        spell(uniform(d) < 1.0 / 3 ? term : common, word);
+        fprintf(f, "%s%s", i ? " " : "", word);
+    }
+}
+
+/* Lines as those of the ACL Anthology Network's pairs: label, two names, two texts. */
+static int write_matches(FILE *f, uint32_t draw, int pairs)
+{
+    dice d = { 0, STREAM_MATCHES, draw };
+    for (int i = 0; i < pairs; i++) {
+        const int match = uniform(&d) < 0.5, one = (int)(uniform(&d) * SUBJECTS), step = 1 + (int)(uniform(&d) * (SUBJECTS - 1));
+        fprintf(f, "%d.0\tG%u-%d\tG%u-%d\t", match, draw, 2 * i, draw, 2 * i + 1);
+        write_subject(f, &d, one);
+        fputc('\t', f);
+        write_subject(f, &d, match ? one : (one + step) % SUBJECTS);
+        fputc('\n', f);
+    }
+    return ferror(f) ? -1 : 0;
+}
+
 /* generated.{train,valid,test}.END in the folder; the training file is ten times as large as each of the others. */
 static int generate(const char *folder, const char *end, int (*write)(FILE *, uint32_t, int), int amount, char *why, size_t nwhy)
 {
@@ -142,5 +170,7 @@ static int generate(const char *folder, const char *end, int (*write)(FILE *, ui
 int data_generate_text(const char *folder, char *why, size_t nwhy) { return generate(folder, "txt", write_text, 200000, why, nwhy); }
 
 int data_generate_pairs(const char *folder, char *why, size_t nwhy) { return generate(folder, "tsv", write_pairs, 8000, why, nwhy); }
+
+int data_generate_matches(const char *folder, char *why, size_t nwhy) { return generate(folder, "tsv", write_matches, 4000, why, nwhy); }
 
 int data_generate_proteins(const char *folder, char *why, size_t nwhy) { return generate(folder, "fasta", write_proteins, 2000, why, nwhy); }

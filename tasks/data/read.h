@@ -26,7 +26,7 @@ typedef struct data_reading {
 /* path: a file that fits file->names; other: one that fits file->other, or NULL.  0, or -1 with a sentence. */
 typedef int data_read(data_reading *, const data_file *file, const char *path, const char *other);
 data_read data_read_words, data_read_bytes, data_read_proteins, data_read_parallel, data_read_music, data_read_images,
-          data_read_labelled, data_read_listops;
+          data_read_labelled, data_read_listops, data_read_matched;
 
 /* The vocabularies that are the same whatever is read. */
 int data_protein_vocab(data_vocab *);   /* <eos>, 20 amino acids, B O U X Z, <mask> */

@@ -1,7 +1,8 @@
 /* read_labelled.c - texts with a label: one a file (the folder tells the label), or one a line with tabs (the first
- * column is the label, the last the text); and ListOps, whose text is a nested list.
+ * column is the label, the last the text); ListOps, whose text is a nested list; and pairs of texts, which match or not.
  *
- * A text is a document with its label.  ListOps lines may come the other way round, below a line of column names. */
+ * A text is a document with its label.  ListOps lines may come the other way round, below a line of column names.  The two texts of a
+ * pair are two documents, one after the other, both with its label. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +71,7 @@ int data_read_labelled(data_reading *r, const data_file *file, const char *path,
         rc = cut_line(&s, line, n, &columns, &f);
         const int32_t label = rc == 0 ? read_label(f.label, f.nlabel) : 0;
         if (label < 0) rc = data_source_fail(&s, "the first column is '%.*s', expected a label", (int)(f.nlabel < 40 ? f.nlabel : 40), f.label);
+        else if (rc == 0 && f.ntext == 0) rc = data_source_fail(&s, "the text is empty");
         if (rc != 0) break;
         data_put_bytes(r, f.text, f.ntext);
         data_writer_doc(r->out, label);
@@ -119,6 +121,47 @@ int data_read_listops(data_reading *r, const data_file *file, const char *path, 
         if (rc != 0) break;
         data_writer_doc(r->out, label);
     }
+    if (rc == 0 && s.bytes == 0) rc = data_source_fail(&s, "the file is empty");
+    r->notes.crlf += s.crlf;
+    r->bytes += s.bytes;
+    data_source_close(&s);
+    return rc < 0 ? -1 : 0;
+}
+
+/* ---- pairs ---------------------------------------------------------------------------------------------------------------- */
+
+/* label, name, name, text, text with tabs between them: the label is 0 or 1, of which a float may have been made.  0, or -1 with a
+ * sentence. */
+static int read_match(data_reading *r, const data_source *s, const char *line, size_t n)
+{
+    enum { FIELDS = 5 };
+    const char *field[FIELDS + 1] = { line };
+    int fields = 1;
+    for (const char *p = line; fields <= FIELDS && (p = memchr(p, '\t', (size_t)(line + n - p))); fields++) field[fields] = ++p;
+    if (fields > FIELDS) return data_source_fail(s, "more than %d columns", FIELDS);
+    if (fields < FIELDS) return data_source_fail(s, "%d column%s, expected %d", fields, fields == 1 ? "" : "s", FIELDS);
+    const size_t nlabel = (size_t)(field[1] - line) - 1;
+    const int32_t label = nlabel == 3 && !memcmp(line + 1, ".0", 2) ? read_label(line, 1) : read_label(line, nlabel);
+    if (label < 0 || label > 1) return data_source_fail(s, "the first column is '%.*s', expected 0 or 1", (int)(nlabel < 40 ? nlabel : 40), line);
+    field[FIELDS] = line + n + 1;
+    for (int i = 3; i < FIELDS; i++) {
+        const size_t length = (size_t)(field[i + 1] - field[i]) - 1;
+        if (length == 0) return data_source_fail(s, "the %s text is empty", i == 3 ? "first" : "second");
+        data_put_bytes(r, field[i], length);
+        data_writer_doc(r->out, label);
+    }
+    return 0;
+}
+
+int data_read_matched(data_reading *r, const data_file *file, const char *path, const char *other)
+{
+    data_source s;
+    char *line;
+    size_t n;
+    int rc = 0;
+    (void)file; (void)other;
+    if (data_source_open(&s, path, r->why, r->nwhy) != 0) return -1;
+    while (r->left > 0 && rc == 0 && (rc = data_source_text(&s, &line, &n)) == 1) rc = read_match(r, &s, line, n);
     if (rc == 0 && s.bytes == 0) rc = data_source_fail(&s, "the file is empty");
     r->notes.crlf += s.crlf;
     r->bytes += s.bytes;

@@ -4,7 +4,7 @@
 #include <string.h>
 #include "data.h"
 
-const char *const data_kind_names[DATA_KINDS] = { "words", "bytes", "protein", "parallel", "music", "images", "labelled", "listops" };
+const char *const data_kind_names[DATA_KINDS] = { "words", "bytes", "protein", "parallel", "music", "images", "labelled", "listops", "matched" };
 
 #define WIKITEXT "https://s3.amazonaws.com/research.metamind.io/wikitext/"
 #define STATMT "https://www.statmt.org/"
@@ -98,9 +98,11 @@ static const data_download imdb[] = {
 static const data_file imdb_files[] = {
     { "train", "train/neg/*.txt|imdb.train.tsv", .label = 1 }, { "train", "train/pos/*.txt", .label = 2, .flags = DATA_OPTIONAL },
     { "test", "test/neg/*.txt|imdb.test.tsv", .label = 1 }, { "test", "test/pos/*.txt", .label = 2, .flags = DATA_OPTIONAL }, { NULL } };
-static const data_download listops[] = { { "https://storage.googleapis.com/long-range-arena/lra_release.gz", 0, NULL }, { NULL } };
+static const data_download lra_release[] = { { "https://storage.googleapis.com/long-range-arena/lra_release.gz", 0, NULL }, { NULL } };
 static const data_file listops_files[] = {
     { "train", "listops-1000/basic_train.tsv" }, { "valid", "listops-1000/basic_val.tsv" }, { "test", "listops-1000/basic_test.tsv" }, { NULL } };
+static const data_file aan_files[] = {
+    { "train", "new_aan_pairs.train.tsv" }, { "valid", "new_aan_pairs.eval.tsv" }, { "test", "new_aan_pairs.test.tsv" }, { NULL } };
 static const data_file listops_short_files[] = {
     { "test", "listops.test_d20s.tsv|test_d20s.tsv" }, { "test-d20", "listops.test_d20.tsv", .flags = DATA_OPTIONAL }, { NULL } };
 
@@ -152,15 +154,20 @@ const data_set data_sets[] = {
     { "imdb", "50,000 film reviews, good or bad, as bytes",
       "none stated; published for research", "https://ai.stanford.edu/~amaas/data/sentiment", DATA_LABELLED, 0, NULL, imdb, imdb_files },
     { "listops", "nested list operations of 500 to 2,000 tokens (Long Range Arena)",
-      "Apache 2.0", "https://github.com/google-research/long-range-arena", DATA_LISTOPS, 0, NULL, listops, listops_files },
+      "Apache 2.0", "https://github.com/google-research/long-range-arena", DATA_LISTOPS, 0, NULL, lra_release, listops_files },
     { "listops-short", "the test sets of the original ListOps",
       "MIT", "https://github.com/nyu-mll/spinn", DATA_LISTOPS, 0, NULL, NULL, listops_short_files },
+    { "aan", "pairs of papers, one of which cites the other or not (Long Range Arena)",
+      "none stated for the pairs", "https://github.com/google-research/long-range-arena", DATA_MATCHED, 0, NULL, lra_release,
+      aan_files },
     { "generated-text", "1 MB of words by Zipf's law, made from a seed",
       "none needed", "made here", DATA_WORDS, 3, NULL, NULL, generated_text_files, 0, data_generate_text },
     { "generated-proteins", "2,000 sequences of a Markov chain, made from a seed",
       "none needed", "made here", DATA_PROTEIN, 0, NULL, NULL, generated_proteins_files, 0, data_generate_proteins },
     { "generated-pairs", "8,000 pairs of two made-up languages, made from a seed",
       "none needed", "made here", DATA_PARALLEL, 0, "aa,bb", NULL, generated_pairs_files, 0, data_generate_pairs },
+    { "generated-matches", "4,000 pairs of made-up texts, which share their subject or not, made from a seed",
+      "none needed", "made here", DATA_MATCHED, 0, NULL, NULL, generated_pairs_files, 0, data_generate_matches },
     { NULL } };
 
 const data_set *data_set_find(const char *name)

@@ -367,6 +367,39 @@ static void test_labelled(void **state)
     assert_refused(&labelled, "l.tsv:1: the first column is 'good', expected a label");
     put_file("l.tsv", "1\ta\tb\n0\tc\n");
     assert_refused(&labelled, "l.tsv:2: 2 columns, expected 3");
+    put_file("l.tsv", "1\ta\tb\n0\tc\t\n");
+    assert_refused(&labelled, "l.tsv:2: the text is empty");
+}
+
+/* Two texts and whether they match: two documents with one label. */
+static void test_matched(void **state)
+{
+    (void)state;
+    static const data_file files[] = { { "train", "m.tsv" }, { NULL } };
+    static const data_set matched = { "m", .kind = DATA_MATCHED, .files = files };
+    static const struct { const char *text, *part; } refused[] = {
+        { "1\tA\tB\tone\n", "m.tsv:1: 4 columns, expected 5" },
+        { "1\tA\tB\tone\ttwo\n0\tA\tB\tone\ttwo\tthree\n", "m.tsv:2: more than 5 columns" },
+        { "2.0\tA\tB\tone\ttwo\n", "m.tsv:1: the first column is '2.0', expected 0 or 1" },
+        { "1.5\tA\tB\tone\ttwo\n", "m.tsv:1: the first column is '1.5', expected 0 or 1" },
+        { "\tA\tB\tone\ttwo\n", "m.tsv:1: the first column is '', expected 0 or 1" },
+        { "0\tA\tB\tone\ttwo\n1\tA\tB\t\ttwo\n", "m.tsv:2: the first text is empty" },
+        { "1\tA\tB\tone\t\n", "m.tsv:1: the second text is empty" }, { "\n", "m.tsv:1: 1 column, expected 5" },
+        { "1\tA\tB\tone\ttw\xFF\n", "m.tsv:1: " }, { "", "m.tsv: the file is empty" } };
+    put_file("m.tsv", "1.0\tA\tB\tone text\tanother\r\n0\tA\tC\tone text\ta third");
+    assert_int_equal(prepare_set(&matched, &t), 0);
+    const data_split *s = data_find_split(&t, "train");
+    assert_int_equal(s->ndocs, 4);
+    assert_document("train", 0, "one text");
+    assert_document("train", 1, "another");
+    assert_document("train", 2, "one text");
+    assert_document("train", 3, "a third");
+    for (int i = 0; i < 4; i++) assert_int_equal(s->label[i], i < 2);
+    data_close(&t);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        put_file("m.tsv", refused[i].text);
+        assert_refused(&matched, refused[i].part);
+    }
 }
 
 static void test_listops(void **state)
@@ -413,7 +446,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, data_setup, data_teardown)
         T(test_words), T(test_rare_words), T(test_white_space), T(test_words_refused), T(test_limit), T(test_bytes), T(test_books),
         T(test_proteins), T(test_proteins_refused), T(test_protein_parts), T(test_pairs), T(test_tabs), T(test_shuffled), T(test_sgm), T(test_music),
-        T(test_images), T(test_labelled), T(test_listops), T(test_missing),
+        T(test_images), T(test_labelled), T(test_matched), T(test_listops), T(test_missing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
