@@ -9,7 +9,12 @@
  *
  * Evaluation is sequential: windows of `context` inputs move on by `stride`, each target is scored once, the tail too;
  * stride 1 is the sliding window of Schlag et al. 2021 (arXiv:2102.11174, appendix D.3).  Perplexity is exp of the mean
- * negative log-likelihood per token of the data set's vocabulary, <eos> and <unk> included. */
+ * negative log-likelihood per token of the data set's vocabulary, <eos> and <unk> included.
+ *
+ * With `carry` a segment begins with the states that the one before left (fast weights, ibid. section 6.3: no truncation), with
+ * `memory` attention also sees the segments before, as they were inputs of its layer (Transformer-XL, Dai et al. 2019).
+ * Gradients end where a segment begins, a stream that begins again begins with zeros, and an evaluation reads its split from
+ * front to end in eval_batch streams side by side: one of them is the paper's. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +30,7 @@ enum { ACCURACY_MAX = 1024 };           /* words of a vocabulary whose logits ar
 
 typedef struct opts {
     char data[ATTN_TEXT_SIZE], train_split[ATTN_TEXT_SIZE], valid_split[ATTN_TEXT_SIZE], test_split[ATTN_TEXT_SIZE];
-    int32_t context, objective, stride, test_stride, eval_batch, eval_tokens, test_tokens;
+    int32_t context, objective, carry, memory, stride, test_stride, eval_batch, eval_tokens, test_tokens;
     double mask_rate, smoothing;
 } opts;
 
@@ -35,13 +40,15 @@ static const attn_opt OPTS[] = {
     { "train_split", "what is learned from", OFF(train_split), ATTN_TEXT, 0, 0, 0, "train", 0 },
     { "valid_split", "what is evaluated every eval_every steps", OFF(valid_split), ATTN_TEXT, 0, 0, 0, "valid", 0 },
     { "test_split", "what is evaluated at the end; empty: nothing", OFF(test_split), ATTN_TEXT, 0, 0, 0, "test", 0 },
-    { "context", "tokens that a prediction sees at most", OFF(context), ATTN_INT, 256, 1, 1 << 20, NULL, 0 },
+    { "context", "tokens of a segment: those that a prediction sees at most, but for carry and memory", OFF(context), ATTN_INT, 256, 1, 1 << 20, NULL, 0 },
     { "objective", "what is predicted", OFF(objective), ATTN_CHOICE, OBJECTIVE_NEXT, 0, 0, "next,masked", 0 },
+    { "carry", "segments go on from the states that the last ones left", OFF(carry), ATTN_BOOL, 0, 0, 1, NULL, 0 },
+    { "memory", "segments before whose tokens, as they were inputs of the layer, attention sees too", OFF(memory), ATTN_INT, 0, 0, 1 << 10, NULL, 0 },
     { "mask_rate", "part of the tokens that is hidden (masked)", OFF(mask_rate), ATTN_FLOAT, 0.15, 0, 1, NULL, ATTN_OPEN_MIN },
     { "smoothing", "label smoothing in training", OFF(smoothing), ATTN_FLOAT, 0, 0, 0.9, NULL, 0 },
     { "stride", "of the windows of an evaluation; 0 = context", OFF(stride), ATTN_INT, 0, 0, 1 << 20, NULL, 0 },
     { "test_stride", "of the windows of the test; 0 = context", OFF(test_stride), ATTN_INT, 0, 0, 1 << 20, NULL, 0 },
-    { "eval_batch", "windows at a time; 0 = the training's batch", OFF(eval_batch), ATTN_INT, 0, 0, 65536, NULL, 0 },
+    { "eval_batch", "windows, or streams, at a time; 0 = the training's batch", OFF(eval_batch), ATTN_INT, 0, 0, 65536, NULL, 0 },
     { "eval_tokens", "targets of an evaluation, at most; 0 = all", OFF(eval_tokens), ATTN_INT, 0, 0, INT32_MAX, NULL, 0 },
     { "test_tokens", "targets of the test, at most; 0 = all", OFF(test_tokens), ATTN_INT, 0, 0, INT32_MAX, NULL, 0 },
     { .name = NULL } };
@@ -55,10 +62,12 @@ static const task_metric METRICS[] = {
     { "test_perplexity", "1", "exp of the test loss", -1, 0 },
     { "test_accuracy", "1", "tokens guessed right (vocabularies of at most 1024 words)", 1, 0 },
     { "test_bits_per_byte", "bit", "of the text that the tokens stand for", -1, 0 },
+    { "test_word_perplexity", "1", "of a text in bytes: exp of the loss per word, words being runs without white space", -1, 0 },
     { "test_tokens", "1", "targets scored in the test", 0, 0 },
     { "test_unknown", "1", "part of the test's tokens that the vocabulary lacks", 0, 0 },
     { "unigram_perplexity", "1", "of the test by the frequencies of train alone", 0, 0 },
     { "unigram_accuracy", "1", "of the test when always the commonest token is guessed", 0, 0 },
+    { "carried_bytes", "B", "what a stream takes along from segment to segment", -1, 0 },
     { "parameters", "1", "learned numbers", 0, 0 },
     { "steps", "1", "training steps", 0, 0 },
     { "seconds", "s", "time in training steps", -1, 0 },
@@ -104,6 +113,7 @@ static void reader_init(run *r, reader *x, int training, int B)
     size_t n = (size_t)B * (size_t)T;
     nn_graph *g = nn_graph_new(r->params, training);
     *x = (reader){ .graph = g, .B = B, .T = T, .logits = NN_NONE, .x = calloc(n, sizeof(int32_t)), .y = calloc(n, sizeof(int32_t)) };
+    if (r->o->carry) nn_graph_carry(g);
     x->tokens = nn_input(g, K_I32, (attn_dims){ 2, { B, T } });
     x->target = nn_input(g, K_I32, (attn_dims){ 1, { (int64_t)B * T } });
     nn_id h = nn_transformer_body(&r->model, g, x->tokens, mode);
@@ -139,13 +149,14 @@ static void hide(const run *r, reader *x, int64_t n, uint32_t draw)
     data_mask(&m, n, x->x, x->y);
 }
 
-/* The segments of a step: one of every stream, the same for all. */
+/* The segments of a step: one of every stream, the same for all.  At a stream's beginning nothing is behind it. */
 static int train_batch(void *ctx, int64_t step)
 {
     run *r = ctx;
     reader *x = &r->learner;
     int64_t length = data_stream_length(r->train->n, x->B), segments = data_segments(length, x->T, 0);
     int64_t at = (step - 1) % segments * x->T;
+    if (at == 0) nn_carry_reset(x->graph);
     data_streams(r->train, x->B, at, x->T, x->x);
     if (r->o->objective == OBJECTIVE_NEXT) data_streams(r->train, x->B, at + 1, x->T, x->y);
     else hide(r, x, (int64_t)x->B * x->T, (uint32_t)step);
@@ -155,10 +166,9 @@ static int train_batch(void *ctx, int64_t step)
 
 /* ---- evaluation ---------------------------------------------------------------------------------------------------------- */
 
-/* Window i of the split into row b. */
-static void put_window(reader *x, int b, const data_split *s, int64_t n, int stride, int64_t i)
+/* A cut of the split into row b; of no length: nothing is asked. */
+static void put_cut(reader *x, int b, const data_split *s, data_cut w)
 {
-    data_cut w = data_window(n, x->T, stride, i);
     int32_t *in = x->x + (size_t)b * x->T, *out = x->y + (size_t)b * x->T;
     data_copy(s, w.begin, w.length, in);
     data_copy(s, w.begin + 1, w.length, out);
@@ -203,23 +213,46 @@ static int score(run *r, tally *t)
     return TASK_DONE;
 }
 
-/* The whole split, or its first `most` targets, B windows at a time. */
-static int evaluate_split(run *r, const data_split *s, int stride, int64_t most, tally *t)
+/* How an evaluation goes over a split: its first n tokens, in `turns` batches. */
+typedef struct tour { const data_split *split; int64_t n, turns; int stride; } tour;
+
+/* Whether segments are read one after another, because they go on from each other. */
+static int goes_on(const run *r) { return r->o->carry || r->o->memory; }
+
+static tour tour_of(const run *r, const data_split *s, int stride, int64_t most)
+{
+    const reader *x = &r->judge;
+    tour p = { s, most > 0 && most + 1 < s->n ? most + 1 : s->n, 0, stride ? stride : x->T };
+    int64_t rows = r->o->objective == OBJECTIVE_NEXT ? data_windows(p.n, x->T, p.stride) : p.n / x->T;
+    p.turns = goes_on(r) ? data_turns(p.n, x->T, x->B) : (rows + x->B - 1) / x->B;
+    return p;
+}
+
+/* Batch i of it for the judge. */
+static void put_turn(run *r, const tour *p, int64_t i)
 {
     reader *x = &r->judge;
+    const int next = r->o->objective == OBJECTIVE_NEXT;
+    const int64_t at = i * x->B, windows = next ? data_windows(p->n, x->T, p->stride) : p->n / x->T;
+    const int rows = (int)(windows - at < x->B ? windows - at : x->B);
+    for (int b = 0; b < x->B; b++) {
+        if (goes_on(r)) put_cut(x, b, p->split, data_turn(p->n, x->T, x->B, b, i));
+        else if (b >= rows) put_cut(x, b, p->split, (data_cut){ 0 });
+        else if (next) put_cut(x, b, p->split, data_window(p->n, x->T, p->stride, at + b));
+        else put_segment(x, b, p->split, at + b);
+    }
+    if (!next) hide(r, x, (int64_t)rows * x->T, EVAL_DRAW + (uint32_t)i);
+}
+
+/* The whole split, or its first `most` targets. */
+static int evaluate_split(run *r, const data_split *s, int stride, int64_t most, tally *t)
+{
     const task_host *host = r->call->host;
-    int next = r->o->objective == OBJECTIVE_NEXT;
-    int64_t n = most > 0 && most + 1 < s->n ? most + 1 : s->n;
-    int64_t windows = next ? data_windows(n, x->T, stride ? stride : x->T) : n / x->T;
+    const tour p = tour_of(r, s, stride, most);
     *t = (tally){ 0 };
-    for (int64_t at = 0; at < windows; at += x->B) {
-        int rows = (int)(windows - at < x->B ? windows - at : x->B);
-        for (int b = 0; b < rows; b++) {
-            if (next) put_window(x, b, s, n, stride ? stride : x->T, at + b);
-            else put_segment(x, b, s, at + b);
-        }
-        if (!next) hide(r, x, (int64_t)rows * x->T, EVAL_DRAW + (uint32_t)(at / x->B));
-        for (int64_t i = (int64_t)rows * x->T; i < (int64_t)x->B * x->T; i++) x->x[i] = 0, x->y[i] = -1;
+    nn_carry_reset(r->judge.graph);
+    for (int64_t i = 0; i < p.turns; i++) {
+        put_turn(r, &p, i);
         if (score(r, t)) return TASK_FAILED;
         if (host->stop(host->ctx)) return TASK_INTERRUPTED;
     }
@@ -283,6 +316,7 @@ static int build(run *r)
     r->params = nn_params_new(c->dev, c->dtype, c->seed);
     int rc = nn_transformer_init(&r->model, r->params, c->model, c->mixer, 1, r->vocabulary, r->o->context, r->why, sizeof r->why);
     if (rc) return rc;
+    r->model.memory = (int64_t)r->o->memory * r->o->context;
     reader_init(r, &r->learner, 1, c->train->batch);
     reader_init(r, &r->judge, 0, eval_batch);
     if (r->judge.logits != NN_NONE) r->scores = malloc((size_t)eval_batch * (size_t)r->o->context * (size_t)r->vocabulary * k_dtype_size(c->dtype));
@@ -311,6 +345,8 @@ static int test(run *r)
     h->metric(h->ctx, "unigram_perplexity", 0, u.perplexity);
     h->metric(h->ctx, "unigram_accuracy", 0, u.accuracy);
     if (r->o->objective == OBJECTIVE_NEXT && r->test->bytes > 0) h->metric(h->ctx, "test_bits_per_byte", 0, loss / M_LN2 * per_byte);
+    int64_t words = r->o->objective == OBJECTIVE_NEXT ? data_words_of(&r->data, r->test, 1, t.n + 1) : 0;
+    if (words > 0) h->metric(h->ctx, "test_word_perplexity", 0, exp(t.loss / (double)words));
     if (r->judge.logits != NN_NONE) h->metric(h->ctx, "test_accuracy", 0, (double)t.right / (double)t.n);
     return TASK_DONE;
 }
@@ -325,7 +361,9 @@ static int report(run *r, const nn_trainer *t)
     h->metric(h->ctx, "parameters", 0, (double)nn_params_elements(r->params, 1));
     h->metric(h->ctx, "steps", 0, (double)t->steps);
     h->metric(h->ctx, "seconds", 0, t->seconds);
-    if (t->seconds > 0) h->metric(h->ctx, "tokens_per_second", 0, (double)t->steps * r->learner.B * r->learner.T / t->seconds);
+    if (goes_on(r)) h->metric(h->ctx, "carried_bytes", 0, (double)nn_carry_bytes(r->judge.graph) / r->judge.B);
+    int64_t batches = t->steps * r->call->train->accumulate;
+    if (t->seconds > 0) h->metric(h->ctx, "tokens_per_second", 0, (double)batches * r->learner.B * r->learner.T / t->seconds);
     if (r->judge.logits == NN_NONE) return TASK_DONE;
     int rc = evaluate_split(r, r->valid, r->o->stride, r->o->eval_tokens, &last);
     if (rc == TASK_DONE) h->metric(h->ctx, "valid_accuracy", 0, (double)last.right / (double)last.n);
@@ -336,8 +374,12 @@ static int check(const void *opts_, char *why, size_t nwhy)
 {
     const opts *o = opts_;
     if (!o->data[0]) return snprintf(why, nwhy, "the option data is not given: a prepared data set (harness data list)"), -1;
-    if (o->stride <= o->context && o->test_stride <= o->context) return 0;
-    return snprintf(why, nwhy, "a stride of more than context = %d would leave tokens out", o->context), -1;
+    if (o->stride > o->context || o->test_stride > o->context)
+        return snprintf(why, nwhy, "a stride of more than context = %d would leave tokens out", o->context), -1;
+    if (!o->carry && !o->memory) return 0;
+    if (o->objective != OBJECTIVE_NEXT) return snprintf(why, nwhy, "hidden tokens are of one segment: carry and memory are for the next token"), -1;
+    if ((!o->stride || o->stride == o->context) && (!o->test_stride || o->test_stride == o->context)) return 0;
+    return snprintf(why, nwhy, "segments that go on from each other do not overlap: carry and memory take no stride"), -1;
 }
 
 static int task_run(const task_call *call)

@@ -1,4 +1,5 @@
 /* cuts.c - a split cut into streams, segments, windows and masked sequences. */
+#define _GNU_SOURCE
 #include <math.h>
 #include <string.h>
 #include "../../kernels/philox.h"
@@ -69,6 +70,36 @@ data_cut data_window(int64_t n, int32_t length, int32_t stride, int64_t i)
     if (end > targets) end = targets;
     const int64_t begin = end > length ? end - length : 0;
     return (data_cut){ begin, (int32_t)(end - begin), (int32_t)(i ? end - before : end) };
+}
+
+/* Targets of each reader but the last. */
+static int64_t stretch(int64_t n, int32_t streams) { return n > 1 ? (n - 1 + streams - 1) / streams : 0; }
+
+int64_t data_turns(int64_t n, int32_t length, int32_t streams) { return (stretch(n, streams) + length - 1) / length; }
+
+data_cut data_turn(int64_t n, int32_t length, int32_t streams, int32_t b, int64_t i)
+{
+    const int64_t each = stretch(n, streams), begin = b * each + i * length;
+    int64_t end = (b + 1) * each < n - 1 ? (b + 1) * each : n - 1;
+    if (end > begin + length) end = begin + length;
+    const int32_t here = end > begin ? (int32_t)(end - begin) : 0;
+    return (data_cut){ here ? begin : 0, here, here };
+}
+
+int64_t data_words_of(const data_tokens *t, const data_split *s, int64_t from, int64_t to)
+{
+    static const char bytes[] = "\nkind bytes ";
+    int64_t words = 0;
+    int within = 0;
+    if (!memmem(t->recipe, t->recipe_length, bytes, sizeof bytes - 1)) return -1;
+    for (int64_t i = from; i < to; i++) {
+        int32_t c;
+        data_copy(s, i, 1, &c);
+        const int blank = c == ' ' || (c >= '\t' && c <= '\r');
+        words += !blank && !within;
+        within = !blank;
+    }
+    return words;
 }
 
 void data_mask(const data_masking *m, int64_t n, int32_t *x, int32_t *target)

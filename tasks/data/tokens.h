@@ -78,6 +78,14 @@ data_cut data_segment(int64_t n, int32_t length, int64_t i);
 int64_t  data_windows(int64_t n, int32_t length, int32_t stride);
 data_cut data_window(int64_t n, int32_t length, int32_t stride, int64_t i);
 
+/* The same text read from front to end by `streams` readers side by side, each its own stretch of equal length but for the last:
+ * in how many turns of `length` targets, and reader b's part of turn i, of no length when it has done.  Every target is scored
+ * exactly once, the tails included; of one reader the cuts are data_segment's with its tail. */
+int64_t  data_turns(int64_t n, int32_t length, int32_t streams);
+data_cut data_turn(int64_t n, int32_t length, int32_t streams, int32_t b, int64_t i);
+/* Words of tokens from..to-1 of a text that was read as bytes, runs of other than white space; -1: it was not. */
+int64_t  data_words_of(const data_tokens *, const data_split *, int64_t from, int64_t to);
+
 /* Masked language modelling: each token is chosen with probability `rate`; a chosen one becomes `mask` (80 %), a token
  * drawn from first..last (10 %) or stays (10 %).  Never chosen: tokens outside first..last.  target[i] is the token to
  * predict where i was chosen and -1 elsewhere.  Element i of (seed, stream, draw) depends on nothing else. */

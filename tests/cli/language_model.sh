@@ -7,12 +7,13 @@ tmp=$(mktemp -d) && trap 'rm -rf "$tmp"' EXIT
 export XDG_CACHE_HOME=$tmp/cache OMP_NUM_THREADS=1
 is() { if [[ $2 == *"$3"* ]]; then echo "ok - $1"; else echo "not ok - $1: '$2', wanted '$3'"; fi; }
 holds() { if awk "BEGIN { exit !($2) }"; then echo "ok - $1 ($2)"; else echo "not ok - $1 ($2)"; fi; }
+variant=softmax
 experiment() {                          # experiment NAME TASK-OPTIONS TRAIN-OPTIONS [LR]
   cat >"$tmp/$1.yaml" <<Y
 experiment: $1
 about: a small one
 task: {name: language_model, $2}
-variants: [softmax]
+variants: [$variant]
 model: {layers: 1, d_model: 32, heads: 2, dropout: 0.1}
 train: {lr: ${4:-1.0e-2}, warmup: 20, batch: 16, $3}
 seeds: [1]
@@ -47,8 +48,9 @@ for objective in next masked; do
   holds "proteins, $objective: guesses are counted" "$(metric $objective test_accuracy) > 0.05"
 done
 
-# Killed in the middle and gone on with: the weights of an undisturbed run, bit for bit.
-experiment whole 'data: generated-text, context: 32, eval_tokens: 500, test_tokens: 500' 'max_steps: 120, eval_every: 30, checkpoint_every: 10, keep: true'
+# Killed in the middle and gone on with: the weights of an undisturbed run, bit for bit, also where states are carried on.
+variant='fwp: {update_rule: delta}'
+experiment whole 'data: generated-text, context: 32, carry: true, eval_tokens: 500, test_tokens: 500' 'max_steps: 120, eval_every: 30, checkpoint_every: 10, keep: true'
 sed 's/^experiment: whole/experiment: killed/' "$tmp/whole.yaml" >"$tmp/killed.yaml"; mkdir "$tmp/killed"
 run whole >"$tmp/log" || sed 's/^/# /' "$tmp/log"
 setsid "$HARNESS" run "$tmp/killed.yaml" --db "$tmp/killed/r.db" --quiet >/dev/null 2>&1 &

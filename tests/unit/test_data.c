@@ -203,6 +203,31 @@ static void test_windows(void **state)
     }
 }
 
+/* Each target once, in order within a reader's stretch, in as few turns as the longest stretch needs. */
+static void test_turns(void **state)
+{
+    (void)state;
+    for (int64_t n = 0; n < 40; n++) for (int32_t length = 1; length < 12; length++) for (int32_t streams = 1; streams < 8; streams++) {
+        int scored[40] = { 0 };
+        const int64_t turns = data_turns(n, length, streams);
+        for (int32_t b = 0; b < streams; b++) {
+            int64_t last = -1;
+            for (int64_t i = 0; i < turns; i++) {
+                const data_cut c = data_turn(n, length, streams, b, i);
+                assert_true(c.begin >= 0 && c.length >= 0 && c.length <= length && c.score == c.length);
+                if (!c.length) continue;
+                assert_true(last < 0 ? i == 0 : c.begin == last);       /* it goes on where it was */
+                last = c.begin + c.length;
+                for (int64_t k = c.begin; k < last; k++) scored[k]++;
+                const data_cut alone = data_segment(n, length, i);
+                assert_true(streams > 1 || (c.begin == alone.begin && c.length == alone.length));
+            }
+        }
+        for (int64_t k = 0; k < n - 1; k++) assert_int_equal(scored[k], 1);
+        assert_int_equal(turns, n > 1 ? ((n - 1 + streams - 1) / streams + length - 1) / length : 0);
+    }
+}
+
 static void test_masking(void **state)
 {
     (void)state;
@@ -298,7 +323,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, data_setup, data_teardown)
-        T(test_damage), T(test_hostile), T(test_by_name), T(test_widths), T(test_streams), T(test_permuted), T(test_segments), T(test_windows),
+        T(test_damage), T(test_hostile), T(test_by_name), T(test_widths), T(test_streams), T(test_permuted), T(test_segments), T(test_windows), T(test_turns),
         T(test_masking), T(test_unigram), T(test_vocabulary), T(test_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

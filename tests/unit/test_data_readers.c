@@ -99,6 +99,18 @@ static void test_bytes(void **state)
     assert_words(&t, "valid", "x y");
     assert_int_equal(t.count[255], 1);
     assert_int_equal(t.count['x'], 0);                  /* not in train */
+    assert_int_equal(data_words_of(&t, data_find_split(&t, "train"), 0, 3), 1);
+    data_close(&t);
+    static const data_set line = { "l", .kind = DATA_BYTES, .files = text_files };
+    put_file("train.txt", "  Two words,\tthen\r\nthree more-of them \n");
+    assert_int_equal(prepare_set(&line, &t), 0);
+    const data_split *s = data_find_split(&t, "train");
+    assert_int_equal(data_words_of(&t, s, 0, s->n), 6);
+    assert_int_equal(data_words_of(&t, s, 4, 8), 2);    /* "o wo" */
+    assert_int_equal(data_words_of(&t, s, 0, 2), 0);
+    data_close(&t);
+    assert_int_equal(prepare_with(&line, (data_prepare_args){ .level = DATA_WORDS, .min_count = -1 }, &t), 0);
+    assert_int_equal(data_words_of(&t, data_find_split(&t, "train"), 0, 3), -1);
     data_close(&t);
     put_bytes("b.bin", "abcd", 4);
     assert_refused(&bytes, "b.bin: it is truncated: 4 bytes, the set has 5 at least");
