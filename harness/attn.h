@@ -57,7 +57,9 @@ enum { ATTN_INT,                        /* field is int32_t */
 enum { ATTN_TEXT_SIZE = 128 };
 typedef struct attn_ints { int32_t n, v[ATTN_MAX_INTS]; } attn_ints;
 enum { ATTN_OPEN_MIN = 1,               /* option flag: min itself is out of range (scale > 0) */
-       ATTN_DATA_SET = 2 };             /* option flag: the text names a prepared data set; a cell knows its digest */
+       ATTN_DATA_SET = 2,               /* option flag: the text names a prepared data set; a cell knows its digest */
+       ATTN_OTHER_VARIANT = 4 };        /* option flag of a task: the text names a variant beside that of the cell, which task_host
+                                           gives; its default stands for that of the cell.  A cell knows its digest */
 
 typedef struct attn_opt {               /* a row of a table that ends with name == NULL */
     const char *name, *help;

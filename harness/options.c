@@ -140,7 +140,7 @@ void hs_opt_range(const attn_opt *o, char *out, size_t n)
     const char *what = o->type == ATTN_INTS ? "list of " : "";
     int open = o->flags & ATTN_OPEN_MIN;
     if (o->type == ATTN_BOOL) snprintf(out, n, "true|false");
-    else if (o->type == ATTN_TEXT) snprintf(out, n, "%s", o->flags & ATTN_DATA_SET ? "a prepared data set" : "text");
+    else if (o->type == ATTN_TEXT) snprintf(out, n, "%s", o->flags & ATTN_DATA_SET ? "a prepared data set" : o->flags & ATTN_OTHER_VARIANT ? "a variant" : "text");
     else if (o->type == ATTN_CHOICE) {
         snprintf(out, n, "%s", o->choices ? o->choices : "");
         for (char *p = out; *p; p++) if (*p == ',') *p = '|';
@@ -406,7 +406,7 @@ json_t *hs_opt_canonical(const attn_opt *o, const json_t *json, char *why, size_
 /* ---- across a process border ---------------------------------------------------------------------------- */
 static const char *const type_names[] = { "int", "float", "bool", "choice", "ints", "text" };
 
-/* Rows of {"name","help","type","default","min","max","open_min","choices","data_set","range"}; an infinite limit is "inf". */
+/* Rows of {"name","help","type","default","min","max","open_min","choices","data_set","other_variant","range"}; an infinite limit is "inf". */
 json_t *hs_opts_describe(const attn_opt *table)
 {
     json_t *rows = json_array();
@@ -424,6 +424,7 @@ json_t *hs_opts_describe(const attn_opt *table)
         }
         if (o->type == ATTN_CHOICE) json_object_set_new(row, "choices", json_string(o->choices ? o->choices : ""));
         if (o->flags & ATTN_DATA_SET) json_object_set_new(row, "data_set", json_true());
+        if (o->flags & ATTN_OTHER_VARIANT) json_object_set_new(row, "other_variant", json_true());
         json_array_append_new(rows, row);
     }
     return rows;
@@ -451,6 +452,7 @@ static attn_opt rebuild_row(const json_t *row, size_t *size)
     json_float(json_object_get(row, "max"), &o.max);
     o.flags = json_is_true(json_object_get(row, "open_min")) ? ATTN_OPEN_MIN : 0;
     if (json_is_true(json_object_get(row, "data_set"))) o.flags |= ATTN_DATA_SET;
+    if (json_is_true(json_object_get(row, "other_variant"))) o.flags |= ATTN_OTHER_VARIANT;
     if (o.type == ATTN_CHOICE) o.def = choice_index(o.choices, json_string_value(def));
     else if (o.type == ATTN_BOOL) o.def = json_is_true(def);
     else json_float(o.type == ATTN_INTS ? json_array_get(def, 0) : def, &o.def);

@@ -97,6 +97,7 @@ void hs_plan_release(hs_plan *plan)
     for (size_t i = 0; i < plan->ncells; i++) {
         json_decref(plan->cell[i].doc);
         json_decref(plan->cell[i].axes);
+        json_decref(plan->cell[i].others);
         free((char *)plan->cell[i].label);
     }
     free(plan->cell);

@@ -16,12 +16,14 @@ typedef struct hs_cell {
     char key[65];                       /* SHA-256 of the canonical text of doc */
     char ident[65];                     /* the same without digests and HS_NUMERICS: the coordinates, that
                                            outlive a rebuild; `harness status` compares by it */
-    json_t *doc;                        /* {"task":{"name","options","digest"}, "variant":{"name","options","impl","digest"},
+    json_t *doc;                        /* {"task":{"name","options","digest","variants":{name: digest} of those beside it, if
+                                           its options name some}, "variant":{"name","options","impl","digest"},
                                            "model":{..} if the task builds one, "train":{..}, "seed", "device", "dtype",
                                            "data":digest|null, "numerics"} */
     json_t *axes;                       /* what distinguishes this cell, for people: {"keys":20,"variant":"DPFP-1","seed":1} */
     const char *label;                  /* the series in legends */
     const char *variant_path, *task_path;   /* the files to load */
+    json_t *others;                     /* {name: path} of the variants beside it, or NULL */
     double time_limit;                  /* seconds, 0 = none */
     int64_t memory_limit;               /* bytes, 0 = none */
     size_t ladder;                      /* with stop_longer: cells that differ in that option alone share a number */

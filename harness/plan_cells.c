@@ -18,6 +18,7 @@ typedef struct point {
     json_t *part, *options, *swept;     /* for the doc; all values; those of the axes, in their order */
     char *text, *ident;                 /* canonical text of part, with and without its digest */
     json_t *data;                       /* of a task: the digest of the data set that it reads, or null */
+    json_t *others;                     /* of a task: {name: path} of the variants beside that of the cell, NULL: none */
 } point;
 typedef struct points { point *at; size_t n; } points;
 typedef struct corner { const point *variant, *task, *model, *train, *seed; } corner;     /* one combination of them */
@@ -93,6 +94,7 @@ static void points_release(points *p)
         json_decref(p->at[i].options);
         json_decref(p->at[i].swept);
         json_decref(p->at[i].data);
+        json_decref(p->at[i].others);
         free(p->at[i].text);
         free(p->at[i].ident);
     }
@@ -130,6 +132,37 @@ static void find_data(const plan_file *f, hs_plan *plan, points *tasks)
         tasks->at[i].data = name && *name ? digest_of(plan, known, name) : json_null();
     }
     json_decref(known);
+}
+
+/* The variants beside that of the cell which the options of a task name: their digests are part of its description.  -1 with
+ * the error told. */
+static int find_others(plan_file *f, points *tasks)
+{
+    hs_node *said = hs_node_get(f->root, "task");
+    for (size_t i = 0; i < tasks->n; i++) {
+        point *p = &tasks->at[i];
+        json_t *digests = json_object();
+        for (const attn_opt *o = f->task_table; o && o->name; o++) {
+            const char *name = o->flags & ATTN_OTHER_VARIANT ? json_string_value(json_object_get(p->options, o->name)) : NULL;
+            if (!name || !strcmp(name, o->choices)) continue;
+            const json_t *v = hs_catalog_variant(f->catalog, name);
+            if (!v) {
+                plan_refuse_variant(f, hs_node_get(said, o->name), name);
+                json_decref(digests);
+                return -1;
+            }
+            if (!p->others) p->others = json_object();
+            json_object_set(digests, name, json_object_get(v, "digest"));
+            json_object_set(p->others, name, json_object_get(v, "path"));
+        }
+        if (p->others) {
+            json_object_set(p->part, "variants", digests);
+            free(p->text);
+            p->text = canonical(p->part);
+        }
+        json_decref(digests);
+    }
+    return 0;
 }
 
 /* ---- labels ------------------------------------------------------------------------------------------------------ */
@@ -317,7 +350,7 @@ static int add_cell(expansion *x, const corner *k)
     hs_cell *c = &plan->cell[plan->ncells++];
     *c = (hs_cell){ .axes = axes, .label = label, .variant_path = x->series->path,
                     .task_path = json_string_value(json_object_get(x->f->task, "path")),
-                    .time_limit = x->f->time_limit, .memory_limit = x->f->memory_limit };
+                    .others = json_incref(k->task->others), .time_limit = x->f->time_limit, .memory_limit = x->f->memory_limit };
     c->doc = json_pack("{s:O, s:O, s:O, s:I, s:s, s:s, s:O, s:i}", "task", k->task->part, "variant", k->variant->part, "train", k->train->part,
                        "seed", seed, "device", x->device, "dtype", x->f->dtype, "data", k->task->data, "numerics", HS_NUMERICS);
     if (x->f->builds_model) json_object_set(c->doc, "model", k->model->part);
@@ -429,6 +462,7 @@ int plan_cells(plan_file *f, hs_plan *plan)
         x.tasks = points_of(&f->task_options, json_string_value(json_object_get(f->task, "name")), NULL, 0,
                             json_string_value(json_object_get(f->task, "digest")));
         find_data(f, plan, &x.tasks);
+        rc = find_others(f, &x.tasks);
         x.seeds = points_of(&f->seeds, NULL, NULL, 0, NULL);
     }
     for (size_t s = 0; !rc && s < f->nseries; s++) {

@@ -70,6 +70,8 @@ void plan_file_read(plan_file *);
 int  plan_figures_check(plan_file *, const hs_plan *);
 const char *plan_refused_reason(const hs_catalog *, const char *name);   /* of the file NAME.so, or NULL */
 void plan_series_read(plan_file *, hs_node *list);
+/* There is no variant of that name: the nearest, or why its file was refused. */
+void plan_refuse_variant(plan_file *, hs_node *where, const char *name);
 /* Whether the task builds no model; then the section `model` (NULL: there is none) is an error. */
 int plan_model_refused(plan_file *, hs_node *model);
 /* Paths of plug-ins named in the file, absolute; the caller frees each and the array. */

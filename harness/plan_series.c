@@ -53,8 +53,8 @@ char **plan_series_paths(const plan_file *f, size_t *n)
     return paths;
 }
 
-/* There is no variant of that name: the nearest, or why its file was refused. */
-static void refuse_name(plan_file *f, hs_node *where, const char *name)
+/* See plan_internal.h. */
+void plan_refuse_variant(plan_file *f, hs_node *where, const char *name)
 {
     const char *names[512];
     size_t n = 0, i;
@@ -122,7 +122,7 @@ static int find_named(plan_file *f, plan_series *s)
     }
     if (!key) return hs_errors_add(&f->errors, map, "an entry of variants names a variant, as in linear: {nu: 2}, or a path"), -1;
     s->variant = hs_catalog_variant(f->catalog, key->text);
-    if (!s->variant) return refuse_name(f, key, key->text), -1;
+    if (!s->variant) return plan_refuse_variant(f, key, key->text), -1;
     for (size_t i = 0; n > 1 && i < map->n; i++) {
         const char *text = map->key[i]->text, *near = hs_nearest(text, beside_name, 4);
         if (map->key[i] == key || is_beside(text)) continue;
@@ -140,7 +140,7 @@ static int find_variant(plan_file *f, plan_series *s)
         return hs_errors_add(&f->errors, n, "an entry of variants is a name or a map, as in linear: {nu: 2}"), -1;
     if (n->kind == HS_SCALAR) {
         s->variant = hs_catalog_variant(f->catalog, n->text);
-        return s->variant ? 0 : (refuse_name(f, n, n->text), -1);
+        return s->variant ? 0 : (plan_refuse_variant(f, n, n->text), -1);
     }
     if (!path) return find_named(f, s);
     hs_node_known(n, "a plug-in by path", path_keys, sizeof path_keys / sizeof *path_keys, &f->errors);

@@ -4,7 +4,7 @@
  * descriptor HS_WORKER_FD its answers, and its stdout and stderr go to the cell's log: a plug-in may print what
  * it likes.  Numbers that JSON has not are the strings "nan", "inf", "-inf".
  *
- * runner -> worker  {"cell":KEY,"doc":{..hs_cell.doc..},"variant_path":P,"task_path":P,"threads":N,
+ * runner -> worker  {"cell":KEY,"doc":{..hs_cell.doc..},"variant_path":P,"task_path":P,"others":{NAME:P}|null,"threads":N,
  *                    "memory":BYTES|0,"checkpoint":PATH|null,"place":"cuda:1"|null}
  *                   {"check":PATH,"device":D}
                    {"draw":FILE,"set":[..],"device":D|null,"db":F}    no answer: figures

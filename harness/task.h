@@ -27,6 +27,9 @@ typedef struct task_metric {            /* a row of a table that ends with name 
     int32_t series;                     /* 1: one value per step (a learning curve), 0: one value per cell */
 } task_metric;
 
+struct nn_train_opts;                   /* nn/train.h */
+struct nn_model_opts;                   /* nn/model.h */
+struct nn_mixer_spec;                   /* nn/mixer.h: variant, its options, implementation */
 typedef struct task_host {              /* services lent to the task; ctx is the first argument of each */
     uint32_t size;
     void *ctx;
@@ -34,11 +37,10 @@ typedef struct task_host {              /* services lent to the task; ctx is the
     void (*progress)(void *ctx, int64_t step, int64_t of, const char *what, double value);   /* cheap; call at will */
     int  (*stop)(void *ctx);            /* nonzero: end soon with TASK_INTERRUPTED */
     void (*reason)(void *ctx, const char *sentence);    /* why run() will not return TASK_DONE */
+    /* The variant that an option with ATTN_OTHER_VARIANT names, with its defaults, until run() returns; NULL: the reason is said. */
+    const struct nn_mixer_spec *(*variant)(void *ctx, const char *name);
 } task_host;
 
-struct nn_train_opts;                   /* nn/train.h */
-struct nn_model_opts;                   /* nn/model.h */
-struct nn_mixer_spec;                   /* nn/mixer.h: variant, its options, implementation */
 typedef struct task_call {
     uint32_t size;
     const void *opts;                   /* the task's options struct */

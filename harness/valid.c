@@ -85,7 +85,8 @@ static int check_options(const attn_opt *table, size_t opts_size, why w)
         if (o->off > opts_size || size > opts_size - o->off)
             return bad(w, "option %s lies outside the options struct of %zu bytes", o->name, opts_size);
         if (o->off % align) return bad(w, "option %s lies at the unaligned offset %zu", o->name, o->off);
-        if (o->flags & ~(ATTN_OPEN_MIN | ATTN_DATA_SET)) return bad(w, "option %s has unknown flags", o->name);
+        if (o->flags & ~(ATTN_OPEN_MIN | ATTN_DATA_SET | ATTN_OTHER_VARIANT) || (o->flags & ATTN_OTHER_VARIANT && o->type != ATTN_TEXT))
+            return bad(w, "option %s has unknown flags", o->name);
         for (const attn_opt *p = table; p < o; p++) {
             size_t unused, psize = field_size(p->type, &unused);
             if (!strcmp(p->name, o->name)) return bad(w, "option %s comes twice", o->name);

@@ -26,7 +26,7 @@
 #include "nn/model.h"
 #include "nn/train.h"
 
-enum { LOADED_MAX = 16, PROGRESS_MS = 100 };
+enum { LOADED_MAX = 16, OTHERS_MAX = 4, PROGRESS_MS = 100 };
 
 typedef struct loaded { hs_plugin plugin; char digest[65]; } loaded;
 typedef struct worker {
@@ -37,12 +37,17 @@ typedef struct worker {
     size_t nfiles;
 } worker;
 
+/* A variant beside that of the cell. */
+typedef struct other { nn_mixer_spec mixer; void *opts; } other;
+
 /* One cell being served; the ctx of the task's host. */
 typedef struct job {
     worker *w;
     const json_t *message, *doc;
     const task *task;
     nn_mixer_spec mixer;
+    other other[OTHERS_MAX];
+    size_t nothers;
     nn_train_opts train;
     nn_model_opts model;
     void *task_opts, *variant_opts;
@@ -118,6 +123,8 @@ static void host_reason(void *ctx, const char *sentence)
     if (!j->broke_contract) fail(j, "%s", sentence ? sentence : "");
 }
 
+static const nn_mixer_spec *host_variant(void *ctx, const char *name);
+
 /* ---- preparing a cell ----------------------------------------------------------------------------------- */
 
 /* The plug-in at path, loaded at most once in this process; NULL with the cell's reason. */
@@ -173,6 +180,26 @@ static int variant_options(job *j, const json_t *said)
     json_decref(own);
     json_decref(common);
     return rc;
+}
+
+/* Loaded when the task asks for it, with its defaults. */
+static const nn_mixer_spec *host_variant(void *ctx, const char *name)
+{
+    job *j = ctx;
+    for (size_t i = 0; i < j->nothers; i++)
+        if (!strcmp(j->other[i].mixer.variant->name, name)) return &j->other[i].mixer;
+    const char *path = json_string_value(json_object_get(json_object_get(j->message, "others"), name));
+    const json_t *digests = json_object_get(json_object_get(j->doc, "task"), "variants");
+    if (!path || j->nothers == OTHERS_MAX) return fail(j, "there is no variant '%s', which the task asks for", name), NULL;
+    const hs_plugin *p = load(j, path, json_string_value(json_object_get(digests, name)));
+    other *o = &j->other[j->nothers];
+    o->mixer.variant = p ? hs_plugin_variant(p, name) : NULL;
+    if (p && !o->mixer.variant) fail(j, "%s: has no variant '%s'", path, name);
+    if (!o->mixer.variant || make_options(j, name, o->mixer.variant->opts, o->mixer.variant->opts_size, NULL, &o->opts) < 0) return NULL;
+    hs_opts_defaults(nn_common_table, &o->mixer.common);
+    o->mixer.opts = o->opts;
+    j->nothers++;
+    return &o->mixer;
 }
 
 /* Finds task and variant and fills every option. */
@@ -288,7 +315,7 @@ static const char *status_of(int rc)
 /* Runs the task on what was prepared; the status, with the reason when it is not done. */
 static const char *run_task(job *j)
 {
-    const task_host host = {sizeof host, j, host_metric, host_progress, host_stop, host_reason};
+    const task_host host = {sizeof host, j, host_metric, host_progress, host_stop, host_reason, host_variant};
     const task_call call = {.size = sizeof call, .opts = j->task_opts, .train = &j->train, .mixer = &j->mixer, .dev = j->dev,
         .dtype = j->dtype, .seed = (uint64_t)json_integer_value(json_object_get(j->doc, "seed")),
         .checkpoint = json_string_value(json_object_get(j->message, "checkpoint")), .host = &host,
@@ -332,6 +359,7 @@ static void serve_cell(worker *w, const json_t *message)
     if (j.dev) k_dev_close(j.dev);
     free(j.task_opts);
     free(j.variant_opts);
+    for (size_t i = 0; i < j.nothers; i++) free(j.other[i].opts);
     fflush(stdout);                     /* the log is whole before the runner hears of the end */
     answer(w, json_pack("{s:s, s:s, s:o}", "t", "end", "status", status, "reason", hs_json_text(j.reason[0] ? j.reason : NULL)), 1);
 }

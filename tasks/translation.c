@@ -1,13 +1,12 @@
 /* translation - sentences of one language into another, judged by BLEU.
  *
- * An encoder-decoder Transformer (model:) with the variant in three places, or softmax in some of them: self-attention of the encoder
+ * An encoder-decoder Transformer (model:) with the variant in three places, or another in some of them: self-attention of the encoder
  * (padded, every key), of the decoder (causal) and attention of the decoder to the encoder.  A set of sentence pairs (`harness data`), in bytes or in
  * subword units that both languages share; batches of like length by tokens, see data/pairs.h.
  *
  * At the end the last weights translate the test pairs, greedily and by beam search, with the states of the variants instead of
  * the tokens before; BLEU is of the joined text against the text of the set, 13a, as sacreBLEU counts it. */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -23,13 +22,13 @@
 #include "harness/nn/transformer.h"
 #include "kernels/cpu.h"
 
-enum { VARIANT, SOFTMAX };
+#define OWN "variant"
 enum { RESAMPLES = 1000, BLEU_SEED = 12345 };
 
 typedef struct opts {
     char data[ATTN_TEXT_SIZE], train_split[ATTN_TEXT_SIZE], valid_split[ATTN_TEXT_SIZE], test_split[ATTN_TEXT_SIZE], source[ATTN_TEXT_SIZE],
-        target[ATTN_TEXT_SIZE];
-    int32_t encoder, decoder, cross, tokens, longest, buckets, beam, extra, decode_rows, valid_pairs, test_pairs, verify;
+        target[ATTN_TEXT_SIZE], encoder[ATTN_TEXT_SIZE], decoder[ATTN_TEXT_SIZE], cross[ATTN_TEXT_SIZE];
+    int32_t tokens, longest, buckets, beam, extra, decode_rows, valid_pairs, test_pairs, verify;
     double smoothing, alpha;
 } opts;
 
@@ -41,9 +40,9 @@ static const attn_opt OPTS[] = {
     { "train_split", "what is learned from", OFF(train_split), ATTN_TEXT, 0, 0, 0, "train", 0 },
     { "valid_split", "what is evaluated every eval_every steps", OFF(valid_split), ATTN_TEXT, 0, 0, 0, "valid", 0 },
     { "test_split", "what is translated at the end; empty: nothing", OFF(test_split), ATTN_TEXT, 0, 0, 0, "test", 0 },
-    { "encoder", "what attends within the source", OFF(encoder), ATTN_CHOICE, VARIANT, 0, 0, "variant,softmax", 0 },
-    { "decoder", "what attends within the translation", OFF(decoder), ATTN_CHOICE, VARIANT, 0, 0, "variant,softmax", 0 },
-    { "cross", "what attends from the translation to the source", OFF(cross), ATTN_CHOICE, VARIANT, 0, 0, "variant,softmax", 0 },
+    { "encoder", "what attends within the source", OFF(encoder), ATTN_TEXT, 0, 0, 0, OWN, ATTN_OTHER_VARIANT },
+    { "decoder", "what attends within the translation", OFF(decoder), ATTN_TEXT, 0, 0, 0, OWN, ATTN_OTHER_VARIANT },
+    { "cross", "what attends from the translation to the source", OFF(cross), ATTN_TEXT, 0, 0, 0, OWN, ATTN_OTHER_VARIANT },
     { "tokens", "of a batch and side, padding included (train.batch is not used)", OFF(tokens), ATTN_INT, 4096, 1, 1 << 24, NULL, 0 },
     { "longest", "tokens of a sentence; longer pairs are left out, longer sources of the test cut", OFF(longest), ATTN_INT, 128, 2, 1 << 16, NULL, 0 },
     { "buckets", "of lengths, each twice as long as the one before", OFF(buckets), ATTN_INT, 4, 1, PAIRS_BUCKETS, NULL, 0 },
@@ -124,8 +123,7 @@ typedef struct run {
     const data_split *reference;            /* the test's targets as text */
     int64_t vocabulary;
     int32_t end;
-    void *object;                           /* softmax.so, where a place wants it */
-    nn_mixer_spec softmax;
+    const nn_mixer_spec *encoder, *decoder, *cross;
     nn_params *params;
     nn_transformer model;
     reader learner[PAIRS_BUCKETS], judge[PAIRS_BUCKETS];
@@ -141,10 +139,8 @@ typedef struct run {
 /* The decoder's output over `shown`, with the encoder over `source`. */
 static nn_id record(run *r, nn_graph *g, nn_id source, nn_id length, nn_id shown)
 {
-    const nn_mixer_spec *m[] = { [VARIANT] = r->call->mixer, [SOFTMAX] = &r->softmax };
-    const opts *o = r->o;
-    nn_stack encoder = { "encoder", ATTN_BIDIR, source, length, m[o->encoder], 1, NN_NONE, NN_NONE, NULL };
-    nn_stack decoder = { "decoder", ATTN_CAUSAL, shown, NN_NONE, m[o->decoder], 1, nn_transformer_stack(&r->model, g, &encoder), length, m[o->cross] };
+    nn_stack encoder = { "encoder", ATTN_BIDIR, source, length, r->encoder, 1, NN_NONE, NN_NONE, NULL };
+    nn_stack decoder = { "decoder", ATTN_CAUSAL, shown, NN_NONE, r->decoder, 1, nn_transformer_stack(&r->model, g, &encoder), length, r->cross };
     return nn_transformer_stack(&r->model, g, &decoder);
 }
 
@@ -495,37 +491,12 @@ static int open_data(run *r)
     return open_pairs(r, o->test_split, 2, o->test_pairs, &r->test);
 }
 
-/* An options struct as the table says; the caller's.  Softmax has no lists and no text. */
-static void *defaults(const attn_variant *v)
+/* What attends in a place: the variant of the cell, or another. */
+static int find_mixer(run *r, const char *name, const nn_mixer_spec **mixer)
 {
-    char *options = calloc(1, v->opts_size + 1);
-    for (const attn_opt *o = v->opts; options && o && o->name; o++) {
-        const int32_t whole = (int32_t)o->def;
-        if (o->type == ATTN_FLOAT) memcpy(options + o->off, &o->def, sizeof o->def);
-        else memcpy(options + o->off, &whole, sizeof whole);
-    }
-    return options;
-}
-
-static const task TRANSLATION;
-
-/* The variant softmax of this build, ../variants/softmax.so from here, where a place wants it. */
-static int find_softmax(run *r)
-{
-    const opts *o = r->o;
-    Dl_info self;
-    char path[4096] = "";
-    if (o->encoder != SOFTMAX && o->decoder != SOFTMAX && o->cross != SOFTMAX) return 0;
-    const char *slash = dladdr((const void *)&TRANSLATION, &self) ? strrchr(self.dli_fname, '/') : NULL;
-    if (slash) snprintf(path, sizeof path, "%.*s/../variants/softmax.so", (int)(slash - self.dli_fname), self.dli_fname);
-    r->object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    const attn_variant *const *list = r->object ? dlsym(r->object, ATTN_SYMBOL) : NULL;
-    for (; list && *list; list++)
-        if (!strcmp((*list)->name, "softmax")) r->softmax.variant = *list;
-    if (!r->softmax.variant) return snprintf(r->why, sizeof r->why, "%.400s: there is no variant softmax", path), -1;
-    r->softmax.common = (nn_common_opts){ NN_OUTPUT_NORM_NONE, 1e-5 };
-    r->softmax.opts = defaults(r->softmax.variant);
-    return r->softmax.opts ? 0 : (snprintf(r->why, sizeof r->why, "no memory for options"), -1);
+    const task_host *h = r->call->host;
+    *mixer = strcmp(name, OWN) ? h->variant(h->ctx, name) : r->call->mixer;
+    return *mixer ? 0 : -1;
 }
 
 /* The host's side of the batches, as large as the largest of them. */
@@ -589,8 +560,6 @@ static void release(run *r)
     nn_graph_free(r->witness.graph);
     nn_params_free(r->params);
     pairs_release(&r->train), pairs_release(&r->valid), pairs_release(&r->test);
-    free((void *)(uintptr_t)r->softmax.opts);
-    if (r->object) dlclose(r->object);
     free(r->speaker.raw), free(r->speaker.same), free(r->witness.raw), free(r->order), free(r->x), free(r->pair);
     data_close(&r->data);
 }
@@ -606,7 +575,8 @@ static int check(const void *opts_, char *why, size_t nwhy)
 static int task_run(const task_call *call)
 {
     run r = { .call = call, .o = call->opts };
-    int rc = open_data(&r) || find_softmax(&r) ? TASK_FAILED : nn_task_code(build(&r));
+    int rc = open_data(&r) || find_mixer(&r, r.o->encoder, &r.encoder) || find_mixer(&r, r.o->decoder, &r.decoder) ||
+             find_mixer(&r, r.o->cross, &r.cross) ? TASK_FAILED : nn_task_code(build(&r));
     if (rc == TASK_DONE) {
         r.trainer = (nn_trainer){ .call = call, .params = r.params, .graph = r.learner[0].graph, .ctx = &r, .batch = train_batch,
                                   .evaluate = evaluate, .restored = log_loss, .redraw_interval = nn_redraw_interval(call->mixer) };

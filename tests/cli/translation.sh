@@ -63,9 +63,9 @@ holds "what is too long is left out and told" "$(metric bytes left_out) > 0"
 experiment refused generated-pairs lstm 'beam: 2, decode_rows: 8, test_pairs: 5' 'max_steps: 5'
 run refused >/dev/null
 is "a variant that cannot read both ways" "$("$HARNESS" show refused --db "$tmp/refused/r.db" --csv)" "refused"
-experiment mixed generated-pairs lstm 'encoder: softmax, cross: softmax, beam: 2, decode_rows: 8, test_pairs: 5' 'max_steps: 5'
+experiment mixed generated-pairs lstm 'encoder: linear, cross: softmax, beam: 2, decode_rows: 8, test_pairs: 5' 'max_steps: 5'
 run mixed >"$tmp/log" || sed 's/^/# /' "$tmp/log"
-holds "but softmax can in its place" "$(metric mixed bleu_beam) >= 0"
+holds "but others can in its place" "$(metric mixed bleu_beam) >= 0"
 experiment narrow generated-pairs softmax 'beam: 9, decode_rows: 8' 'max_steps: 5'
 is "no room for the beam" "$("$HARNESS" run "$tmp/narrow.yaml" --dry-run 2>&1; run narrow; "$HARNESS" show narrow --db "$tmp/narrow/r.db" --csv 2>&1)" "has no room for a beam of 9"
 experiment nosplit generated-pairs-77 softmax 'test_pairs: 1' 'max_steps: 5'

@@ -223,10 +223,11 @@ static void names(void **state)
 }
 
 /* Text: its own little table, so that the other tests' structs stay as they are. */
-typedef struct named { char name[ATTN_TEXT_SIZE], data[ATTN_TEXT_SIZE]; } named;
+typedef struct named { char name[ATTN_TEXT_SIZE], data[ATTN_TEXT_SIZE], other[ATTN_TEXT_SIZE]; } named;
 static const attn_opt named_table[] = {
     { "name", "what it is called", offsetof(named, name), ATTN_TEXT, 0, 0, 0, "none yet", 0 },
     { "data", "what it reads", offsetof(named, data), ATTN_TEXT, 0, 0, 0, NULL, ATTN_DATA_SET },
+    { "other", "what stands beside it", offsetof(named, other), ATTN_TEXT, 0, 0, 0, "variant", ATTN_OTHER_VARIANT },
     { .name = NULL } };
 
 static void text(void **state)
@@ -251,6 +252,8 @@ static void text(void **state)
     assert_string_equal(o.name, "true");
     hs_opt_range(&named_table[1], range, sizeof range);
     assert_string_equal(range, "a prepared data set");
+    hs_opt_range(&named_table[2], range, sizeof range);
+    assert_string_equal(range, "a variant");
     json_decref(number);
     json_decref(list);
 }
@@ -266,6 +269,8 @@ static void text_across_a_border(void **state)
     hs_opts_defaults(again, fields);
     hs_opts_defaults(named_table, &o);
     assert_int_equal(again[1].flags, ATTN_DATA_SET);
+    assert_int_equal(again[2].flags, ATTN_OTHER_VARIANT);
+    assert_string_equal(again[2].choices, "variant");
     assert_int_equal(hs_opt_set_text(&again[1], fields, "wikitext-103", why, sizeof why), 0);
     assert_int_equal(hs_opt_set_text(&named_table[1], &o, "wikitext-103", why, sizeof why), 0);
     json_t *a = hs_opts_to_json(again, fields), *b = hs_opts_to_json(named_table, &o);

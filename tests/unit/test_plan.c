@@ -20,19 +20,23 @@ static const attn_opt task_options[] = {
     { "keys", "", 0, ATTN_INT, 20, 1, 1000, NULL, 0 }, { "replacement", "", 8, ATTN_BOOL, 0, 0, 1, NULL, 0 },
     { "noise", "", 16, ATTN_FLOAT, 0, 0, 1, NULL, 0 }, { .name = NULL } };
 
+static const attn_opt writer_options[] = {
+    { "reader", "", 0, ATTN_TEXT, 0, 0, 0, "variant", ATTN_OTHER_VARIANT }, { "after", "", ATTN_TEXT_SIZE, ATTN_TEXT, 0, 0, 0, "variant", ATTN_OTHER_VARIANT },
+    { .name = NULL } };
+
 /* A new catalog: variants softmax and linear (impls ref, cpu), tasks recall (metrics loss, steps) and writer, which builds a
  * model. */
 static hs_catalog *catalog(void)
 {
     json_t *all = json_pack(
         "[{s:s,s:s,s:s,s:s,s:o,s:[{s:s},{s:s}]},{s:s,s:s,s:s,s:s,s:[],s:[{s:s}]},{s:s,s:s,s:s,s:s,s:o,s:[{s:s},{s:s}],s:{s:s,s:s}},"
-        "{s:s,s:s,s:s,s:s,s:[],s:[{s:s}],s:{},s:{s:s,s:s}}]",
+        "{s:s,s:s,s:s,s:s,s:o,s:[{s:s}],s:{},s:{s:s,s:s}}]",
         "kind", "variant", "name", "linear", "path", "/x/linear.so", "digest", "d1", "options", hs_opts_describe(linear_options),
         "impls", "name", "ref", "name", "cpu",
         "kind", "variant", "name", "softmax", "path", "/x/softmax.so", "digest", "d2", "options", "impls", "name", "ref",
         "kind", "task", "name", "recall", "path", "/x/recall.so", "digest", "d3", "options", hs_opts_describe(task_options),
         "metrics", "name", "loss", "name", "steps", "train_defaults", "stop.loss", "1e-3", "optimizer", "adamw",
-        "kind", "task", "name", "writer", "path", "/x/writer.so", "digest", "d4", "options", "metrics", "name", "loss",
+        "kind", "task", "name", "writer", "path", "/x/writer.so", "digest", "d4", "options", hs_opts_describe(writer_options), "metrics", "name", "loss",
         "train_defaults", "model_defaults", "layers", "2", "norm", "rms");
     assert_non_null(all);
     hs_catalog *c = hs_catalog_from_json(all);
@@ -266,6 +270,31 @@ static void keys_are_hashes_of_docs(void **state)
     hs_plan_release(&p);
 }
 
+/* A cell that has other variants beside its own has their digests and their files; one that has none says nothing of them. */
+static void variants_beside_the_own(void **state)
+{
+    char digest[65];
+    (void)state;
+    hs_plan p = good("experiment: e\ntask: {name: writer, reader: [variant, linear, softmax], after: linear}\nvariants: [softmax]\n");
+    assert_int_equal(p.ncells, 3);
+    for (size_t i = 0; i < 3; i++) {
+        json_t *others = json_object_get(json_object_get(p.cell[i].doc, "task"), "variants");
+        assert_int_equal(json_object_size(others), i == 2 ? 2 : 1);
+        assert_string_equal(json_string_value(json_object_get(others, "linear")), "d1");
+        assert_string_equal(json_string_value(json_object_get(p.cell[i].others, "linear")), "/x/linear.so");
+        char *text = json_dumps(p.cell[i].doc, JSON_SORT_KEYS | JSON_COMPACT | JSON_REAL_PRECISION(17));
+        assert_string_equal(SHA256Data((const uint8_t *)text, strlen(text), digest), p.cell[i].key);
+        free(text);
+    }
+    hs_plan_release(&p);
+    p = good("experiment: e\ntask: writer\nvariants: [softmax]\n");
+    assert_null(p.cell[0].others);
+    assert_null(json_object_get(json_object_get(p.cell[0].doc, "task"), "variants"));
+    hs_plan_release(&p);
+    bad("experiment: e\ntask: {name: writer, after: linar}\nvariants: [softmax]\n",
+        "F:2:29: there is no variant 'linar'; did you mean 'linear'?\n");
+}
+
 /* The same with a model. */
 static void keys_of_models_are_hashes_too(void **state)
 {
@@ -474,7 +503,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_cell), cmocka_unit_test(train_options_in_layers), cmocka_unit_test(model_options_in_layers),
-        cmocka_unit_test(bad_models), cmocka_unit_test(keys_of_models_are_hashes_too), cmocka_unit_test(order_axes_and_labels),
+        cmocka_unit_test(bad_models), cmocka_unit_test(variants_beside_the_own), cmocka_unit_test(keys_of_models_are_hashes_too), cmocka_unit_test(order_axes_and_labels),
         cmocka_unit_test(names_that_clash), cmocka_unit_test(lists_of_integers), cmocka_unit_test(ranges),
         cmocka_unit_test(keys_are_hashes_of_docs), cmocka_unit_test(keys_know_no_spelling), cmocka_unit_test(set_values),
         cmocka_unit_test(set_refused), cmocka_unit_test(only_filters), cmocka_unit_test(nothing_missing),
