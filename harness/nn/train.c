@@ -94,7 +94,7 @@ int nn_task_code(int code)
 
 /* ---- the loop ---------------------------------------------------------------------------------------------------------- */
 
-typedef struct evaluation { int64_t step; double loss; } evaluation;
+typedef struct evaluation { int64_t step; double loss, score; } evaluation;
 
 typedef struct progress {               /* as it stands in a checkpoint, followed by the evaluations and by what the graph carries */
     int64_t step, strikes, evaluations;
@@ -167,8 +167,10 @@ static int restore(loop *l)
     l->history = (evaluation *)extra;
     if (l->at.evaluations != l->room || l->at.step != nn_params_step(l->t->params))
         return because(l, TASK_FAILED, "the checkpoint contradicts itself");
-    for (int64_t i = 0; l->t->restored && i < l->at.evaluations; i++)
+    for (int64_t i = 0; l->t->restored && i < l->at.evaluations; i++) {
+        l->t->score = l->history[i].score;
         l->t->restored(l->t->ctx, l->history[i].step, l->history[i].loss);
+    }
     return TASK_DONE;
 }
 
@@ -183,7 +185,7 @@ static int remember(loop *l, double loss)
         l->history = bigger;
         l->room = room;
     }
-    l->history[l->at.evaluations++] = (evaluation){ l->at.step, loss };
+    l->history[l->at.evaluations++] = (evaluation){ l->at.step, loss, l->t->score };
     return TASK_DONE;
 }
 

@@ -35,6 +35,7 @@ typedef struct nn_trainer {             /* what a task lends to the loop */
     int (*evaluate)(void *ctx, int64_t step, double *loss);         /* the number that the stop rule looks at */
     void (*restored)(void *ctx, int64_t step, double loss);         /* on resuming, once for every evaluation that the
                                            checkpoint remembers, in order; may be NULL */
+    double score;                       /* evaluate() may leave a second number here; restored() finds it again */
     int redraw_interval;                /* of the variant, 0 = never: before step s when s - 1 is a positive multiple */
     /* results */
     int64_t steps;
