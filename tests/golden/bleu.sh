@@ -58,3 +58,15 @@ for copy in whole shuffled truncated; do
     is "$copy, $tok: $want" "$("$HARNESS" bleu "$tmp/$copy" "$tmp/ref" --tokenize $tok | head -1)" "BLEU = $want"
   done
 done
+
+# Two systems, each with a fifth of its lines cut: interval and p-value are drawn from other random numbers, so equal to their noise.
+cut() { awk -v at="$1" -v share="$2" '{ n = split($0, w, " "); m = NR % 5 == at ? n * share : n; for (i = 1; i <= m; i++) printf "%s%s", (i > 1 ? " " : ""), w[i]; print "" }' "$tmp/ref"; }
+number() { sed -nE 's/^ *"'"$1"'": ([0-9.e-]+),?$/\1/p' "$2" | tail -1; }
+near() { awk -v a="$2" -v b="$3" -v d="$4" -v n="$1" 'BEGIN { x = a - b; printf "%s - %s: %s, sacreBLEU %s\n", a != "" && b != "" && x * x <= d * d ? "ok" : "not ok", n, a, b }'; }
+cut 0 0.6 >"$tmp/a"; cut 1 0.55 >"$tmp/b"
+"$HARNESS" bleu "$tmp/a" "$tmp/ref" --against "$tmp/b" --bootstrap 2000 --json >"$tmp/ours"
+"$python" -m sacrebleu "$tmp/ref" -i "$tmp/a" "$tmp/b" -m bleu --paired-ar --paired-ar-n 2000 --force -f json >"$tmp/ar" 2>/dev/null
+"$python" -m sacrebleu "$tmp/ref" -i "$tmp/a" "$tmp/b" -m bleu --paired-bs --paired-bs-n 2000 --force -f json >"$tmp/bs" 2>/dev/null
+near "p-value of two systems" "$(number p "$tmp/ours")" "$(number p_value "$tmp/ar")" 0.05
+near "mean of the bootstrap" "$(number mean "$tmp/ours")" "$(number mean "$tmp/bs")" 0.3
+near "interval of the bootstrap" "$(number interval "$tmp/ours")" "$(number ci "$tmp/bs")" 0.4
