@@ -1,7 +1,7 @@
 /* classification.h - what tasks have in common that put sequences into classes: an encoder, one row made of it, a classifier.
  *
  * A task says what example i of a split is: one text, or two, and a label.  The texts go through one Transformer (model:) around the
- * variant; padding is hidden.  One row stands for a text: that of an extra token (CLS), or the mean over its tokens.  Of x, or of
+ * variant; padding is hidden, unless it is asked for as a token.  One row stands for a text: that of an extra token (CLS), or the mean over its tokens.  Of x, or of
  * two of them, the classifier of Long Range Arena (Tay et al. 2021, arXiv:2011.04006) makes the scores of the classes:
  *
  *     W2 relu(W1 x + b1) + b2          W3 relu(W2 relu(W1 [x1, x2, x1 * x2, x1 - x2] + b1) + b2) + b3
@@ -22,10 +22,11 @@
 enum { CLASS_TRAIN, CLASS_VALID, CLASS_TEST, CLASS_SPLITS };
 enum { CLASS_BIDIRECTIONAL, CLASS_CAUSAL };
 enum { CLASS_CLS, CLASS_MEAN };
+enum { CLASS_HIDDEN, CLASS_SEEN };
 enum { CLASS_NLI, CLASS_BOTH };         /* what is made of two rows: see above; without product and difference */
 enum { CLASS_TEXTS = 2, CLASS_MOST = 1000 };    /* texts of an example; classes */
 
-typedef struct class_opts { int32_t length, mode, pooling, interaction, eval_batch, eval_examples, test_examples; } class_opts;
+typedef struct class_opts { int32_t length, mode, pooling, padding, interaction, eval_batch, eval_examples, test_examples; } class_opts;
 
 /* The rows of a table of options whose struct has a class_opts `c`. */
 #define CLASS_OPTIONS(opts, tokens)                                                                                                   \
@@ -35,6 +36,8 @@ typedef struct class_opts { int32_t length, mode, pooling, interaction, eval_bat
       CLASS_BIDIRECTIONAL, 0, 0, "bidirectional,causal", 0 },                                                                         \
     { "pooling", "the row that stands for a text: of an extra token, or the mean of all", offsetof(opts, c.pooling), ATTN_CHOICE,      \
       CLASS_CLS, 0, 0, "cls,mean", 0 },                                                                                               \
+    { "padding", "behind the end of a text: hidden from attention; seen: one more token, for variants that know no lengths",           \
+      offsetof(opts, c.padding), ATTN_CHOICE, CLASS_HIDDEN, 0, 0, "hidden,seen", 0 },                                                 \
     { "eval_batch", "examples at a time in evaluations; 0: the training's batch", offsetof(opts, c.eval_batch), ATTN_INT, 0, 0, 65536, \
       NULL, 0 },                                                                                                                      \
     { "eval_examples", "of an evaluation while training, the first of valid; 0: all", offsetof(opts, c.eval_examples), ATTN_INT, 0, 0, \
@@ -96,6 +99,16 @@ typedef struct class_run {
 
 typedef struct class_score { double loss; int64_t n, right, tokens, cut, count[CLASS_MOST]; } class_score;
 
+/* CLS and padding are tokens behind those of the texts, where they are tokens. */
+static int32_t class_padding(const classification *t)
+{
+    return t->o->padding == CLASS_SEEN ? t->vocabulary + (t->o->pooling == CLASS_CLS) : 0;
+}
+static int32_t class_words(const classification *t)
+{
+    return t->vocabulary + (t->o->pooling == CLASS_CLS) + (t->o->padding == CLASS_SEEN);
+}
+
 /* ---- a batch ---------------------------------------------------------------------------------------------------------- */
 
 /* Puts example i of a split into place b of B on the host; the first text's length before it was cut is added to *s, unless NULL. */
@@ -106,7 +119,7 @@ static void class_put(class_run *r, int split, int64_t i, int32_t b, int32_t B, 
     class_text text[CLASS_TEXTS];
     for (int k = 0; k < t->texts; k++) {
         int32_t *row = r->token + ((int64_t)k * B + b) * T;
-        memset(row, 0, (size_t)T * sizeof *row);
+        for (int32_t j = 0; j < T; j++) row[j] = class_padding(t);
         text[k] = (class_text){ .token = row + first, .room = T - cls };
     }
     t->draw(t->ctx, split, i, text, &r->target[b]);
@@ -306,15 +319,15 @@ static int class_graph_init(class_run *r, class_graph *x, int32_t B, int trainin
     const classification *t = r->t;
     const task_call *c = t->call;
     const int64_t rows = (int64_t)t->texts * B, T = t->o->length;
-    const int cls = t->o->pooling == CLASS_CLS, causal = t->o->mode == CLASS_CAUSAL;
-    int rc = nn_transformer_init(&x->model, r->params, c->model, c->mixer, 1, t->vocabulary + cls, T, r->why, sizeof r->why);
+    const int cls = t->o->pooling == CLASS_CLS, causal = t->o->mode == CLASS_CAUSAL, hide = !causal && t->o->padding == CLASS_HIDDEN;
+    int rc = nn_transformer_init(&x->model, r->params, c->model, c->mixer, 1, class_words(t), T, r->why, sizeof r->why);
     if (rc) return rc;
     nn_graph *g = x->graph = nn_graph_new(r->params, training);
     x->B = B;
     x->token = nn_input(g, K_I32, (attn_dims){ 2, { rows, T } });
-    x->len = cls && causal ? NN_NONE : nn_input(g, K_I32, (attn_dims){ 1, { rows } });
+    x->len = cls && !hide ? NN_NONE : nn_input(g, K_I32, (attn_dims){ 1, { rows } });
     x->target = nn_input(g, K_I32, (attn_dims){ 1, { B } });
-    nn_id h = nn_transformer_stack(&x->model, g, &(nn_stack){ "", causal ? ATTN_CAUSAL : ATTN_BIDIR, x->token, causal ? NN_NONE : x->len,
+    nn_id h = nn_transformer_stack(&x->model, g, &(nn_stack){ "", causal ? ATTN_CAUSAL : ATTN_BIDIR, x->token, hide ? x->len : NN_NONE,
                                                               c->mixer, 1, NN_NONE, NN_NONE, NULL });
     nn_id of = cls ? nn_reshape(g, h, (attn_dims){ 2, { rows * T, x->model.o.d_model } }) : nn_pool(g, h, x->len), row[CLASS_TEXTS];
     for (int k = 0; k < t->texts; k++) {

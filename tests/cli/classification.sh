@@ -49,6 +49,9 @@ refused "and lengths that hardly one has" listops 'none has a length between' ta
 experiment causal "listops, length: 16, $rules, valid_size: 20, test_size: 20" 'fwp: {}' 'max_steps: 2, eval_every: 2'
 refused "a variant that is causal is no encoder" causal 'refused' seeds=1
 run causal --set task.mode=causal; check "but may read from left to right" test -n "$(value causal.db test_accuracy)"
+experiment hashed "listops, length: 16, $rules, valid_size: 20, test_size: 20" 'lsh: {chunk_len: 4}' 'max_steps: 2, eval_every: 2'
+refused "a variant that knows no lengths cannot hide padding" hashed 'key lengths are not defined' seeds=1
+run hashed --set task.padding=seen; check "but may see it" test -n "$(value hashed.db test_accuracy)"
 
 mkdir short && printf '4\t( ( ( [MAX 1 ) 4 ) ] )\n1\t( ( ( [MIN 1 ) 4 ) ] )\n3\t3\n' >short/listops.test_d20s.tsv
 "$HARNESS" data prepare listops-short --from short >/dev/null 2>&1

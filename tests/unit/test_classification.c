@@ -100,9 +100,10 @@ static cell *cell_new(k_dtype dtype, int texts, int length, int mode, int poolin
 static void places(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < 4; kind++) {
-        const int causal = kind & 1, mean = kind >> 1, T = 8;
+    for (int kind = 0; kind < 8; kind++) {
+        const int causal = kind & 1, mean = kind >> 1 & 1, seen = kind >> 2, T = 8;
         cell *c = cell_new(K_F32, 2, T, causal ? CLASS_CAUSAL : CLASS_BIDIRECTIONAL, mean ? CLASS_MEAN : CLASS_CLS);
+        c->o.padding = seen ? CLASS_SEEN : CLASS_HIDDEN;
         int32_t token[6 * 8], len[6], at[6], target[3], want[CLASS_TEXTS][ROOM] = { { 0 } }, label;
         class_run r = { .t = &c->task, .token = token, .len = len, .at = at, .target = target };
         for (int i = 0; i < 20; i++) {
@@ -118,7 +119,7 @@ static void places(void **state)
                 assert_int_equal(len[row], n + !mean);
                 assert_int_equal(at[row], mean ? row : row * T + (causal ? n : 0));
                 if (!mean) assert_int_equal(token[at[row]], WORDS);
-                for (int j = len[row]; j < T; j++) assert_int_equal(token[row * T + j], 0);
+                for (int j = len[row]; j < T; j++) assert_int_equal(token[row * T + j], seen ? WORDS + !mean : 0);
                 s.cut -= text[k].n > room;
                 s.tokens -= text[k].n;
             }
@@ -169,9 +170,9 @@ static void epochs(void **state)
 static void gradients(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < 16; kind++) {
+    for (int kind = 0; kind < 32; kind++) {
         cell *c = cell_new(K_F64, 1 + (kind & 1), 6, kind & 2 ? CLASS_CAUSAL : CLASS_BIDIRECTIONAL, kind & 4 ? CLASS_MEAN : CLASS_CLS);
-        c->o.interaction = kind & 8 ? CLASS_BOTH : CLASS_NLI;
+        c->o.interaction = kind & 8 ? CLASS_BOTH : CLASS_NLI, c->o.padding = kind & 16 ? CLASS_SEEN : CLASS_HIDDEN;
         class_run r = { .t = &c->task };
         assert_int_equal(class_build(&r), 0);
         class_batch(&r, 1);
@@ -204,7 +205,8 @@ static void padding_is_hidden(void **state)
     for (int kind = 0; kind < 8; kind++) {
         double loss[2];
         for (int wide = 0; wide < 2; wide++) {
-            cell *c = cell_new(K_F64, 1 + (kind & 1), wide ? 31 : 12, kind & 2 ? CLASS_CAUSAL : CLASS_BIDIRECTIONAL, kind & 4 ? CLASS_MEAN : CLASS_CLS);
+            cell *c = cell_new(K_F64, 1 + (kind & 1), wide ? 31 : 12, kind & 2 ? CLASS_CAUSAL : CLASS_BIDIRECTIONAL,
+                               kind & 4 ? CLASS_MEAN : CLASS_CLS);
             class_run r = { .t = &c->task };
             assert_int_equal(class_build(&r), 0);
             class_batch(&r, 1);
