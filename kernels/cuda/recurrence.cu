@@ -56,7 +56,7 @@ static recurrence problem_of(const k_recurrence *r, k_dtype type, int training)
     x.vector_o = aligned(r->o, r->E, size) && (!r->d_o.p || aligned(r->d_o, r->E, size));
     x.normed = r->norm == K_NORM_L2 && x.DT == 1;
     x.vector_gate = x.channel && aligned(r->gate, r->D, size) && (!r->dgate.p || aligned(r->dgate, r->D, size));
-    x.narrow = !x.channel && r->D <= TILE && r->E <= TILE && !x.rope && (x.G == 1 || !r->d_skip);
+    x.narrow = r->D <= TILE && r->E <= TILE && !x.rope && (x.G == 1 || !r->d_skip);
     x.shares = x.narrow ? 1 : x.chunks;
     int plain = (r->norm != K_NORM_L2 || x.normed) && !x.rope;
     x.direct_q = plain && r->Hq == r->Ho, x.direct_k = plain && r->Hk == r->H, x.direct_v = r->Hv == r->H;

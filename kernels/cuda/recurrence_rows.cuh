@@ -9,16 +9,21 @@ template <typename T> static __device__ __forceinline__ const T *head_row(const 
 }
 
 static __device__ __forceinline__ float softplus(float x) { return fmaxf(x, 0) + log1pf(expf(-fabsf(x))); }
-/* Decay of a channel, bounded from below. */
+/* Decay of a channel before it is bounded, to the precision that its gate has. */
+template <typename T> static __device__ __forceinline__ float free_decay(const k_recurrence &r, float gate)
+{
+    float s = sizeof(T) == 4 ? softplus(-gate) : fmaxf(-gate, 0) + __logf(1 + exponential<T>(-fabsf(gate)));
+    return -(float)(1 / r.gate_normalizer) * s;
+}
 template <typename T> static __device__ __forceinline__ float channel_decay(const k_recurrence &r, float gate)
 {
-    return fmaxf(-softplus(-gate) / (float)r.gate_normalizer, (float)r.gate_min);
+    return fmaxf(free_decay<T>(r, gate), (float)r.gate_min);
 }
 /* The gradient of its gate from that of the decay. */
 template <typename T> static __device__ __forceinline__ float channel_gate_back(const k_recurrence &r, float gate, float dl)
 {
-    float l = -softplus(-gate) / (float)r.gate_normalizer;
-    return l < (float)r.gate_min ? 0 : dl / ((float)r.gate_normalizer * (1 + expf(gate)));
+    float y = (float)r.gate_normalizer * (1 + exponential<T>(gate));
+    return free_decay<T>(r, gate) < (float)r.gate_min ? 0 : sizeof(T) == 4 ? dl / y : __fdividef(dl, y);
 }
 /* l of token t, and its step, its slope and beta, which are 0 beyond the end. */
 template <typename T> static __device__ __forceinline__ float scalar_gate(const recurrence &x, const chunk_at &k, int t, float *step,
