@@ -156,8 +156,6 @@ static const char *plan(const k_linattn *p, k_dtype type, int training, k_cuda_s
     if (type != K_F32 && type != K_BF16) return "linear attention on CUDA takes f32 and bf16";
     if (p->Dk > 256 || p->Dv > 256) return "linear attention on CUDA takes heads up to 256 wide";
     if (M > 16384) return "linear attention on CUDA takes up to 16384 features";
-    if (type == K_BF16 && !p->causal && p->f.map != K_MAP_FAVOR && p->f.map != K_MAP_GENERAL)
-        return "linear attention in bf16 on CUDA is causal: without a mask a lone key's weight is rounded, and not its denominator";
     *z = (k_cuda_sizes){};
     z->saved = training ? saved_rows(p) + (size_t)p->B * p->Hk * sizeof(float) : 0;
     z->scratch_fwd = lay_out(p, type, 0, NULL).used;

@@ -162,6 +162,8 @@ template <typename T, int whole> static __device__ __forceinline__ void map_colu
         #pragma unroll
         for (int i = 0; i < 8 && !whole; i++) if (!there || t.col0 + c + i >= s.width) x[i] = 0;
         write8(tile + r * LD + c, x);
+        #pragma unroll
+        for (int i = 0; i < 8 && t.want != WANT_NOTHING; i++) x[i] = to_float(from_float<T>(x[i]));     /* as the products have it */
         if (t.want == WANT_SUMS) {
             float by = t.weight ? t.weight[r] : 1;
             #pragma unroll
@@ -293,6 +295,15 @@ template <typename T, int W> static __device__ __forceinline__ void put_out(cons
     }
 }
 
+/* What the operand s lacks of the numbers y. */
+static __device__ __forceinline__ frag<bf16> rest_of(const acc &y, const frag<bf16> &s)
+{
+    acc rest;
+    #pragma unroll
+    for (int i = 0; i < 4; i++) rest.c[2 * i] = y.c[2 * i] - low(s.r[i]), rest.c[2 * i + 1] = y.c[2 * i + 1] - high(s.r[i]);
+    return operand<bf16>(rest);
+}
+
 /* out = x S + P z + row sum of all 64 rows, then S += y z', for this warp's 16 columns of z. */
 template <typename T, int W, int reverse> static __device__ __forceinline__ void state_step(const walk &w, walker<T, W> &k, int p)
 {
@@ -311,6 +322,11 @@ template <typename T, int W, int reverse> static __device__ __forceinline__ void
             clear(o);
             #pragma unroll
             for (int c = 0; c < BLOCKS * W; c++) product(o, load_rows(m->x[c / BLOCKS], 16 * i, c % BLOCKS * 16), s[c]);
+            if constexpr (sizeof(T) == 2) {             /* all keys are in S, and their weights must add up to den */
+                #pragma unroll
+                for (int c = 0; c < BLOCKS * W && !w.writes; c++)
+                    product(o, load_rows(m->x[c / BLOCKS], 16 * i, c % BLOCKS * 16), rest_of(k.S[c], s[c]));
+            }
             if (w.writes) {
                 #pragma unroll
                 for (int j = 0; j < BLOCKS; j++)
