@@ -35,6 +35,7 @@ typedef struct k_recurrence {
     const void *offset;                 /* CUDA: a float on the device that is added to it, NULL: 0; the CPU's caller adds */
     k_heads q, k, v, gate, beta, o;     /* [B,Hq,T,D] [B,Hk,T,D] [B,Hv,T,E] [B,H,T,D or 1] [B,H,T,1] [B,Ho,T,E] */
     k_heads d_o, dq, dk, dv, dgate, dbeta;              /* backward; overwritten, NULL: not wanted */
+    int float_rows;                     /* CUDA: dq and dk are float without gaps, of Ho and H heads, and q and k neither normalised nor turned */
     const void *a_log, *dt_bias, *d_skip;               /* [H]; d_skip NULL: no skip */
     void *da_log, *ddt_bias, *dd_skip;  /* [H], added to; NULL: not wanted */
     const void *state_in;               /* [B,H,D,E]; NULL: zeros */

@@ -1,9 +1,12 @@
-/* fast_weights.cu - fast weights on CUDA: the table of kernels/cuda.h, and where everything lies.
+/* fast_weights.cu - fast weights on CUDA: the table of kernels/cuda.h, where everything lies, and which way a problem goes.
  *
- * Saved: the memories at the start of chunks.  Features are made again for backward. */
+ * Saved: what its way needs, the memories at the start of chunks.  Features are made again for backward. */
 #include "fast_weights.cuh"
+#include <cuda_bf16.h>
 
-enum { MOST_FEATURES = 4096, WIDEST = 256 };
+enum { MOST_FEATURES = 4096, WIDEST = 256, WIDEST_CHUNKS = 384 };
+
+extern "C" const k_cuda_recurrence k_cuda_recurrence_v1;
 
 /* A tensor [B,H,T,D] of the call and where it is in float; one and the same unless the call is in bfloat16. */
 struct wide { int H, T, D; k_heads call, in_float; };
@@ -12,22 +15,26 @@ enum { Q, K, V, BETA, D_O, INPUTS, O = INPUTS, DQ, DK, DV, DBETA, TENSORS };
 /* A problem with its arrays. */
 struct fast_weights {
     int B;
-    bool convert;                       /* the call is in bfloat16 */
+    k_dtype dtype;                      /* of what is computed */
+    bool in_chunks;                     /* the way: chunks, or the walk */
+    bool convert;                       /* a call in bfloat16 is computed in float */
     wide tensor[TENSORS];
     fw_rows keys, queries;
     fw_walk walk;
+    k_recurrence chunks;
 };
 
 /* ---- memory --------------------------------------------------------------------------------------------------------- */
 
 /* Arrays one after the other from base on; only counted when it is NULL. */
 struct cursor { char *base; size_t used; };
-static float *take(cursor *c, size_t numbers)
+static void *take_bytes(cursor *c, size_t bytes)
 {
-    float *p = c->base ? (float *)(c->base + c->used) : NULL;
-    c->used += (numbers * sizeof(float) + K_ALIGN - 1) / K_ALIGN * K_ALIGN;
+    void *p = c->base ? c->base + c->used : NULL;
+    c->used += (bytes + K_ALIGN - 1) / K_ALIGN * K_ALIGN;
     return p;
 }
+static float *take(cursor *c, size_t numbers) { return (float *)take_bytes(c, numbers * sizeof(float)); }
 
 /* The tensors of a call, in float; those of backward only then. */
 static void lay_out_tensors(cursor *c, const k_fast_weights *f, bool backward, fast_weights *x)
@@ -48,54 +55,120 @@ static void lay_out_tensors(cursor *c, const k_fast_weights *f, bool backward, f
     }
 }
 
-/* The rows of one role and their arrays. */
-static void lay_out_rows(cursor *c, const k_fast_weights *f, k_role role, bool backward, const wide &x, const wide &dx, fw_rows *s)
+/* Whether all rows begin at 16 bytes. */
+static bool aligned(const k_heads &t, size_t number)
 {
-    const size_t n = (size_t)f->B * (size_t)x.H * (size_t)x.T;
+    return ((uintptr_t)t.p | (size_t)t.sb * number | (size_t)t.sh * number | (size_t)t.st * number) % 16 == 0;
+}
+
+/* The rows of one role and their arrays; number: bytes of one of theirs. */
+static void lay_out_rows(cursor *c, const k_fast_weights *f, k_role role, size_t number, bool backward, const wide &x, const wide &dx, fw_rows *s)
+{
     s->f = f->features, s->norm = f->qk_norm, s->eps = (float)f->norm_eps, s->role = role;
-    s->B = f->B, s->H = x.H, s->Hk = f->Hk, s->T = x.T, s->m = f->m;
+    s->B = f->B, s->H = role == K_KEY ? f->Hk : f->Hq, s->Hk = f->Hk, s->T = role == K_KEY ? f->Tk : f->Tq, s->m = f->m;
     s->mixes = f->features.map == K_MAP_DPFP || f->features.map == K_MAP_FAVOR;
     s->x = x.in_float, s->dx = dx.in_float;
-    s->y = take(c, n * s->m);
+    s->whole = s->m % 8 == 0 && (s->mixes || (aligned(s->x, number) && aligned(s->dx, number)));
+    const size_t n = (size_t)s->B * (size_t)s->H * (size_t)s->T;
+    s->y = take_bytes(c, n * s->m * number);
     s->r = take(c, n);
-    s->phi = take(c, s->mixes ? n * s->m : 0);
+    s->phi = take_bytes(c, s->mixes ? n * s->m * number : 0);
     s->dy = take(c, backward ? n * s->m : 0);
     s->dphi = take(c, backward && s->mixes ? n * s->m : 0);
 }
 
-/* A problem in the scratch from base on; returns the bytes of it. */
-static size_t lay_out(const k_fast_weights *f, k_dtype dtype, bool backward, void *base, fast_weights *x)
+/* ---- the way in chunks ---------------------------------------------------------------------------------------------- */
+
+/* Whether it is open; never to decoding, whose state has sums of keys as well. */
+static bool goes_in_chunks(const k_fast_weights *f)
+{
+    return f->causal && f->attn_norm == K_FW_NONE && (f->rule == K_FW_DELTA || f->rule == K_FW_SUM) && f->m <= WIDEST_CHUNKS;
+}
+
+/* Features that may all be small have a norm whose gradient has no bound, and carries the errors of bfloat16 with it. */
+static bool needs_float(const k_fast_weights *f)
+{
+    const k_map map = f->features.map;
+    return f->qk_norm != K_NORM_NONE && (map == K_MAP_DPFP || map == K_MAP_RELU || map == K_MAP_FAVOR);
+}
+
+/* [B,H,T,m] without gaps. */
+static k_heads dense(void *p, const fw_rows &s) { return { p, (int64_t)s.H * s.T * s.m, (int64_t)s.T * s.m, s.m }; }
+
+/* A memory that does not fade: ln(1 - 2^-1e9) is 0. */
+static k_recurrence chunks_of(const k_fast_weights *f, const wide t[TENSORS], const fw_rows &keys, const fw_rows &queries)
+{
+    k_recurrence r = {};
+    r.B = f->B, r.H = r.Hk = r.Hv = f->Hk, r.Hq = r.Ho = f->Hq, r.T = f->Tk, r.D = f->m, r.E = f->Dv;
+    r.decay = K_DECAY_FIXED, r.decay_exponent = 1e9, r.write = f->rule == K_FW_DELTA ? K_WRITE_DELTA : K_WRITE_SUM;
+    r.norm = K_NORM_NONE, r.scale = f->scale, r.beta_max = f->beta_max;
+    r.q = dense(queries.y, queries), r.k = dense(keys.y, keys), r.v = t[V].in_float, r.beta = t[BETA].in_float, r.o = t[O].in_float;
+    r.d_o = t[D_O].in_float, r.dv = t[DV].in_float, r.dbeta = t[DBETA].in_float;
+    r.dq = dense(queries.dy, queries), r.dk = dense(keys.dy, keys), r.float_rows = 1;
+    r.state_in = f->state_in, r.state_out = f->state_out, r.dstate = f->dstate, r.saved = f->saved;
+    return r;
+}
+
+static void lay_out_chunks(cursor *c, const k_fast_weights *f, bool backward, fast_weights *x)
+{
+    k_cuda_sizes z;
+    x->chunks = chunks_of(f, x->tensor, x->keys, x->queries);
+    k_cuda_recurrence_v1.plan(&x->chunks, x->dtype, backward, &z);
+    x->chunks.scratch = take_bytes(c, backward ? z.scratch_bwd : z.scratch_fwd);
+}
+
+/* ---- the walk ------------------------------------------------------------------------------------------------------- */
+
+static void lay_out_walk(cursor *c, const k_fast_weights *f, bool backward, fast_weights *x)
 {
     const size_t units = (size_t)f->B * (size_t)f->Hk, memory = (size_t)fw_size(*f);
-    cursor c = { (char *)base, 0 };
-    *x = fast_weights{};
-    x->B = f->B, x->convert = dtype == K_BF16;
-    lay_out_tensors(&c, f, backward, x);
     const wide *t = x->tensor;
-    lay_out_rows(&c, f, K_KEY, backward, t[K], t[DK], &x->keys);
-    lay_out_rows(&c, f, K_QUERY, backward, t[Q], t[DQ], &x->queries);
     fw_walk *w = &x->walk;
     w->f = *f, w->G = f->Hq / f->Hk, w->chunks = (f->Tk + FW_CHUNK - 1) / FW_CHUNK;
     w->f.v = t[V].in_float, w->f.beta = t[BETA].in_float, w->f.o = t[O].in_float, w->f.d_o = t[D_O].in_float;
     w->f.dv = t[DV].in_float, w->f.dbeta = t[DBETA].in_float;
-    w->a = x->queries.y, w->b = x->keys.y, w->da = x->queries.dy, w->db = x->keys.dy;
+    w->a = (float *)x->queries.y, w->b = (float *)x->keys.y, w->da = x->queries.dy, w->db = x->keys.dy;
     w->kept = (float *)f->saved;
-    w->memory = take(&c, units * memory);
-    w->past = take(&c, backward ? units * (FW_CHUNK + 1) * memory : 0);
-    w->clip = take(&c, backward ? units * FW_CHUNK : 0);
+    w->memory = take(c, units * memory);
+    w->past = take(c, backward ? units * (FW_CHUNK + 1) * memory : 0);
+    w->clip = take(c, backward ? units * FW_CHUNK : 0);
+}
+
+/* A problem in the scratch from base on; returns the bytes of it. */
+static size_t lay_out(const k_fast_weights *f, k_dtype dtype, bool in_chunks, bool backward, void *base, fast_weights *x)
+{
+    cursor c = { (char *)base, 0 };
+    *x = fast_weights{};
+    x->B = f->B, x->in_chunks = in_chunks;
+    x->convert = dtype == K_BF16 && (!in_chunks || needs_float(f));
+    x->dtype = x->convert ? K_F32 : dtype;
+    lay_out_tensors(&c, f, backward, x);
+    const wide *t = x->tensor;
+    const size_t number = k_dtype_size(x->dtype);
+    lay_out_rows(&c, f, K_KEY, number, backward, t[K], t[DK], &x->keys);
+    lay_out_rows(&c, f, K_QUERY, number, backward, t[Q], t[DQ], &x->queries);
+    if (in_chunks) lay_out_chunks(&c, f, backward, x);
+    else lay_out_walk(&c, f, backward, x);
     return c.used;
 }
 
 static const char *plan(const k_fast_weights *f, k_dtype dtype, int training, k_cuda_sizes *z)
 {
     fast_weights x;
+    k_cuda_sizes chunks = {};
+    const bool in_chunks = goes_in_chunks(f);
     const size_t memories = (size_t)f->B * (size_t)f->Hk, memory = (size_t)fw_size(*f) * sizeof(float);
     if (f->Dk > WIDEST || f->Dv > WIDEST) return "the CUDA kernels of fast weights go up to width 256";
     if (f->m > MOST_FEATURES) return "the CUDA kernels of fast weights go up to 4096 features";
     *z = k_cuda_sizes{};
-    z->scratch_fwd = z->scratch_dec = lay_out(f, dtype, false, NULL, &x);
-    z->scratch_bwd = training ? lay_out(f, dtype, true, NULL, &x) : 0;
+    z->scratch_dec = lay_out(f, dtype, false, false, NULL, &x);
     z->saved = training ? memories * (size_t)x.walk.chunks * memory : 0;
+    z->scratch_fwd = lay_out(f, dtype, in_chunks, false, NULL, &x);
+    if (in_chunks) {
+        k_cuda_recurrence_v1.plan(&x.chunks, x.dtype, training, &chunks);
+        z->saved = chunks.saved;
+    }
+    z->scratch_bwd = training ? lay_out(f, dtype, in_chunks, true, NULL, &x) : 0;
     z->state = memories * memory;
     return NULL;
 }
@@ -115,18 +188,33 @@ static void convert(const fast_weights &x, bool results, cudaStream_t stream)
     }
 }
 
-/* Features, then the tokens. */
-static int forward(const k_fast_weights *f, k_dtype dtype, void *queue)
+template <class T> static void find_features(const fast_weights &x, cudaStream_t stream)
 {
-    cudaStream_t stream = (cudaStream_t)queue;
+    fw_features<T>(x.keys, stream);
+    fw_features<T>(x.queries, stream);
+}
+template <class T> static void features_back(const fast_weights &x, cudaStream_t stream)
+{
+    if (x.keys.dx.p) fw_features_back<T>(x.keys, stream);
+    if (x.queries.dx.p) fw_features_back<T>(x.queries, stream);
+}
+
+/* Features, then the tokens. */
+static int forward_by(const k_fast_weights *f, k_dtype dtype, bool in_chunks, cudaStream_t stream)
+{
     fast_weights x;
-    lay_out(f, dtype, false, f->scratch, &x);
+    lay_out(f, dtype, in_chunks, false, f->scratch, &x);
     convert(x, false, stream);
-    fw_features(x.keys, stream);
-    fw_features(x.queries, stream);
-    fw_walk_forward(x.walk, stream);
+    if (x.dtype == K_BF16) find_features<__nv_bfloat16>(x, stream);
+    else find_features<float>(x, stream);
+    if (in_chunks) k_cuda_recurrence_v1.forward(&x.chunks, x.dtype, stream);
+    else fw_walk_forward(x.walk, stream);
     convert(x, true, stream);
     return launched();
+}
+static int forward(const k_fast_weights *f, k_dtype dtype, void *stream)
+{
+    return forward_by(f, dtype, goes_in_chunks(f), (cudaStream_t)stream);
 }
 
 /* Features, the tokens back, then through the features. */
@@ -134,18 +222,19 @@ static int backward(const k_fast_weights *f, k_dtype dtype, void *queue)
 {
     cudaStream_t stream = (cudaStream_t)queue;
     fast_weights x;
-    lay_out(f, dtype, true, f->scratch, &x);
+    lay_out(f, dtype, goes_in_chunks(f), true, f->scratch, &x);
     convert(x, false, stream);
-    fw_features(x.keys, stream);
-    fw_features(x.queries, stream);
-    fw_walk_backward(x.walk, stream);
-    if (f->dk.p) fw_features_back(x.keys, stream);
-    if (f->dq.p) fw_features_back(x.queries, stream);
+    if (x.dtype == K_BF16) find_features<__nv_bfloat16>(x, stream);
+    else find_features<float>(x, stream);
+    if (x.in_chunks) k_cuda_recurrence_v1.backward(&x.chunks, x.dtype, stream);
+    else fw_walk_backward(x.walk, stream);
+    if (x.dtype == K_BF16) features_back<__nv_bfloat16>(x, stream);
+    else features_back<float>(x, stream);
     convert(x, true, stream);
     return launched();
 }
 
-/* A forward pass over the new tokens from the memories to themselves. */
+/* A forward pass over the new tokens from the memories to themselves, token by token. */
 static int decode(const k_fast_weights *f, k_dtype dtype, void *state, int64_t pos, int64_t capacity, void *stream)
 {
     k_fast_weights now = *f;
@@ -153,7 +242,7 @@ static int decode(const k_fast_weights *f, k_dtype dtype, void *state, int64_t p
     now.state_in = now.state_out = state;
     now.z_in = now.z_out = (float *)state + (int64_t)f->B * f->Hk * f->m * f->Dv;
     now.saved = NULL;
-    return forward(&now, dtype, stream);
+    return forward_by(&now, dtype, false, (cudaStream_t)stream);
 }
 
 extern "C" __attribute__((visibility("default"))) const k_cuda_fast_weights k_cuda_fast_weights_v1;

@@ -1,7 +1,9 @@
 /* fast_weights.cuh - fast weights on the GPU: what the files of fast_weights*.cu share.
  *
- * All is computed in float: rows of bfloat16 are widened first and their results narrowed.  Keys and queries become rows of
- * features b [B,Hk,Tk,m] and a [B,Hq,Tq,m], mapped and normed; a block then walks through the tokens of a memory. */
+ * Keys and queries become rows of features b [B,Hk,Tk,m] and a [B,Hq,Tq,m], mapped and normed.  From there on two ways lead
+ * through the tokens.  The delta and the sum rule without denominators, causal, are fading memories that do not fade: all is
+ * of the dtype of the call and goes in chunks (recurrence.cu).  Everything else a block walks token by token, in float: rows of
+ * bfloat16 are widened first and their results narrowed (fast_weights_walk.cu). */
 #ifndef KERNELS_CUDA_FAST_WEIGHTS_CUH
 #define KERNELS_CUDA_FAST_WEIGHTS_CUH
 #include "../cuda.h"
@@ -9,21 +11,21 @@
 
 enum { FW_CHUNK = 64 };                 /* tokens between two memories that are kept */
 
-/* The rows of one role, in float. */
+/* The rows of one role. */
 struct fw_rows {
     k_features f;
     k_norm norm;
     float eps;                          /* of the norm */
     k_role role;
-    int B, H, Hk, T, m, mixes;          /* mixes: the map mixes the numbers of a row */
+    int B, H, Hk, T, m, mixes, whole;   /* mixes: the map mixes the numbers of a row; whole: rows are whole eights, at 16 bytes */
     k_heads x, dx;
-    float *phi, *y;                     /* [B,H,T,m] features (where the map mixes), normed features */
+    void *phi, *y;                      /* [B,H,T,m] features (where the map mixes), normed features */
     float *r;                           /* [B,H,T] what the norm multiplied by */
     float *dy, *dphi;                   /* [B,H,T,m] gradient of y; of phi, where the map mixes */
 };
-void fw_features(const fw_rows &, cudaStream_t);
+template <class T> void fw_features(const fw_rows &, cudaStream_t);
 /* dx of dy. */
-void fw_features_back(const fw_rows &, cudaStream_t);
+template <class T> void fw_features_back(const fw_rows &, cudaStream_t);
 /* Rows [B,H,T,D] of bfloat16 to rows of float, and back. */
 void fw_widen(int B, int H, int T, int D, k_heads from, k_heads to, cudaStream_t);
 void fw_narrow(int B, int H, int T, int D, k_heads from, k_heads to, cudaStream_t);

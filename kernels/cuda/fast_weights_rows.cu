@@ -1,63 +1,121 @@
-/* fast_weights_rows.cu - keys and queries of fast weights as rows of normed features, and back; a warp has a row. */
+/* fast_weights_rows.cu - keys and queries of fast weights as rows of normed features, and back.  All are of one dtype, but for
+ * gradients of features, which are float.
+ *
+ * The floor is the memory's: a row belongs to `lanes` threads of a warp, each of which has eight numbers of it at a time. */
 #include "fast_weights.cuh"
 #include "features.cuh"
 
-/* The warp's row: its number among all, and where it lies in x or dx. */
-static __device__ int64_t own_row() { return (int64_t)blockIdx.x * WARPS + warp_id(); }
-static __device__ float *place(const fw_rows &s, const k_heads &x, int64_t row)
+enum { MOST_LANES = 32 };
+
+/* A row of a thread, and where its own numbers begin. */
+struct row_part { int64_t row; int lanes, first; };
+static __device__ row_part own_part(int lanes)
+{
+    return { ((int64_t)blockIdx.x * THREADS + threadIdx.x) / lanes, lanes, (int)threadIdx.x % lanes * 8 };
+}
+/* Where it lies in x or dx. */
+template <class T> static __device__ T *place(const fw_rows &s, const k_heads &x, int64_t row)
 {
     const int64_t unit = row / s.T;
-    return (float *)x.p + unit / s.H * x.sb + unit % s.H * x.sh + row % s.T * x.st;
+    return (T *)x.p + unit / s.H * x.sb + unit % s.H * x.sh + row % s.T * x.st;
 }
 
-static __device__ float total(float x)
+/* The sum over the threads of a row. */
+static __device__ float total(float x, int lanes)
 {
-    for (int lanes = 16; lanes; lanes /= 2) x += __shfl_xor_sync(~0u, x, lanes);
+    for (int n = lanes / 2; n; n /= 2) x += __shfl_xor_sync(~0u, x, n);
     return x;
 }
 
-/* Feature i of a row. */
-static __device__ float feature(const fw_rows &s, local_map map, const float *from, int i)
+/* Numbers from i on of a row of m; what is not there is 0, and stays as it is. */
+template <class T> static __device__ void read_part(const T *from, int i, int m, int whole, float *x)
 {
-    float x[1] = { from[i] };
-    if (!s.mixes) apply_map<float, 1>(map, x);
-    return x[0];
+    if (whole) return read8(from + i, x);
+    #pragma unroll
+    for (int n = 0; n < 8; n++) x[n] = i + n < m ? to_float(from[i + n]) : 0;
+}
+template <class T> static __device__ void write_part(T *to, int i, int m, int whole, const float *x)
+{
+    if (whole) return write8(to + i, x);
+    #pragma unroll
+    for (int n = 0; n < 8; n++) if (i + n < m) to[i + n] = from_float<T>(x[n]);
+}
+
+/* Features from i on, 0 beyond the row; x: the numbers of a local map that they are of. */
+template <class T> static __device__ void read_features(const fw_rows &s, local_map map, const T *from, int i, float *x, float *y)
+{
+    read_part(from, i, s.m, s.whole, x);
+    #pragma unroll
+    for (int n = 0; n < 8; n++) y[n] = x[n];
+    if (s.mixes) return;
+    apply_map<T, 8>(map, y);
+    #pragma unroll
+    for (int n = 0; n < 8; n++) if (i + n >= s.m) y[n] = 0;
 }
 
 /* y = r phi. */
-static __global__ void __launch_bounds__(THREADS) norm_kernel(const __grid_constant__ fw_rows s, local_map map)
+template <class T> static __global__ void __launch_bounds__(THREADS) norm_kernel(const __grid_constant__ fw_rows s, local_map map, int lanes)
 {
-    const int64_t row = own_row();
-    if (row >= (int64_t)s.B * s.H * s.T) return;
-    const float *from = s.mixes ? s.phi + row * s.m : place(s, s.x, row);
-    float sum = 0;
-    for (int i = lane_id(); i < s.m && s.norm != K_NORM_NONE; i += 32) {
-        const float y = feature(s, map, from, i);
-        sum += s.norm == K_NORM_SUM ? y : y * y;
+    const row_part at = own_part(lanes);
+    const bool there = at.row < (int64_t)s.B * s.H * s.T;
+    const int64_t row = there ? at.row : 0;
+    const T *from = s.mixes ? (const T *)s.phi + row * s.m : place<T>(s, s.x, row);
+    float sum = 0, x[8], y[8];
+    for (int i = at.first; i < s.m; i += 8 * lanes) {
+        read_features(s, map, from, i, x, y);
+        #pragma unroll
+        for (int n = 0; n < 8; n++) sum += s.norm == K_NORM_SUM ? y[n] : y[n] * y[n];
     }
-    sum = total(sum) + s.eps;
+    sum = total(sum, lanes) + s.eps;
     const float r = s.norm == K_NORM_NONE ? 1 : sum == 0 ? 0 : s.norm == K_NORM_SUM ? 1 / sum : 1 / sqrtf(sum);
-    if (lane_id() == 0) s.r[row] = r;
-    for (int i = lane_id(); i < s.m; i += 32) s.y[row * s.m + i] = r * feature(s, map, from, i);
-}
-
-/* dphi = r (dy - along) with along = y.dy, times y for l2; through a local map to dx at once. */
-static __global__ void __launch_bounds__(THREADS) norm_back_kernel(const __grid_constant__ fw_rows s, local_map map)
-{
-    const int64_t row = own_row();
-    if (row >= (int64_t)s.B * s.H * s.T) return;
-    const float *y = s.y + row * s.m, *x = place(s, s.x, row), *dy = s.dy + row * s.m;
-    float along = 0;
-    for (int i = lane_id(); i < s.m && s.norm != K_NORM_NONE; i += 32) along += y[i] * dy[i];
-    along = total(along);
-    for (int i = lane_id(); i < s.m; i += 32) {
-        const float d = s.r[row] * (dy[i] - along * (s.norm == K_NORM_L2 ? y[i] : 1));
-        if (s.mixes) s.dphi[row * s.m + i] = d;
-        else place(s, s.dx, row)[i] = d * map_slope<float>(map, x[i]);
+    if (!there) return;
+    if (at.first == 0) s.r[row] = r;
+    for (int i = at.first; i < s.m; i += 8 * lanes) {
+        if (s.m > 8 * lanes) read_features(s, map, from, i, x, y);
+        #pragma unroll
+        for (int n = 0; n < 8; n++) y[n] *= r;
+        write_part((T *)s.y + row * s.m, i, s.m, s.whole, y);
     }
 }
 
-static unsigned blocks_of(const fw_rows &s) { return (unsigned)(((int64_t)s.B * s.H * s.T + WARPS - 1) / WARPS); }
+/* dphi = r (dy - along) with along = y.dy, times y for l2; through a local map to dx at once.  y is made again, unrounded: where
+ * few features are large, dy and along all but cancel. */
+template <class T> static __global__ void __launch_bounds__(THREADS) norm_back_kernel(const __grid_constant__ fw_rows s, local_map map, int lanes)
+{
+    const row_part at = own_part(lanes);
+    const bool there = at.row < (int64_t)s.B * s.H * s.T;
+    const int64_t row = there ? at.row : 0;
+    const T *from = s.mixes ? (const T *)s.phi + row * s.m : place<T>(s, s.x, row);
+    const float *dy = s.dy + row * s.m, r = s.r[row];
+    float along = 0, x[8], y[8], d[8];
+    for (int i = at.first; i < s.m; i += 8 * lanes) {
+        read_features(s, map, from, i, x, y);
+        read_part(dy, i, s.m, s.whole, d);
+        #pragma unroll
+        for (int n = 0; n < 8; n++) along += r * y[n] * d[n];
+    }
+    along = s.norm == K_NORM_NONE ? 0 : total(along, lanes);
+    if (!there) return;
+    for (int i = at.first; i < s.m; i += 8 * lanes) {
+        if (s.m > 8 * lanes) read_features(s, map, from, i, x, y), read_part(dy, i, s.m, s.whole, d);
+        #pragma unroll
+        for (int n = 0; n < 8; n++) d[n] = r * (d[n] - along * (s.norm == K_NORM_L2 ? r * y[n] : 1));
+        if (s.mixes) write_part(s.dphi + row * s.m, i, s.m, s.whole, d);
+        else {
+            multiply_slope<T, 8>(map, x, d);
+            write_part(place<T>(s, s.dx, row), i, s.m, s.whole, d);
+        }
+    }
+}
+
+/* Threads of a row, and blocks of all rows. */
+static int lanes_of(const fw_rows &s)
+{
+    int lanes = 1;
+    while (lanes < MOST_LANES && 8 * lanes < s.m) lanes *= 2;
+    return lanes;
+}
+static unsigned blocks_of(const fw_rows &s) { return (unsigned)(((int64_t)s.B * s.H * s.T * lanes_of(s) + THREADS - 1) / THREADS); }
 
 /* The rows as features.cu takes them.  A stabiliser belongs to a row, as that of queries does: it cancels in the norm. */
 static feature_rows mixed(const fw_rows &s, k_role role)
@@ -65,17 +123,21 @@ static feature_rows mixed(const fw_rows &s, k_role role)
     return { s.f, role, s.B, s.H, s.Hk, s.T, { s.x.p, s.x.sb, s.x.sh, s.x.st }, NULL, NULL, NULL };
 }
 
-void fw_features(const fw_rows &s, cudaStream_t stream)
+template <class T> void fw_features(const fw_rows &s, cudaStream_t stream)
 {
-    if (s.mixes) features_forward<float>(mixed(s, s.f.stabilise ? K_QUERY : s.role), s.phi, stream);
-    norm_kernel<<<blocks_of(s), THREADS, 0, stream>>>(s, local_map_of(s.f));
+    if (s.mixes) features_forward<T>(mixed(s, s.f.stabilise ? K_QUERY : s.role), (T *)s.phi, stream);
+    norm_kernel<T><<<blocks_of(s), THREADS, 0, stream>>>(s, local_map_of(s.f), lanes_of(s));
 }
 
-void fw_features_back(const fw_rows &s, cudaStream_t stream)
+template <class T> void fw_features_back(const fw_rows &s, cudaStream_t stream)
 {
-    norm_back_kernel<<<blocks_of(s), THREADS, 0, stream>>>(s, local_map_of(s.f));
-    if (s.mixes) features_backward<float>(mixed(s, s.role), s.phi, s.dphi, 1, { s.dx.p, s.dx.sb, s.dx.sh, s.dx.st }, stream);
+    norm_back_kernel<T><<<blocks_of(s), THREADS, 0, stream>>>(s, local_map_of(s.f), lanes_of(s));
+    if (s.mixes) features_backward<T>(mixed(s, s.role), (const T *)s.phi, s.dphi, 1, { s.dx.p, s.dx.sb, s.dx.sh, s.dx.st }, stream);
 }
+template void fw_features<float>(const fw_rows &, cudaStream_t);
+template void fw_features<bf16>(const fw_rows &, cudaStream_t);
+template void fw_features_back<float>(const fw_rows &, cudaStream_t);
+template void fw_features_back<bf16>(const fw_rows &, cudaStream_t);
 
 /* ---- widths ------------------------------------------------------------------------------------------------------------ */
 

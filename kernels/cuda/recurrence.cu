@@ -47,7 +47,7 @@ static recurrence problem_of(const k_recurrence *r, k_dtype type, int training)
     if (r->position) x.position = *r->position, x.rope = k_rope_width(r->position, r->D);
     x.r.position = NULL;
     x.G = r->Ho / r->H, x.chunks = tiles(r->T), x.ET = tiles(r->E);
-    x.DT = tiles(r->D) > 2 ? 4 : tiles(r->D);
+    x.DT = tiles(r->D) <= 2 ? tiles(r->D) : tiles(r->D) <= 4 ? 4 : 6;
     x.delta = r->write == K_WRITE_DELTA, x.stepped = r->write == K_WRITE_STEPPED, x.channel = r->decay == K_DECAY_CHANNEL;
     x.training = training;
     x.vector_q = aligned(r->q, r->D, size) && (!r->dq.p || aligned(r->dq, r->D, size));
@@ -58,7 +58,7 @@ static recurrence problem_of(const k_recurrence *r, k_dtype type, int training)
     x.vector_gate = x.channel && aligned(r->gate, r->D, size) && (!r->dgate.p || aligned(r->dgate, r->D, size));
     x.narrow = r->D <= TILE && r->E <= TILE && !x.rope && (x.G == 1 || !r->d_skip);
     x.shares = x.narrow ? 1 : x.chunks;
-    int plain = (r->norm != K_NORM_L2 || x.normed) && !x.rope;
+    int plain = (r->norm != K_NORM_L2 || x.normed) && !x.rope && !r->float_rows;
     x.direct_q = plain && r->Hq == r->Ho, x.direct_k = plain && r->Hk == r->H, x.direct_v = r->Hv == r->H;
     return x;
 }
@@ -78,8 +78,11 @@ static size_t lay_out_gradients(recurrence *x, cursor c)
 {
     const k_recurrence &r = x->r;
     size_t tokens = (size_t)r.B * r.T * sizeof(float);
-    if (!x->direct_q) take(&c, &x->dq, tokens * r.Ho * r.D);
-    if (!x->direct_k) take(&c, &x->dk, tokens * r.H * r.D);
+    if (r.float_rows) x->dq = (float *)r.dq.p, x->dk = (float *)r.dk.p;
+    else {
+        if (!x->direct_q) take(&c, &x->dq, tokens * r.Ho * r.D);
+        if (!x->direct_k) take(&c, &x->dk, tokens * r.H * r.D);
+    }
     if (!x->direct_v) take(&c, &x->dv, tokens * r.H * r.E);
     take(&c, &x->dparam, RC_PARAMS * (size_t)r.B * r.H * x->shares * sizeof(float));
     return c.used;
@@ -112,7 +115,8 @@ static size_t lay_out(recurrence *x, size_t tile, int backward, void *base)
 static const char *plan(const k_recurrence *r, k_dtype type, int training, k_cuda_sizes *z)
 {
     if (type != K_F32 && type != K_BF16) return "a recurrence on CUDA takes f32 and bf16";
-    if (r->D > 256 || r->E > 256) return "a recurrence on CUDA takes heads up to 256 wide";
+    if (r->D > (r->decay == K_DECAY_CHANNEL ? 256 : 384) || r->E > 256)
+        return "a recurrence on CUDA takes keys up to 384 wide, with a decay of each channel 256, and values up to 256";
     if (r->write == K_WRITE_DELTA && (r->decay == K_DECAY_CHANNEL || r->d_skip))
         return "the delta rule on CUDA has one decay for all channels and no skip";
     size_t tile = TILE_SIZE * k_dtype_size(type);

@@ -63,8 +63,8 @@ template <typename T> void recurrence_finish(const recurrence &x, cudaStream_t s
 {
     const k_recurrence &r = x.r;
     float *params[RC_PARAMS] = { (float *)r.da_log, (float *)r.ddt_bias, (float *)r.dd_skip };
-    if (r.dq.p && !x.direct_q) finish_rows<T>(x, r.dq, r.q, r.Hq, r.Ho / r.Hq, r.D, x.normed, x.dq, stream);
-    if (r.dk.p && !x.direct_k) finish_rows<T>(x, r.dk, r.k, r.Hk, r.H / r.Hk, r.D, x.normed, x.dk, stream);
+    if (r.dq.p && !x.direct_q && !r.float_rows) finish_rows<T>(x, r.dq, r.q, r.Hq, r.Ho / r.Hq, r.D, x.normed, x.dq, stream);
+    if (r.dk.p && !x.direct_k && !r.float_rows) finish_rows<T>(x, r.dk, r.k, r.Hk, r.H / r.Hk, r.D, x.normed, x.dk, stream);
     if (r.dv.p && !x.direct_v) finish_rows<T>(x, r.dv, r.v, r.Hv, r.H / r.Hv, r.E, 1, x.dv, stream);
     for (int i = 0; i < RC_PARAMS; i++)
         if (params[i]) param_kernel<<<r.H, 32, 0, stream>>>(x.dparam + (int64_t)i * r.B * r.H * x.shares, r.B, r.H, x.shares, params[i]);

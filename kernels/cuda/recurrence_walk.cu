@@ -322,7 +322,8 @@ template <typename T> static void walk(const recurrence &x, int back, cudaStream
 {
     if (x.DT == 1) launch<T, 1>(x, back, stream);
     else if (x.DT == 2) launch<T, 2>(x, back, stream);
-    else launch<T, 4>(x, back, stream);
+    else if (x.DT == 4) launch<T, 4>(x, back, stream);
+    else launch<T, 6>(x, back, stream);
 }
 
 template <typename T> void recurrence_forward_walk(const recurrence &x, cudaStream_t stream) { walk<T>(x, 0, stream); }
