@@ -46,6 +46,10 @@ static const task_metric METRICS[] = {
     NN_COST_METRICS,
     { "parameters", "1", "learned numbers", 0, 0 },
     { "memory_bytes", "bytes", "peak of the phase that is timed", -1, 0 },
+    { "planned_bytes", "bytes", "the same as foretold before anything was taken", -1, 0 },
+    { "planned_forward_bytes", "bytes", "of it, in use at the worst moment of the forward pass", -1, 0 },
+    { "planned_backward_bytes", "bytes", "of it, in use at the worst moment of the backward pass", -1, 0 },
+    { "planned_step_bytes", "bytes", "of it, what the optimiser's step looks at: parameters, gradients and moments", -1, 0 },
     { "parameter_bytes", "bytes", "values of the parameters", 0, 0 },
     { "gradient_bytes", "bytes", "their gradients", 0, 0 },
     { "optimiser_bytes", "bytes", "Adam's moments", 0, 0 },
@@ -71,6 +75,8 @@ typedef struct run {
     char why[512];
 } run;
 
+static void metric(const run *r, const char *name, double value) { r->call->host->metric(r->call->host->ctx, name, 0, value); }
+
 /* ---- the model -------------------------------------------------------------------------------------------------- */
 
 /* x [n], the device's = random words. */
@@ -91,8 +97,8 @@ static int fill(run *r, void *x, uint32_t stream)
 
 static int mode_of(const run *r) { return r->o->mode == MODE_CAUSAL ? ATTN_CAUSAL : ATTN_BIDIR; }
 
-/* The graph with its loss, its memory and its tokens. */
-static int build(run *r)
+/* Records the graph with its loss. */
+static int record(run *r)
 {
     const task_call *c = r->call;
     r->params = nn_params_new(r->dev, r->dtype, c->seed);
@@ -103,7 +109,30 @@ static int build(run *r)
     r->tokens = nn_input(r->graph, K_I32, (attn_dims){ 2, { r->B, r->T } });
     r->target = nn_input(r->graph, K_I32, (attn_dims){ 1, { r->B * r->T } });
     nn_id h = nn_transformer_body(&r->model, r->graph, r->tokens, mode_of(r));
-    nn_graph_set_loss(r->graph, nn_transformer_loss(&r->model, r->graph, h, r->target, 0));
+    return nn_graph_set_loss(r->graph, nn_transformer_loss(&r->model, r->graph, h, r->target, 0)), ATTN_OK;
+}
+
+/* Tells what the graph will take; a plan that fails is told by compiling. */
+static void report_plan(run *r)
+{
+    nn_plan p;
+    if (nn_graph_plan(r->graph, &p, r->why, sizeof r->why))
+        return;
+    metric(r, "planned_bytes", (double)p.all);
+    metric(r, "planned_forward_bytes", (double)p.forward);
+    if (r->o->phase == FORWARD)
+        return;
+    metric(r, "planned_backward_bytes", (double)p.backward);
+    metric(r, "planned_step_bytes", (double)p.step);
+}
+
+/* The graph with its memory and its tokens. */
+static int build(run *r)
+{
+    int rc = record(r);
+    if (rc)
+        return rc;
+    report_plan(r);
     if ((rc = nn_params_alloc(r->params, r->why, sizeof r->why)) || (rc = nn_graph_compile(r->graph, r->why, sizeof r->why)))
         return rc;
     rc = fill(r, nn_data(r->graph, r->tokens), STREAM_TOKENS);
@@ -179,8 +208,6 @@ static int measure(run *r)
 }
 
 /* ---- what is reported --------------------------------------------------------------------------------------------- */
-
-static void metric(const run *r, const char *name, double value) { r->call->host->metric(r->call->host->ctx, name, 0, value); }
 
 /* Memory as it was while the pass ran: replaying takes none. */
 static void report_memory(const run *r)

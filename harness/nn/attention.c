@@ -155,6 +155,7 @@ nn_id nn_attention_klen(nn_graph *g, const nn_mixer_spec *spec, const char *pref
         return NN_BAD;
     }
     a->spec = asked;
+    a->plan = plan;
     a->capacity = capacity;
     a->seed = g->params->seed + nn_fnv1a(prefix);
     n->attention = a;
@@ -175,10 +176,11 @@ static int bind_gradient(nn_graph *g, node *n, int i, attn_tensor like, attn_ten
 {
     const tensor *t = n->in[i] < 0 ? NULL : &g->tensors[n->in[i]];
     *out = like;
-    out->p = t && n->live && t->learns ? t->grad : NULL;
-    if (!out->p || (!n->add[i] && t->param < 0))
+    int wanted = t && n->live && t->learns;
+    out->p = wanted ? t->grad : NULL;
+    if (!wanted || (!n->add[i] && t->param < 0))
         return 0;
-    if (k_alloc(g->dev, K_TAG_WORKSPACE, (size_t)t->n * k_dtype_size(t->dtype), &n->attention->extra[i])) {
+    if (nn_take(g, K_TAG_WORKSPACE, (size_t)t->n * k_dtype_size(t->dtype), &n->attention->extra[i])) {
         snprintf(why, nwhy, "attention: %s", k_error(g->dev));
         return NN_ENOMEM;
     }
@@ -189,11 +191,11 @@ static int bind_gradient(nn_graph *g, node *n, int i, attn_tensor like, attn_ten
 /* The states that this forward begins with and that the next one will. */
 static int bind_states(nn_graph *g, attention *a, char *why, size_t nwhy)
 {
-    const attn_plan *plan = nn_mixer_plan(a->mixer);
+    const attn_plan *plan = &a->plan;
     size_t each = k_dtype_size(g->params->wide);
     int rc = 0;
     for (int i = 0; !rc && g->carries && a->spec.shape.mode == ATTN_CAUSAL && i < ATTN_MAX; i++) {
-        void *in;
+        void *in = NULL;
         if (!plan->state_dims[i].n)
             continue;
         rc = nn_carry_take(g, (size_t)nn_elements(plan->state_dims[i]) * each, &in, &a->io.state_out[i], why, nwhy);
@@ -206,11 +208,12 @@ static int bind_states(nn_graph *g, attention *a, char *why, size_t nwhy)
 static int attention_compile(nn_graph *g, node *n, char *why, size_t nwhy)
 {
     attention *a = n->attention;
-    int rc = nn_mixer_new(g->dev, &a->spec, a->capacity, &a->mixer, why, nwhy);
+    int rc = g->plan ? nn_mixer_count_bytes(g->dev, &a->spec, a->capacity, g->plan->bytes, why, nwhy)
+                     : nn_mixer_new(g->dev, &a->spec, a->capacity, &a->mixer, why, nwhy);
     if (rc)
         return rc;
     const attn_shape *s = &a->spec.shape;
-    const attn_plan *plan = nn_mixer_plan(a->mixer);
+    const attn_plan *plan = &a->plan;
     nn_mixer_io *io = &a->io;
     *io = (nn_mixer_io){ .q = strided(g, n, 0, s->Hq, s->Tq, s->Dk), .k = strided(g, n, 1, s->Hk, s->Tk, s->Dk),
                          .v = strided(g, n, 2, s->Hv, s->Tk, s->Dv), .seed = a->seed };

@@ -22,6 +22,8 @@ void nn_graph_carry(nn_graph *g)
 
 int nn_carry_take(nn_graph *g, size_t bytes, void **in, void **out, char *why, size_t nwhy)
 {
+    if (g->plan)
+        return nn_take(g, K_TAG_STATE, 2 * bytes, out);
     struct carried *more = realloc(g->carried, (size_t)(g->ncarried + 1) * sizeof *more);
     if (!more)
         return snprintf(why, nwhy, "out of host memory"), NN_ENOMEM;
@@ -138,7 +140,7 @@ static int remember_compile(nn_graph *g, node *n, char *why, size_t nwhy)
     int rc = nn_take_room(g, n, (size_t)(BM + BT) * row + (size_t)all * sizeof *list, why, nwhy);
     if (!rc)
         rc = nn_carry_take(g, (size_t)BM * row, &in, &out, why, nwhy);
-    if (!rc)
+    if (!rc && !g->plan)
         k_upload(g->dev, parts(g, n).out, list, (size_t)all * sizeof *list);
     free(list);
     return rc;

@@ -82,15 +82,15 @@ int nn_decode_take(nn_graph *g, char *why, size_t nwhy)
     size_t largest = 0;
     for (int i = 0; i < g->nnodes; i++) {
         const attention *a = g->nodes[i].attention;
-        if (a && a->capacity && nn_mixer_plan(a->mixer)->state > largest)
-            largest = nn_mixer_plan(a->mixer)->state;
+        if (a && a->capacity && a->plan.state > largest)
+            largest = a->plan.state;
     }
     if (g->code)                        /* of nn_decode_mark */
         return snprintf(why, nwhy, "%s", g->why), g->code;
     if (!largest)
         return 0;
-    if (k_alloc(g->dev, K_TAG_WORKSPACE, largest, &d->room) ||
-        k_alloc(g->dev, K_TAG_WORKSPACE, (size_t)d->B * sizeof *d->source, (void **)&d->source)) {
+    if (nn_take(g, K_TAG_WORKSPACE, largest, &d->room) ||
+        nn_take(g, K_TAG_WORKSPACE, (size_t)d->B * sizeof *d->source, (void **)&d->source)) {
         snprintf(why, nwhy, "reordering of decode states: %s", k_error(g->dev));
         return NN_ENOMEM;
     }

@@ -218,11 +218,12 @@ int nn_graph_set_loss(nn_graph *g, nn_id rows)
 
 /* ---- compiling -------------------------------------------------------------------------------------------------- */
 
-/* Marks what takes part in backward and decides, writer by writer, who overwrites and who adds. */
-static void plan_backward(nn_graph *g)
+/* Marks what takes part in backward and decides, writer by writer, who overwrites and who adds; once. */
+static void order_backward(nn_graph *g)
 {
-    if (!g->training || g->loss == NN_NONE)
+    if (!g->training || g->loss == NN_NONE || g->ordered)
         return;
+    g->ordered = 1;
     for (int i = g->nnodes - 1; i >= 0; i--) {
         node *n = &g->nodes[i];
         n->live = n->out == g->loss || (g->tensors[n->out].learns && g->tensors[n->out].live);
@@ -242,11 +243,11 @@ static int take_loss(nn_graph *g, char *why, size_t nwhy)
         node *n = &g->nodes[i];
         if (!n->op->loss)
             continue;
-        if (k_alloc(g->dev, K_TAG_ACTIVATION, sizeof *n->weight, (void **)&n->weight)) {
+        if (nn_take(g, K_TAG_ACTIVATION, sizeof *n->weight, (void **)&n->weight)) {
             snprintf(why, nwhy, "a loss: %s", k_error(g->dev));
             return NN_ENOMEM;
         }
-        if (n->out != g->loss)
+        if (n->out != g->loss || g->plan)
             continue;
         g->loss_node = n;
         g->loss_host = malloc((size_t)n->rows * k_dtype_size(g->tensors[n->out].dtype));
@@ -258,19 +259,9 @@ static int take_loss(nn_graph *g, char *why, size_t nwhy)
     return 0;
 }
 
-int nn_graph_compile(nn_graph *g, char *why, size_t nwhy)
+int nn_compile_parts(nn_graph *g, char *why, size_t nwhy)
 {
-    if (!g->code && g->compiled)
-        nn_fail(g, ATTN_EINVAL, "the graph is compiled already");
-    if (!g->code && g->segment)
-        nn_fail(g, ATTN_EINVAL, "recompute: a segment is not ended");
-    if (!g->code && !g->params->allocated)
-        nn_fail(g, ATTN_EINVAL, "nn_params_alloc comes before nn_graph_compile");
-    if (g->code) {
-        snprintf(why, nwhy, "%s", g->why);
-        return g->code;
-    }
-    plan_backward(g);
+    order_backward(g);
     nn_decode_mark(g);
     int rc = nn_take_tensors(g, why, nwhy);
     if (!rc)
@@ -278,8 +269,28 @@ int nn_graph_compile(nn_graph *g, char *why, size_t nwhy)
     for (int i = 0; !rc && i < g->nnodes; i++)
         if (g->nodes[i].op->compile)
             rc = g->nodes[i].op->compile(g, &g->nodes[i], why, nwhy);
-    if (!rc)
-        rc = nn_decode_take(g, why, nwhy);
+    return rc ? rc : nn_decode_take(g, why, nwhy);
+}
+
+/* Whether the recording is sound and whole: the first mistake. */
+int nn_check_recording(nn_graph *g, char *why, size_t nwhy)
+{
+    if (!g->code && g->compiled)
+        nn_fail(g, ATTN_EINVAL, "the graph is compiled already");
+    if (!g->code && g->segment)
+        nn_fail(g, ATTN_EINVAL, "recompute: a segment is not ended");
+    if (g->code)
+        snprintf(why, nwhy, "%s", g->why);
+    return g->code;
+}
+
+int nn_graph_compile(nn_graph *g, char *why, size_t nwhy)
+{
+    if (!g->code && !g->params->allocated)
+        nn_fail(g, ATTN_EINVAL, "nn_params_alloc comes before nn_graph_compile");
+    if (nn_check_recording(g, why, nwhy))
+        return g->code;
+    int rc = nn_compile_parts(g, why, nwhy);
     g->compiled = 1;
     g->code = rc;
     if (rc)

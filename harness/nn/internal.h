@@ -35,6 +35,7 @@ struct nn_params {
     uint32_t *forwards;                 /* of the device: forwards of training graphs so far; numbers the masks of dropout */
     int64_t step;                       /* of the optimiser, taken so far */
     char why[200];                      /* the first mistake of nn_param */
+    size_t *counted;                    /* [K_TAGS] not NULL: of what would be taken, by tag, and nothing is */
 };
 
 /* Writes the zeros that nn_params_zero_grad promised and no backward overwrote. */
@@ -47,6 +48,8 @@ int  nn_params_average(nn_params *, char *why, size_t nwhy);
 void nn_params_average_step(nn_params *, double decay);
 void nn_params_swap(nn_params *);
 uint32_t nn_fnv1a(const char *name);
+/* Adds what nn_params_alloc would take, by tag. */
+int nn_params_count_bytes(const nn_params *, size_t bytes[K_TAGS], char *why, size_t nwhy);
 
 /* ---- graphs --------------------------------------------------------------------------------------------- */
 enum { NN_MAX_IN = 4 + 2 * ATTN_MAX };  /* attention: q, k, v, gates, params, klen */
@@ -79,6 +82,7 @@ typedef struct op {                     /* one kind of node */
 
 typedef struct attention {              /* what a node of nn_attention owns */
     nn_mixer_spec spec;
+    attn_plan plan;
     uint64_t seed;
     int64_t capacity;                   /* tokens of decode state, 0 = none */
     nn_mixer *mixer;
@@ -118,6 +122,8 @@ struct nn_graph {
     nn_params *params;
     k_dev *dev;
     int training, compiled;
+    nn_plan *plan;                      /* not NULL: compiling counts here what it would take (nn_take) */
+    int ordered;                        /* plan_backward has run */
     int ntensors, tensor_capacity, nnodes, node_capacity;
     tensor *tensors;
     node *nodes;
@@ -152,6 +158,11 @@ int nn_carry_take(nn_graph *, size_t bytes, void **in, void **out, char *why, si
 void nn_carry_begin(nn_graph *);
 void nn_carry_release(nn_graph *);
 void nn_step_release(nn_graph *);       /* step.c */
+/* plan.c: k_alloc, or, where a graph is planned, NULL and a number in its plan. */
+int nn_take(nn_graph *, k_tag, size_t bytes, void **out);
+/* graph.c: the first mistake of a recording; all that a graph takes, in order. */
+int nn_check_recording(nn_graph *, char *why, size_t nwhy);
+int nn_compile_parts(nn_graph *, char *why, size_t nwhy);
 /* memory.c: buffers of all tensors of a graph whose backward is planned; and their end. */
 int nn_take_tensors(nn_graph *, char *why, size_t nwhy);
 void nn_free_tensors(nn_graph *);

@@ -183,7 +183,7 @@ static int64_t place(item *items, int i, int *placed)
     return offset + items[i].bytes;
 }
 
-/* Takes the block for n items and points all of them into it. */
+/* Takes the block for n items and points all of them into it; of a plan it has no place yet. */
 static int take_pool(nn_graph *g, item *items, int n, int *placed, char *why, size_t nwhy)
 {
     int64_t size = 0;
@@ -195,13 +195,59 @@ static int take_pool(nn_graph *g, item *items, int n, int *placed, char *why, si
         size = end > size ? end : size;
     }
     g->pool_bytes = size;
-    if (size && k_alloc(g->dev, K_TAG_ACTIVATION, (size_t)size, &g->pool)) {
+    if (size && nn_take(g, K_TAG_ACTIVATION, (size_t)size, &g->pool)) {
         snprintf(why, nwhy, "%d tensors in turns: %s", n, k_error(g->dev));
         return NN_ENOMEM;
     }
     for (int i = 0; i < n; i++)
-        *items[i].where = (char *)g->pool + items[i].offset;
+        *items[i].where = g->plan ? (void *)g : (char *)g->pool + items[i].offset;
     return 0;
+}
+
+/* ---- how much is in use when ------------------------------------------------------------------------------------------ */
+
+/* Bytes more at the beginning of a span and fewer behind its end; change has a number for every moment and one behind them. */
+static void use(int64_t *change, span s, int64_t bytes)
+{
+    if (s.from > s.to)
+        return;
+    change[s.from] += bytes;
+    change[s.to + 1] -= bytes;
+}
+
+/* When the data of a tensor that has a buffer of its own are in use: from its node to the end of its backward. */
+static span own_time(const nn_graph *g, const tensor *t, const life *l)
+{
+    int last = 2 * g->nnodes - 1;
+    return t->kept || l->made < 0 ? (span){ 0, last } : (span){ l->made, t->live || l->seen || l->again ? last - l->made : l->last };
+}
+
+/* The most that is in use at a time in forward and in backward, for the plan: tensors in turns and others. */
+static int note_use(nn_graph *g, const life *lives, const item *items, int n)
+{
+    int64_t *change = calloc(2 * (size_t)g->nnodes + 2, sizeof *change), now = 0, most[2] = { 0 };
+    if (!change)
+        return 0;
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < 2; k++)
+            use(change, items[i].when[k], items[i].bytes);
+    for (nn_id t = 0; t < g->ntensors; t++) {
+        const tensor *x = &g->tensors[t];
+        if (x->root != t || x->param >= 0 || x->input)
+            continue;
+        if (!x->data)
+            use(change, own_time(g, x, &lives[t]), (int64_t)bytes_of(x));
+        if (x->live && !x->grad && lives[t].sum == NN_NONE)
+            use(change, backwards(g, lives[t].written < 0 ? g->nnodes - 1 : lives[t].written, lives[t].made < 0 ? 0 : lives[t].made), (int64_t)bytes_of(x));
+    }
+    for (int i = 0; i < 2 * g->nnodes; i++) {
+        now += change[i];
+        most[i >= g->nnodes] = now > most[i >= g->nnodes] ? now : most[i >= g->nnodes];
+    }
+    g->plan->forward = (size_t)most[0];
+    g->plan->backward = (size_t)most[1];
+    free(change);
+    return 1;
 }
 
 /* Points all tensors that take turns to their places. */
@@ -218,6 +264,8 @@ static int share(nn_graph *g, char *why, size_t nwhy)
         for (nn_id t = 0; t < g->ntensors; t++)
             n += items_of(g, t, &lives[t], items + n);
         rc = take_pool(g, items, n, placed, why, nwhy);
+        if (!rc && g->plan)
+            rc = note_use(g, lives, items, n) ? 0 : NN_ENOMEM;
         for (nn_id t = g->ntensors - 1; t >= 0; t--)    /* a sum is younger than its terms */
             if (lives[t].sum != NN_NONE)
                 g->tensors[t].grad = g->tensors[lives[t].sum].grad;
@@ -236,7 +284,7 @@ static int share(nn_graph *g, char *why, size_t nwhy)
 static int take(nn_graph *g, k_tag tag, size_t bytes, attn_dims dims, void **out, char *why, size_t nwhy)
 {
     char text[100];
-    if (k_alloc(g->dev, tag, bytes, out) == 0)
+    if (nn_take(g, tag, bytes, out) == 0)
         return 0;
     snprintf(why, nwhy, "a tensor %s: %s", nn_dims_text(dims, text, sizeof text), k_error(g->dev));
     return NN_ENOMEM;
@@ -263,6 +311,8 @@ static int show_constant(nn_graph *g, tensor *t, char *why, size_t nwhy)
 static int take_tensor(nn_graph *g, tensor *t, char *why, size_t nwhy)
 {
     int rc = 0;
+    if (t->param >= 0 && g->plan)
+        return 0;
     if (t->param >= 0) {
         t->data = nn_param_seen(g->params, t->param);
         t->grad = nn_param_grad(g->params, t->param);
@@ -272,9 +322,11 @@ static int take_tensor(nn_graph *g, tensor *t, char *why, size_t nwhy)
         rc = take(g, t->input ? K_TAG_DATA : K_TAG_ACTIVATION, bytes_of(t), t->dims, &t->data, why, nwhy);
     if (!rc && t->live && !t->grad)
         rc = take(g, K_TAG_ACTIVATION, bytes_of(t), t->dims, &t->grad, why, nwhy);
-    if (!rc && t->input)
+    if (rc || g->plan)
+        return rc;
+    if (t->input)
         k_zero(g->dev, t->data, bytes_of(t));
-    return !rc && t->constant ? show_constant(g, t, why, nwhy) : rc;
+    return t->constant ? show_constant(g, t, why, nwhy) : rc;
 }
 
 int nn_take_tensors(nn_graph *g, char *why, size_t nwhy)

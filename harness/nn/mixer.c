@@ -38,6 +38,7 @@ struct nn_mixer {
     void *raw, *d_raw;                  /* output_norm: o un-normalised, and its gradient */
     void *sum;                          /* outer dtype: one parameter's gradient on its way to dparam */
     void *saved, *scratch, *state;
+    size_t *counted;                    /* [K_TAGS] not NULL: of what would be taken, by tag, and nothing is */
 };
 
 /* ---- tensors by strides ---------------------------------------------------------------------------------- */
@@ -151,6 +152,8 @@ static extent ext_gate(const nn_mixer *m, int64_t T, int i)
 static int take(nn_mixer *m, k_tag tag, size_t bytes, const char *what, void **out, char *why, size_t nwhy)
 {
     *out = NULL;
+    if (m->counted)
+        return m->counted[tag] += bytes, ATTN_OK;
     if (bytes == 0 || k_alloc(m->dev, tag, bytes, out) == 0)
         return ATTN_OK;
     if (why && nwhy)
@@ -200,7 +203,7 @@ static int take_slots(nn_mixer *m, char *why, size_t nwhy)
     if (rc)
         return rc;
     char *p = m->stage;
-    for (int i = 0; i < SLOTS; p += aligned(m->bytes[i]), i++)
+    for (int i = 0; p && i < SLOTS; p += aligned(m->bytes[i]), i++)
         m->slot[i] = p;
     return ATTN_OK;
 }
@@ -273,12 +276,33 @@ int nn_mixer_ask(k_dev *dev, const nn_mixer_spec *spec, int64_t capacity, attn_p
     return rc;
 }
 
-int nn_mixer_new(k_dev *dev, const nn_mixer_spec *spec, int64_t capacity, nn_mixer **out, char *why, size_t nwhy)
+/* Fills a mixer in but for its buffers. */
+static int describe(k_dev *dev, const nn_mixer_spec *spec, int64_t capacity, nn_mixer *m, char *why, size_t nwhy)
 {
-    *out = NULL;
     nn_mixer_spec asked;
     nn_choice choice;
     int rc = choose(dev, spec, capacity, &asked, &choice, why, nwhy);
+    if (rc == ATTN_OK)
+        *m = (nn_mixer){ .dev = dev, .variant = spec->variant, .common = spec->common, .shape = asked.shape, .choice = choice,
+                         .outer = (k_dtype)asked.shape.dtype, .inner = (k_dtype)choice.shape.dtype, .capacity = capacity };
+    return rc;
+}
+
+int nn_mixer_count_bytes(k_dev *dev, const nn_mixer_spec *spec, int64_t capacity, size_t bytes[K_TAGS], char *why, size_t nwhy)
+{
+    nn_mixer m;
+    int rc = describe(dev, spec, capacity, &m, why, nwhy);
+    if (rc)
+        return rc;
+    m.counted = bytes;
+    return take_buffers(&m, why, nwhy);
+}
+
+int nn_mixer_new(k_dev *dev, const nn_mixer_spec *spec, int64_t capacity, nn_mixer **out, char *why, size_t nwhy)
+{
+    *out = NULL;
+    nn_mixer described;
+    int rc = describe(dev, spec, capacity, &described, why, nwhy);
     if (rc)
         return rc;
     nn_mixer *m = calloc(1, sizeof *m);
@@ -287,8 +311,7 @@ int nn_mixer_new(k_dev *dev, const nn_mixer_spec *spec, int64_t capacity, nn_mix
             snprintf(why, nwhy, "out of host memory");
         return NN_ENOMEM;
     }
-    *m = (nn_mixer){ .dev = dev, .variant = spec->variant, .common = spec->common, .shape = asked.shape, .choice = choice,
-                     .outer = (k_dtype)asked.shape.dtype, .inner = (k_dtype)choice.shape.dtype, .capacity = capacity };
+    *m = described;
     rc = take_buffers(m, why, nwhy);
     if (rc) {
         nn_mixer_free(m);

@@ -52,6 +52,8 @@ int  nn_mixer_new(k_dev *, const nn_mixer_spec *, int64_t capacity, nn_mixer **o
 void nn_mixer_free(nn_mixer *);
 /* What nn_mixer_new would plan (gate widths, parameters, bytes), without taking memory. */
 int  nn_mixer_ask(k_dev *, const nn_mixer_spec *, int64_t capacity, attn_plan *out, char *why, size_t nwhy);
+/* Adds the bytes that nn_mixer_new would take, by tag; nothing is taken. */
+int  nn_mixer_count_bytes(k_dev *, const nn_mixer_spec *, int64_t capacity, size_t bytes[K_TAGS], char *why, size_t nwhy);
 const attn_plan *nn_mixer_plan(const nn_mixer *);
 const attn_impl *nn_mixer_impl(const nn_mixer *);
 const attn_shape *nn_mixer_shape(const nn_mixer *);

@@ -60,6 +60,10 @@ typedef struct nn_graph nn_graph;
 nn_graph *nn_graph_new(nn_params *, int training);
 void nn_graph_free(nn_graph *);
 int  nn_graph_compile(nn_graph *, char *why, size_t nwhy);  /* 0, ATTN_EUNSUP, NN_ENOMEM or ATTN_EINVAL */
+/* What a recorded graph and its parameters will take, to the byte, before nn_params_alloc and nn_graph_compile take it: by tag,
+ * and how much of it is in use at the worst moment of each phase (the optimiser's: parameters, gradients and moments). */
+typedef struct nn_plan { size_t bytes[K_TAGS], all, forward, backward, step; } nn_plan;
+int  nn_graph_plan(nn_graph *, nn_plan *, char *why, size_t nwhy);      /* as nn_graph_compile */
 
 nn_id nn_input(nn_graph *, k_dtype, attn_dims);             /* the caller fills nn_data() before nn_forward; no gradient */
 nn_id nn_constant(nn_graph *, attn_dims, const float *values);      /* of the params' dtype; the values are copied; no gradient */

@@ -48,7 +48,7 @@ nn_id nn_unfit(nn_graph *g, const char *what, nn_id a, nn_id b, const char *want
 
 int nn_take_room(nn_graph *g, node *n, size_t bytes, char *why, size_t nwhy)
 {
-    if (k_alloc(g->dev, K_TAG_WORKSPACE, bytes, &n->room) == 0)
+    if (nn_take(g, K_TAG_WORKSPACE, bytes, &n->room) == 0)
         return 0;
     snprintf(why, nwhy, "%s: %s", n->op->name, k_error(g->dev));
     return NN_ENOMEM;

@@ -171,12 +171,22 @@ static void draw_param(nn_params *p, const param *q, uint32_t draw)
     }
 }
 
+/* k_alloc, or, where bytes are counted, NULL and a number more. */
+static int take(nn_params *p, k_tag tag, size_t bytes, void **out)
+{
+    *out = NULL;
+    if (!p->counted)
+        return k_alloc(p->dev, tag, bytes, out);
+    p->counted[tag] += bytes;
+    return 0;
+}
+
 /* One block of n elements, zeroed. */
 static int take_block(nn_params *p, k_tag tag, k_dtype dtype, int64_t n, char **out, char *why, size_t nwhy)
 {
     size_t bytes = (size_t)n * k_dtype_size(dtype);
     void *block = NULL;
-    if (bytes && k_alloc(p->dev, tag, bytes, &block)) {
+    if (bytes && take(p, tag, bytes, &block)) {
         snprintf(why, nwhy, "parameters: %s", k_error(p->dev));
         return NN_ENOMEM;
     }
@@ -209,12 +219,12 @@ int nn_params_alloc(nn_params *p, char *why, size_t nwhy)
     p->seen = p->value;
     if (!rc && p->wide != p->dtype)
         rc = take_block(p, K_TAG_PARAM, p->dtype, p->all, &p->seen, why, nwhy);
-    if (!rc && (k_alloc(p->dev, K_TAG_OPTIMISER, sizeof *p->factor, (void **)&p->factor) ||
-                k_alloc(p->dev, K_TAG_OPTIMISER, sizeof *p->forwards, (void **)&p->forwards))) {
+    if (!rc && (take(p, K_TAG_OPTIMISER, sizeof *p->factor, (void **)&p->factor) ||
+                take(p, K_TAG_OPTIMISER, sizeof *p->forwards, (void **)&p->forwards))) {
         snprintf(why, nwhy, "parameters: %s", k_error(p->dev));
         rc = NN_ENOMEM;
     }
-    if (rc)
+    if (rc || p->counted)
         return rc;
     p->allocated = 1;
     nn_params_set_forwards(p, 0);
@@ -222,6 +232,13 @@ int nn_params_alloc(nn_params *p, char *why, size_t nwhy)
         draw_param(p, &p->list[i], 0);
     nn_params_round(p);
     return 0;
+}
+
+int nn_params_count_bytes(const nn_params *p, size_t bytes[K_TAGS], char *why, size_t nwhy)
+{
+    nn_params counting = *p;            /* with the list of p, whose places are the same whenever they are given */
+    counting.counted = bytes;
+    return nn_params_alloc(&counting, why, nwhy);
 }
 
 void nn_params_round(nn_params *p)

@@ -44,6 +44,9 @@ for v in softmax identity; do
     check "$v $p: the parts of the memory are the whole" test "$(sql "
       SELECT sum(m.value) = 2 * max(m.value) FROM v_metrics m JOIN v_cells c USING (cell_key) WHERE $(of $p) AND metric IN
       ('memory_bytes', 'parameter_bytes', 'gradient_bytes', 'optimiser_bytes', 'activation_bytes', 'saved_bytes', 'workspace_bytes', 'data_bytes')")" = 1
+    check "$v $p: the memory is what was planned" test "$(sql "
+      SELECT count(DISTINCT m.value) || ' ' || count(*) FROM v_metrics m JOIN v_cells c USING (cell_key) WHERE $(of $p) AND metric IN
+      ('memory_bytes', 'planned_bytes')")" = '1 2'
     check "$v $p: quantiles in order, rates follow" test "$(sql "
       WITH v AS (SELECT metric, value FROM v_metrics JOIN v_cells c USING (cell_key) WHERE $(of $p)),
            x(a, b, c, d, f, r, k) AS (SELECT max(value) FILTER (WHERE metric = 'seconds_min'), max(value) FILTER (WHERE metric = 'seconds_p20'),
@@ -89,6 +92,9 @@ limits: {time: 20s, memory: 100M, stop_longer: length}
 YAML
 exits 0 "a sweep that meets the end of memory" long.yaml
 check "oom tells bytes" holds "experiment = 'long' AND status = 'oom' AND reason LIKE '%bytes%'"
+check "and the plan, which was told before" test "$(sql "
+  SELECT count(*) FROM v_metrics m JOIN v_cells c USING (cell_key) WHERE c.experiment = 'long' AND c.status = 'oom' AND metric = 'planned_bytes'
+  AND m.value > 100e6")" = 1
 check "and the longer one is not tried" holds "experiment = 'long' AND status = 'oom' AND reason = 'not tried: oom at length 65536'"
 
 sed 's/name: model_scaling.*/name: scaling, length: 16}/' cost.yaml >none.yaml

@@ -123,6 +123,93 @@ static void compare(const char *what, const char *name, const nn_model_opts *o)
     report(memcmp(&narrow, &again, sizeof narrow) == 0, title, "");
 }
 
+/* A model in two graphs on the GPU: of whole sequences, and of one token after another. */
+typedef struct reader {
+    k_dev *dev;
+    k_dtype dtype;
+    nn_params *params;
+    nn_graph *g[2];
+    nn_id tokens[2], logits[2];
+    void *wide;                         /* [B,T,V] of the device: logits in float */
+} reader;
+
+static reader read_with(k_dtype dtype, const nn_model_opts *o)
+{
+    static char opts[1024], why[400];
+    static nn_transformer m;
+    static nn_mixer_spec mixer;
+    reader r = { .dtype = dtype };
+    must(k_dev_open("cuda", 2, &r.dev, why, sizeof why), why);
+    r.params = nn_params_new(r.dev, dtype, 7);
+    mixer = (nn_mixer_spec){ .variant = variant("softmax"), .opts = opts, .common = { NN_OUTPUT_NORM_NONE, 1e-5 } };
+    defaults(mixer.variant->opts, opts);
+    must(nn_transformer_init(&m, r.params, o, &mixer, 1, V, T, why, sizeof why), why);
+    for (int i = 0; i < 2; i++) {
+        r.g[i] = nn_graph_new(r.params, 0);
+        if (i)
+            nn_graph_decode(r.g[i], T);
+        r.tokens[i] = nn_input(r.g[i], K_I32, (attn_dims){ 2, { B, i ? 1 : T } });
+        r.logits[i] = nn_transformer_logits(&m, r.g[i], nn_transformer_body(&m, r.g[i], r.tokens[i], ATTN_CAUSAL));
+        nn_keep(r.g[i], r.logits[i]);
+    }
+    must(nn_params_alloc(r.params, why, sizeof why) || nn_graph_compile(r.g[0], why, sizeof why) || nn_graph_compile(r.g[1], why, sizeof why), why);
+    must(k_alloc(r.dev, K_TAG_DATA, B * T * V * sizeof(float), &r.wide), "no memory");
+    return r;
+}
+
+/* The logits of these tokens, n of them in all, by the whole or by the step. */
+static void say(reader *r, int i, int n, const int32_t *x, float *logits)
+{
+    k_upload(r->dev, nn_data(r->g[i], r->tokens[i]), x, (size_t)n * sizeof *x);
+    must(nn_forward(r->g[i]), "a forward failed");
+    k_convert(r->dev, n * V, r->wide, K_F32, nn_data(r->g[i], r->logits[i]), r->dtype);
+    k_download(r->dev, logits, r->wide, (size_t)n * V * sizeof *logits);
+}
+
+/* The greatest distance of logits, token by token in a graph that decodes, from those of the whole sequence. */
+static double decoded(k_dtype dtype, const nn_model_opts *o)
+{
+    static float whole[B * T * V], next[B * V];
+    int32_t x[B * T], now[B];
+    double worst = 0;
+    reader r = read_with(dtype, o);
+    for (int i = 0; i < B * T; i++)
+        x[i] = token(1, i / T, i % T);
+    say(&r, 0, B * T, x, whole);
+    for (int t = 0; t < T; t++) {
+        for (int b = 0; b < B; b++)
+            now[b] = x[b * T + t];
+        say(&r, 1, B, now, next);
+        for (int i = 0; i < B * V; i++)
+            worst = fmax(worst, fabs((double)next[i] - (double)whole[(i / V * T + t) * V + i % V]));
+    }
+    must(k_sync(r.dev), k_error(r.dev));
+    nn_graph_free(r.g[0]);
+    nn_graph_free(r.g[1]);
+    nn_params_free(r.params);
+    k_dev_close(r.dev);
+    return worst;
+}
+
+/* Layers other than the common ones: they learn as on the CPU, and decode as they read. */
+static void other_layers(nn_model_opts plain)
+{
+    nn_model_opts conv = plain, reversible = plain, cut = plain, *const each[] = { &conv, &reversible, &cut };
+    static const char *const names[] = { "a model with short convolutions and axial positions", "a reversible model in chunks", "a model without residuals" };
+    char title[160], detail[80];
+    conv.short_conv = 4, conv.positions = NN_POSITIONS_AXIAL, conv.axial_columns = 10;
+    reversible.reversible = 1, reversible.feed_forward_chunks = 3, reversible.ffn_dropout = 0.1, reversible.activation = NN_SWIGLU;
+    cut.residual = 0, cut.positions_each_layer = 1, cut.positions = NN_POSITIONS_AXIAL;
+    for (int i = 0; i < 3; i++) {
+        compare(names[i], "softmax", each[i]);
+        each[i]->init = 0.2;            /* so that a token's logits depend on those before it */
+        double f32 = decoded(K_F32, each[i]), bf16 = decoded(K_BF16, each[i]);
+        snprintf(title, sizeof title, "%s says token by token what it says of the whole", names[i]);
+        snprintf(detail, sizeof detail, "logits within %.1e in f32, %.1e in bf16", f32, bf16);
+        report(f32 < 1e-3 && bf16 < 0.2, title, detail);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static char *some[] = { "", "softmax", "identity", "linear", "fwp", "gated_deltanet", "lsh", NULL };
@@ -136,6 +223,8 @@ int main(int argc, char **argv)
     for (char **name = (argc > 1 ? argv : some) + 1; *name; name++)
         compare("a plain model", *name, &plain);
     compare("a model of all there is", "softmax", &rich);
+    if (argc == 1)
+        other_layers(plain);
     printf("1..%d\n", number);
     return failures != 0;
 }

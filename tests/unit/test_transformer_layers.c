@@ -352,6 +352,90 @@ static void test_short_conv(void **state)
     }
 }
 
+/* ---- the plan of memory ------------------------------------------------------------------------------------------------ */
+
+/* What the recorded graph and its parameters take is to the byte what was planned, tag by tag, and no phase needs more than all. */
+static void holds_its_plan(model *m, const char *what)
+{
+    nn_plan plan, again;
+    k_memory memory;
+    if (nn_graph_plan(m->graph, &plan, why, sizeof why) || nn_graph_plan(m->graph, &again, why, sizeof why))
+        fail_msg("%s: %s", what, why);
+    assert_memory_equal(&plan, &again, sizeof plan);
+    k_memory_read(dev, &memory);
+    assert_int_equal(memory.now, 0);
+    if (nn_params_alloc(m->params, why, sizeof why) || nn_graph_compile(m->graph, why, sizeof why))
+        fail_msg("%s: %s", what, why);
+    k_memory_read(dev, &memory);
+    for (int i = 0; i < K_TAGS; i++)
+        if (plan.bytes[i] != memory.now_tag[i])
+            fail_msg("%s: %zu bytes of %s planned, %zu taken", what, plan.bytes[i], k_tag_names[i], memory.now_tag[i]);
+    assert_int_equal(plan.all, memory.now);
+    assert_true(plan.forward <= plan.all && plan.backward <= plan.all && plan.step <= plan.all && plan.step > 0);
+    assert_int_equal(nn_forward(m->graph), 0);
+    assert_int_equal(nn_graph_plan(m->graph, &plan, why, sizeof why), ATTN_EINVAL);     /* it is too late */
+}
+
+static void test_plan(void **state)
+{
+    static const char *const opts[] = { "", ", \"recompute\": \"layer\"", ", \"reversible\": true", ", \"norm_position\": \"post\", \"residual\": false",
+                                        ", \"short_conv\": 4, \"positions\": \"axial\"", ", \"feed_forward_chunks\": 3, \"dropout\": 0.1",
+                                        ", \"kv_heads\": 1, \"tie_embeddings\": false, \"activation\": \"swiglu\", \"positions\": \"learned\"" };
+    static const char *const names[] = { "softmax", "performer", "fwp", "gated_deltanet" };
+    (void)state;
+    for (int i = 0; i < 7 * 4; i++) {
+        char all[240];
+        model m;
+        snprintf(all, sizeof all, "{\"layers\": 3, \"d_model\": 16, \"heads\": 2%s}", opts[i % 7]);
+        record(&m, names[i / 7], all, i % 2 ? K_F32 : K_F64, 2, 9, ATTN_CAUSAL);
+        holds_its_plan(&m, all);
+        release(&m);
+    }
+}
+
+/* The same of graphs that do not train: one that decodes, and one that goes on from segment to segment with a memory. */
+static void test_plan_of_others(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        model m;
+        record(&m, i ? "fwp" : "softmax", "{\"layers\": 2, \"d_model\": 16, \"heads\": 2}", K_F32, 2, 9, ATTN_CAUSAL);
+        nn_graph_free(m.graph);
+        m.graph = nn_graph_new(m.params, i == 2);
+        if (i) nn_graph_carry(m.graph);
+        else nn_graph_decode(m.graph, 9);
+        m.t.memory = 0;
+        nn_id tokens = nn_input(m.graph, K_I32, (attn_dims){ 2, { 2, 3 } }), target = nn_input(m.graph, K_I32, (attn_dims){ 1, { 6 } });
+        nn_id h = nn_transformer_body(&m.t, m.graph, tokens, ATTN_CAUSAL);
+        nn_graph_set_loss(m.graph, nn_transformer_loss(&m.t, m.graph, i ? nn_remember(m.graph, h, 5) : h, i ? nn_input(m.graph, K_I32, (attn_dims){ 1, { 16 } }) : target, 0));
+        holds_its_plan(&m, i ? "carry" : "decode");
+        release(&m);
+    }
+}
+
+/* Twelve layers: forward and backward of the recomputed and the reversible ones need less, by the plan that they hold. */
+static void test_plan_of_twelve(void **state)
+{
+    static const char *const kinds[] = { "\"recompute\": \"none\"", "\"recompute\": \"layer\"", "\"reversible\": true" };
+    nn_plan plan[3];
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        char all[200];
+        model m;
+        snprintf(all, sizeof all, "{\"layers\": 12, \"d_model\": 32, \"heads\": 2, %s}", kinds[i]);
+        record(&m, "softmax", all, K_F32, 4, 64, ATTN_CAUSAL);
+        assert_int_equal(nn_graph_plan(m.graph, &plan[i], why, sizeof why), 0);
+        print_message("# %-20s %8zu bytes: %8zu in forward, %8zu in backward, %8zu in the optimiser's step\n", kinds[i], plan[i].all, plan[i].forward,
+                      plan[i].backward, plan[i].step);
+        holds_its_plan(&m, all);
+        release(&m);
+    }
+    for (int i = 1; i < 3; i++) {
+        assert_int_equal(plan[i].step, plan[0].step);
+        assert_true(plan[i].all < plan[i - 1].all && plan[i].forward < plan[i - 1].forward && plan[i].backward < plan[i - 1].backward);
+    }
+}
+
 /* All of them learn the text. */
 static void test_learning(void **state)
 {
@@ -375,6 +459,7 @@ int main(void)
         cmocka_unit_test(test_gradients),   cmocka_unit_test(test_contradictions), cmocka_unit_test(test_recomputed),
         cmocka_unit_test(test_reversible),  cmocka_unit_test(test_chunks),         cmocka_unit_test(test_chunks_drop),
         cmocka_unit_test(test_axial),       cmocka_unit_test(test_positions_each_layer), cmocka_unit_test(test_short_conv),
+        cmocka_unit_test(test_plan),        cmocka_unit_test(test_plan_of_others), cmocka_unit_test(test_plan_of_twelve),
         cmocka_unit_test(test_learning) };
     return cmocka_run_group_tests_name("transformer_layers", tests, open_files, close_files);
 }
