@@ -47,7 +47,9 @@ static const data_file pg19_files[] = {
     { "train", "train/*.txt" }, { "valid", "validation/*.txt" }, { "test", "test/*.txt" }, { NULL } };
 static const data_file books_files[] = {
     { "train", "books.train.txt" }, { "valid", "books.valid.txt" }, { "test", "books.test.txt" }, { NULL } };
-static const data_file crime_files[] = { { "train", "crime-and-punishment.txt" }, { NULL } };
+static const data_file crime_files[] = {
+    { "train", "crime-and-punishment.txt", .from = 0, .to = MILLION }, { "valid", "crime-and-punishment.txt", .from = MILLION, .to = 1060000 },
+    { "test", "crime-and-punishment.txt", .from = 1060000, .to = 1120000 }, { NULL } };
 
 static const data_download wmt14[] = {
     { STATMT "wmt13/training-parallel-europarl-v7.tgz", 657632379, "0224c7c710c8a063dfd893b0cc0830202d61f4c75c17eb8e31836103d27d96e7" },
@@ -133,7 +135,7 @@ const data_set data_sets[] = {
       "Apache 2.0; books in the public domain", "https://github.com/google-deepmind/pg19", DATA_BYTES, 0, NULL, NULL, pg19_files },
     { "books", "books one behind the other, each begun by a form feed",
       "public domain", "a local copy", DATA_BYTES, 0, NULL, NULL, books_files, 1 },
-    { "crime-and-punishment", "one long book",
+    { "crime-and-punishment", "one long book: its first million bytes, and its end to judge by",
       "public domain", "https://www.gutenberg.org/ebooks/2554", DATA_BYTES, 0, NULL, NULL, crime_files },
     { "wmt14-en-de", "4.5 M sentence pairs; newstest2013 and newstest2014",
       "free for research", STATMT "wmt14/translation-task.html", DATA_PARALLEL, 0, "en,de", wmt14, wmt14_files },
