@@ -28,6 +28,9 @@ static const hs_command commands[] = {
     { "sample", cmd_sample, "EXPERIMENT|KEY|FILE.safetensors [--only AXIS=VALUE] [--prompt TEXT] [--length N] [--number N] [--seed N]"
       " [--temperature X] [--top-k N] [--top-p X] [--by states|windows] [--json] [--device D] [--threads N] [--db F]",
       "let a kept language model go on with a text" },
+    { "attend", cmd_attend, "EXPERIMENT|KEY|FILE.safetensors [--only AXIS=VALUE] [--layer L] [--head H] [--text TEXT | --split NAME --from N]"
+      " [--length N] [--by map|values] [--similarity [--sequences N]] [--out DIR] [--device D] [--threads N] [--db F]",
+      "show what the heads of a kept model look at, as .npy and picture" },
     { "bleu", cmd_bleu, "HYP REF... [--tokenize 13a|intl|none] [--lowercase] [--smooth exp|floor|none] [--effective-order]"
       " [--bootstrap N] [--against HYP] [--seed N] [--json]", "score a translation as sacreBLEU does, with its signature; - reads standard input" },
     { "subwords", cmd_subwords, "learn MODEL FILE... [--vocabulary N] [--kind bpe|unigram] [--coverage SHARE] [--sentences N]\n"

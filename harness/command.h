@@ -9,7 +9,7 @@ typedef struct hs_command {
 int cmd_run(int, char **);      int cmd_status(int, char **);  int cmd_show(int, char **);
 int cmd_compare(int, char **);  int cmd_plot(int, char **);     int cmd_list(int, char **);    int cmd_env(int, char **);
 int cmd_check(int, char **);    int cmd_apply(int, char **);   int cmd_new(int, char **);
-int cmd_sample(int, char **);
+int cmd_sample(int, char **);   int cmd_attend(int, char **);
 int cmd_bleu(int, char **);     int cmd_data(int, char **);     int cmd_subwords(int, char **);
 int cmd_describe(int, char **); int cmd_worker(int, char **);
 /* Every command answers -h with its args and help and exits 0; a wrong option exits HS_EXIT_USAGE. */

@@ -115,8 +115,7 @@ FILE *fig_template(const char *name, char *why, size_t nwhy)
     return f;
 }
 
-/* Makes a folder and those above it. */
-static int make_folder(const char *path)
+int fig_make_folder(const char *path)
 {
     char *copy = strdup(path);
     int rc = copy ? 0 : -1;
@@ -175,18 +174,16 @@ static void move_files(const char *from, const char *to, const char *name)
     rmdir(from);
 }
 
-/* Writes and draws a collected figure in a workshop of its own inside dir. */
-static int draw(const fig *f, const char *dir, int *gnuplot, char *why, size_t nwhy)
+int fig_in_workshop(const char *dir, const char *name, fig_write_fn *write, const void *ctx, int *gnuplot, char *why, size_t nwhy)
 {
     char shop[3072], path[4096];
-    snprintf(shop, sizeof shop, "%s/.%s.XXXXXX", dir, f->name);
+    snprintf(shop, sizeof shop, "%s/.%s.XXXXXX", dir, name);
     if (!mkdtemp(shop)) {
         snprintf(why, nwhy, "%s cannot be written (%s)", dir, strerror(errno));
         return -1;
     }
-    snprintf(path, sizeof path, "%s.gp", f->name);
-    int rc = fig_write_tsv(f, shop) == 0 && (f->kind != FIG_SCALING || fig_write_table(f, shop) == 0)
-           ? fig_write_script(f, shop, why, nwhy) : -1;
+    snprintf(path, sizeof path, "%s.gp", name);
+    int rc = write(ctx, shop, why, nwhy);
     int status = rc == 0 ? run_gnuplot(shop, path) : 0;
     *gnuplot = status != 127;
     if (rc != 0 && !*why) snprintf(why, nwhy, "%s cannot be written (%s)", dir, strerror(errno));
@@ -194,11 +191,19 @@ static int draw(const fig *f, const char *dir, int *gnuplot, char *why, size_t n
         char said[256];
         snprintf(path, sizeof path, "%s/messages", shop);
         first_line(path, said, sizeof said);
-        snprintf(why, nwhy, "gnuplot failed on %s/%s.gp: %s", dir, f->name, said);
+        snprintf(why, nwhy, "gnuplot failed on %s/%s.gp: %s", dir, name, said);
         rc = -1;
     }
-    move_files(shop, dir, f->name);
+    move_files(shop, dir, name);
     return rc;
+}
+
+/* fig_write_fn: a collected figure. */
+static int write_files(const void *f, const char *shop, char *why, size_t nwhy)
+{
+    const fig *figure = f;
+    return fig_write_tsv(figure, shop) == 0 && (figure->kind != FIG_SCALING || fig_write_table(figure, shop) == 0)
+         ? fig_write_script(figure, shop, why, nwhy) : -1;
 }
 
 /* What was drawn, on stdout. */
@@ -222,7 +227,7 @@ static int draw_one(hs_store *store, const hs_plan *plan, const json_t *spec, si
     if (rc == 0) {
         fig_measure(&f);
         fig_fit(&f);
-        rc = draw(&f, dir, &gnuplot, why, sizeof why);
+        rc = fig_in_workshop(dir, f.name, write_files, &f, &gnuplot, why, sizeof why);
     }
     if (rc != 0) fprintf(stderr, "harness: %s\n", why);
     else if (flags & HS_FIGURES_VERBOSE) report(&f, dir, gnuplot);
@@ -260,7 +265,7 @@ int hs_figures_draw(hs_store *store, const hs_plan *plan, const hs_plan_args *na
     char dir[2048];
     int rc = 0;
     folder_of(plan, narrowed, outdir, dir, sizeof dir);
-    if (make_folder(dir) != 0) {
+    if (fig_make_folder(dir) != 0) {
         fprintf(stderr, "harness: the folder %s cannot be made (%s): name another with --out\n", dir, strerror(errno));
         return -1;
     }

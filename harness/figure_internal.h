@@ -5,7 +5,8 @@
  * figure_fit.c        slopes, crossings, fronts, and the table of them
  * figure_published.c  the numbers of a paper
  * figure_page.c       text, styles, legends and notes
- * figure_script.c     .tsv and .gp */
+ * figure_script.c     .tsv and .gp
+ * heatmap.c           a matrix: no cells, its own data */
 #ifndef HS_FIGURE_INTERNAL_H
 #define HS_FIGURE_INTERNAL_H
 #include <stdio.h>
@@ -97,6 +98,14 @@ json_t *fig_each(const hs_plan *, const json_t *spec, size_t number);
 /* The data, the script and the table of slopes, in the folder dir. */
 int  fig_write_tsv(const fig *, const char *dir);
 int  fig_write_table(const fig *, const char *dir);
+/* Draws a figure in a workshop of its own inside dir: write() leaves NAME.tsv and NAME.gp in the folder that it is given, gnuplot
+ * runs, and every file is moved into place by one rename.  0, or -1 with a sentence. */
+typedef int fig_write_fn(const void *ctx, const char *shop, char *why, size_t nwhy);
+int  fig_in_workshop(const char *dir, const char *name, fig_write_fn *, const void *ctx, int *gnuplot, char *why, size_t nwhy);
+int  fig_make_folder(const char *path);                 /* and those above it */
+/* The script NAME.gp in dir from the template KIND.gp.in, each @NAME@ in it replaced by its value, which is freed. */
+typedef struct fig_place { const char *name; char *value; } fig_place;
+int  fig_fill_script(const char *kind, const char *dir, const char *name, const fig_place *, size_t n, char *why, size_t nwhy);
 /* Opens a template of plots/: where HARNESS_PLOTS says, else beside the program. */
 FILE *fig_template(const char *name, char *why, size_t nwhy);
 int  fig_write_script(const fig *, const char *dir, char *why, size_t nwhy);

@@ -352,10 +352,8 @@ static char *plot_text(const fig *f)
 }
 
 /* ---- the template ------------------------------------------------------------------------------------------------ */
-typedef struct place { const char *name; char *value; } place;
-
 /* Copies the template, each @NAME@ replaced by its value; values are not looked into. */
-static int fill(FILE *in, FILE *out, const place *places, size_t n)
+static int fill(FILE *in, FILE *out, const fig_place *places, size_t n)
 {
     char line[512];
     while (fgets(line, sizeof line, in))
@@ -373,11 +371,27 @@ static int fill(FILE *in, FILE *out, const place *places, size_t n)
     return ferror(out) ? -1 : 0;
 }
 
-/* The script of a figure from its template, already open. */
-static int write_script(const fig *f, FILE *in, FILE *out)
+int fig_fill_script(const char *kind, const char *dir, const char *name, const fig_place *places, size_t n, char *why, size_t nwhy)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s.gp.in", kind);
+    FILE *in = fig_template(path, why, nwhy), *out = NULL;
+    if (in) {
+        snprintf(path, sizeof path, "%s/%s.gp", dir, name);
+        out = fopen(path, "w");
+    }
+    int rc = out ? fill(in, out, places, n) : -1;
+    if (out && fclose(out) != 0) rc = -1;
+    if (in && rc != 0) snprintf(why, nwhy, "%s cannot be written", path);
+    if (in) fclose(in);
+    for (size_t i = 0; i < n; i++) free(places[i].value);
+    return rc;
+}
+
+int fig_write_script(const fig *f, const char *dir, char *why, size_t nwhy)
 {
     const fig_layout a = fig_lay_out(f);
-    place places[] = {
+    const fig_place places[] = {
         { "NAME", strdup(f->name) }, { "TITLE", fig_literal(f->title, 64) }, { "XLABEL", fig_literal(f->xlabel, FIG_NOTE_LETTERS) },
         { "YLABEL", fig_literal(f->ylabel, 40) }, { "RANGES", axes_text(f) }, { "NOTES", a.notes },
         { "LEFT", fig_format("%.4f", a.left / a.width) }, { "RIGHT", fig_format("%.4f", a.right / a.width) },
@@ -385,22 +399,5 @@ static int write_script(const fig *f, FILE *in, FILE *out)
         { "PLOT", plot_text(f) }, { "WIDTH", fig_format("%.2f", a.width) }, { "HEIGHT", fig_format("%.2f", a.height) },
         { "PIXELS", fig_format("%.0f,%.0f", a.width / 2.54 * 300, a.height / 2.54 * 300) },
         { "POINTS", fig_format("%.0f,%.0f", a.width / 2.54 * 72, a.height / 2.54 * 72) } };
-    int rc = fill(in, out, places, sizeof places / sizeof *places);
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) free(places[i].value);
-    return rc;
-}
-
-int fig_write_script(const fig *f, const char *dir, char *why, size_t nwhy)
-{
-    char path[4096];
-    snprintf(path, sizeof path, "%s.gp.in", fig_kind_names[f->kind]);
-    FILE *in = fig_template(path, why, nwhy);
-    if (!in) return -1;
-    snprintf(path, sizeof path, "%s/%s.gp", dir, f->name);
-    FILE *out = fopen(path, "w");
-    int rc = out ? write_script(f, in, out) : -1;
-    if (out && fclose(out) != 0) rc = -1;
-    if (rc != 0) snprintf(why, nwhy, "%s cannot be written", path);
-    fclose(in);
-    return rc;
+    return fig_fill_script(fig_kind_names[f->kind], dir, f->name, places, sizeof places / sizeof *places, why, nwhy);
 }

@@ -2,7 +2,7 @@
  *
  * stats.c       mean, deviation, Student's t
  * stats_fit.c   power laws beyond a plateau, crossover lengths
- * stats_rank.c  medians and the test of Mann and Whitney
+ * stats_rank.c  medians, correlations and the test of Mann and Whitney
  * Random draws are Philox's: the same numbers give the same interval everywhere. */
 #ifndef HS_STATS_H
 #define HS_STATS_H
@@ -59,6 +59,10 @@ enum { HS_BOOTSTRAPS = 2000 };
 hs_crossing hs_crossing_of(const double *x, const double *a, const double *b, const double *sd, size_t n);
 
 double hs_median(const double *x, size_t n);            /* x [n]; NaN when n == 0 */
+/* Pearson's correlation of x and y [n], and Spearman's, that of their ranks (equal values share the mean of theirs); NaN when n < 2
+ * or one of them is constant. */
+double hs_pearson(const double *x, const double *y, size_t n);
+double hs_spearman(const double *x, const double *y, size_t n);
 /* median(b) / median(a) with the 95 % percentile interval of HS_BOOTSTRAPS resamples of both; a [na] > 0, b [nb]. */
 hs_interval hs_median_ratio(const double *a, size_t na, const double *b, size_t nb);
 /* The two-sided p value of Mann and Whitney's U: exact when there are no ties and both have fewer than 50 values, else

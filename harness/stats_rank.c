@@ -33,6 +33,39 @@ double hs_median(const double *x, size_t n)
     return middle;
 }
 
+/* ---- correlations ------------------------------------------------------------------------------------------------ */
+double hs_pearson(const double *x, const double *y, size_t n)
+{
+    double mx = hs_mean(x, n), my = hs_mean(y, n), xx = 0, yy = 0, xy = 0;
+    for (size_t i = 0; i < n; i++) {
+        xx += (x[i] - mx) * (x[i] - mx);
+        yy += (y[i] - my) * (y[i] - my);
+        xy += (x[i] - mx) * (y[i] - my);
+    }
+    return n < 2 || xx == 0 || yy == 0 ? NAN : xy / sqrt(xx * yy);
+}
+
+/* The rank of each value, from 1 on; equal ones share the mean of theirs. */
+static double *ranks(const double *x, size_t n)
+{
+    double *r = malloc((n + 1) * sizeof *r);
+    if (!r) abort();
+    for (size_t i = 0; i < n; i++) {
+        size_t below = 0, equal = 0;
+        for (size_t k = 0; k < n; k++) below += x[k] < x[i], equal += x[k] == x[i];
+        r[i] = (double)below + 0.5 * (double)(equal + 1);
+    }
+    return r;
+}
+
+double hs_spearman(const double *x, const double *y, size_t n)
+{
+    double *rx = ranks(x, n), *ry = ranks(y, n), r = hs_pearson(rx, ry, n);
+    free(rx);
+    free(ry);
+    return r;
+}
+
 /* ---- the ratio of two medians ---------------------------------------------------------------------------------- */
 /* The median of resample number draw of s [n], sorted: how often each value was drawn is enough to find it. */
 static double resampled_median(const double *s, size_t n, uint32_t stream, uint32_t draw, uint32_t *count)

@@ -238,9 +238,13 @@ static int attention_compile(nn_graph *g, node *n, char *why, size_t nwhy)
 
 void nn_watch(nn_graph *g)
 {
-    for (int i = 0; i < g->nnodes; i++)
-        for (int j = 0; g->nodes[i].attention && j < PARAMS; j++)
+    for (int i = 0; i < g->nnodes; i++) {
+        if (!g->nodes[i].attention)
+            continue;
+        for (int j = 0; j < PARAMS; j++)
             nn_keep(g, g->nodes[i].in[j]);
+        nn_keep(g, g->nodes[i].out);
+    }
 }
 
 int nn_seen_count(const nn_graph *g)

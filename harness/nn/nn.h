@@ -118,9 +118,9 @@ void nn_keep(nn_graph *, nn_id);                /* its data and its gradient sta
 /* ---- looking at attention: of a graph that does not train ------------------------------------------------------------- */
 typedef struct nn_seen {                /* what one call of a variant works on; tensors of the device, in the spec's dtype */
     const nn_mixer_spec *spec;          /* with its shape */
-    const nn_mixer_io *io;              /* after a forward: that one's q, k, v, gates and params */
+    const nn_mixer_io *io;              /* after a forward: that one's q, k, v, gates, params and o */
 } nn_seen;
-void nn_watch(nn_graph *);              /* after recording, before compiling: what attention reads stays as it is */
+void nn_watch(nn_graph *);              /* after recording, before compiling: what attention reads and makes stays */
 int  nn_seen_count(const nn_graph *);   /* calls in a forward */
 nn_seen nn_see(const nn_graph *, int call);     /* in the order of recording; after nn_graph_compile */
 

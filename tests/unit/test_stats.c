@@ -349,6 +349,19 @@ static void test_mann_whitney_counts_every_order(void **state)
     }
 }
 
+/* By hand; ties share ranks; what is constant has no correlation. */
+static void test_correlations(void **state)
+{
+    static const double x[] = { 1, 2, 3, 4, 5 }, y[] = { 2, 1, 4, 3, 5 }, cubes[] = { 1, 8, 27, 64, 125 }, ties[] = { 1, 1, 2, 2, 3 };
+    (void)state;
+    close_to(hs_pearson(x, y, 5), 0.8, 1e-15);
+    close_to(hs_spearman(x, y, 5), 0.8, 1e-15);
+    close_to(hs_spearman(x, cubes, 5), 1, 1e-15);
+    assert_true(hs_pearson(x, cubes, 5) < 0.95);
+    close_to(hs_spearman(x, ties, 5), 9 / sqrt(90), 1e-15);     /* ranks 1.5 1.5 3.5 3.5 5 */
+    assert_true(isnan(hs_pearson(x, (double[]){ 7, 7, 7, 7, 7 }, 5)) && isnan(hs_pearson(x, y, 1)));
+}
+
 /* A tie that changes no rank between the samples brings in the normal form: it is near the exact one. */
 static void test_mann_whitney_forms_agree(void **state)
 {
@@ -397,7 +410,7 @@ int main(void)
         cmocka_unit_test(test_coverage_of_the_slope), cmocka_unit_test(test_a_constant_cost_biases_little),
         cmocka_unit_test(test_crossing_of_two_lines), cmocka_unit_test(test_crossing_on_bent_curves),
         cmocka_unit_test(test_crossing_at_the_edge), cmocka_unit_test(test_coverage_of_the_crossing),
-        cmocka_unit_test(test_medians), cmocka_unit_test(test_mann_whitney_against_known_values),
+        cmocka_unit_test(test_medians), cmocka_unit_test(test_correlations), cmocka_unit_test(test_mann_whitney_against_known_values),
         cmocka_unit_test(test_mann_whitney_counts_every_order), cmocka_unit_test(test_mann_whitney_forms_agree),
         cmocka_unit_test(test_ratio_of_medians),
     };
