@@ -13,20 +13,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "data/bleu.h"
-#include "data/pairs.h"
-#include "harness/nn/beam.h"
-#include "harness/nn/train.h"
-#include "harness/nn/transformer.h"
-#include "kernels/cpu.h"
+#include "tasks/translator.h"
 
 #define OWN "variant"
 enum { RESAMPLES = 1000, BLEU_SEED = 12345 };
 
 typedef struct opts {
-    char data[ATTN_TEXT_SIZE], train_split[ATTN_TEXT_SIZE], valid_split[ATTN_TEXT_SIZE], test_split[ATTN_TEXT_SIZE], source[ATTN_TEXT_SIZE],
+    char data[ATTN_TEXT_SIZE], train_split[ATTN_TEXT_SIZE], valid_split[ATTN_TEXT_SIZE], test_split[ATTN_TEXT_SIZE], also[ATTN_TEXT_SIZE], source[ATTN_TEXT_SIZE],
         target[ATTN_TEXT_SIZE], encoder[ATTN_TEXT_SIZE], decoder[ATTN_TEXT_SIZE], cross[ATTN_TEXT_SIZE];
     int32_t tokens, longest, buckets, beam, extra, decode_rows, valid_pairs, test_pairs, verify;
     double smoothing, alpha;
@@ -40,6 +35,7 @@ static const attn_opt OPTS[] = {
     { "train_split", "what is learned from", OFF(train_split), ATTN_TEXT, 0, 0, 0, "train", 0 },
     { "valid_split", "what is evaluated every eval_every steps", OFF(valid_split), ATTN_TEXT, 0, 0, 0, "valid", 0 },
     { "test_split", "what is translated at the end; empty: nothing", OFF(test_split), ATTN_TEXT, 0, 0, 0, "test", 0 },
+    { "also", "another split that is translated by beam search; empty: none", OFF(also), ATTN_TEXT, 0, 0, 0, NULL, 0 },
     { "encoder", "what attends within the source", OFF(encoder), ATTN_TEXT, 0, 0, 0, OWN, ATTN_OTHER_VARIANT },
     { "decoder", "what attends within the translation", OFF(decoder), ATTN_TEXT, 0, 0, 0, OWN, ATTN_OTHER_VARIANT },
     { "cross", "what attends from the translation to the source", OFF(cross), ATTN_TEXT, 0, 0, 0, OWN, ATTN_OTHER_VARIANT },
@@ -62,6 +58,8 @@ static const task_metric METRICS[] = {
     { "valid_perplexity", "1", "exp of the last valid loss, per token of the set's vocabulary", -1, 0 },
     { "bleu_greedy", "%", "BLEU of greedy translations of the test", 1, 0 },
     { "bleu_beam", "%", "BLEU of translations by beam search", 1, 0 },
+    { "bleu_also", "%", "BLEU of translations by beam search of the split `also`", 1, 0 },
+    { "also_interval", "%", "half the width of its bootstrap interval (95 %)", -1, 0 },
     { "bleu_interval", "%", "half the width of the bootstrap interval (95 %) of bleu_beam", -1, 0 },
     { "brevity", "1", "brevity penalty of bleu_beam", 0, 0 },
     { "bleu_p_value", "1", "chance of so large a difference between beam and greedy (approximate randomisation)", 0, 0 },
@@ -94,42 +92,20 @@ typedef struct reader {
     nn_id source, length, shown, said;      /* i32 [B,T], [B], [B,T], [B*T] */
 } reader;
 
-/* A graph that says what follows every prefix of a translation. */
-typedef struct witness {
-    nn_graph *graph;
-    int B, S, T;                            /* sequences at a time; tokens of a source and of a translation, its end included */
-    nn_id source, length, shown, logits;    /* i32 [B,S], [B], [B,T]; [B*T,V] */
-    void *raw;                              /* the logits on the host */
-    int64_t tokens, same;                   /* asked so far; chosen here, too */
-    double gap, difference;                 /* at most: from what it finds likeliest; of the log-probability of a translation */
-} witness;
-
-/* The graph that translates: the encoder once, the decoder a token at a time. */
-typedef struct speaker {
-    nn_graph *graph;
-    int B, S;                               /* sequences at a time; tokens of a source */
-    nn_id source, length, token, logits;    /* i32 [B,S], [B], [B,1]; [B,V] */
-    void *raw;                              /* the logits on the host */
-    int32_t *same;                          /* [B] 0, 1, 2 ... */
-} speaker;
-
 typedef struct run {
     const task_call *call;
     const opts *o;
     nn_trainer trainer;
     data_tokens data;
-    data_split side[3][2];                  /* of train, valid and test, as many pairs as are wanted */
-    pairs train, valid, test;
-    const data_split *reference;            /* the test's targets as text */
+    data_split side[4][2];                  /* of train, valid, test and also, as many pairs as are wanted */
+    pairs train, valid, test, also;
     int64_t vocabulary;
     int32_t end;
     const nn_mixer_spec *encoder, *decoder, *cross;
     nn_params *params;
     nn_transformer model;
     reader learner[PAIRS_BUCKETS], judge[PAIRS_BUCKETS];
-    speaker speaker;
-    witness witness;
-    int32_t *order;                         /* [test pairs] the longest sources first, so that batches are of like length */
+    translator translator;
     int32_t *pair, *x;                      /* of a batch on the host: its pairs [rows]; source, shown, said, length */
     char why[512];
 } run;
@@ -137,8 +113,9 @@ typedef struct run {
 /* ---- graphs ---------------------------------------------------------------------------------------------------------------- */
 
 /* The decoder's output over `shown`, with the encoder over `source`. */
-static nn_id record(run *r, nn_graph *g, nn_id source, nn_id length, nn_id shown)
+static nn_id record(void *ctx, nn_graph *g, nn_id source, nn_id length, nn_id shown)
 {
+    run *r = ctx;
     nn_stack encoder = { "encoder", ATTN_BIDIR, source, length, r->encoder, 1, NN_NONE, NN_NONE, NULL };
     nn_stack decoder = { "decoder", ATTN_CAUSAL, shown, NN_NONE, r->decoder, 1, nn_transformer_stack(&r->model, g, &encoder), length, r->cross };
     return nn_transformer_stack(&r->model, g, &decoder);
@@ -154,37 +131,6 @@ static void reader_init(run *r, reader *x, const pairs_bucket *b, int training)
     x->said = nn_input(g, K_I32, (attn_dims){ 1, { (int64_t)x->B * x->T } });
     nn_id h = record(r, g, x->source, x->length, x->shown);
     nn_graph_set_loss(g, nn_transformer_loss(&r->model, g, h, x->said, training ? r->o->smoothing : 0));
-}
-
-static void speaker_init(run *r, speaker *s)
-{
-    nn_graph *g = nn_graph_new(r->params, 0);
-    *s = (speaker){ .graph = g, .B = r->o->decode_rows / r->o->beam * r->o->beam, .S = r->o->longest };
-    nn_graph_decode(g, r->o->longest + r->o->extra + 1);
-    s->source = nn_input(g, K_I32, (attn_dims){ 2, { s->B, s->S } });
-    s->length = nn_input(g, K_I32, (attn_dims){ 1, { s->B } });
-    s->token = nn_input(g, K_I32, (attn_dims){ 2, { s->B, 1 } });
-    nn_hold(g, s->source);
-    nn_hold(g, s->length);
-    s->logits = nn_transformer_logits(&r->model, g, record(r, g, s->source, s->length, s->token));
-    nn_keep(g, s->logits);
-    s->raw = malloc((size_t)s->B * (size_t)r->vocabulary * k_dtype_size(r->call->dtype));
-    s->same = malloc((size_t)s->B * sizeof *s->same);
-    for (int b = 0; s->same && b < s->B; b++) s->same[b] = b;
-}
-
-/* As many sequences at a time as there are tokens in a batch. */
-static void witness_init(run *r, witness *w)
-{
-    nn_graph *g = nn_graph_new(r->params, 0);
-    *w = (witness){ .graph = g, .S = r->o->longest, .T = r->o->longest + r->o->extra + 1 };
-    w->B = r->o->tokens / w->T > 1 ? r->o->tokens / w->T : 1;
-    w->source = nn_input(g, K_I32, (attn_dims){ 2, { w->B, w->S } });
-    w->length = nn_input(g, K_I32, (attn_dims){ 1, { w->B } });
-    w->shown = nn_input(g, K_I32, (attn_dims){ 2, { w->B, w->T } });
-    w->logits = nn_transformer_logits(&r->model, g, record(r, g, w->source, w->length, w->shown));
-    nn_keep(g, w->logits);
-    w->raw = malloc((size_t)w->B * (size_t)w->T * (size_t)r->vocabulary * k_dtype_size(r->call->dtype));
 }
 
 /* ---- training and evaluation ------------------------------------------------------------------------------------------------- */
@@ -251,202 +197,110 @@ static int evaluate(void *ctx, int64_t step, double *loss)
     return TASK_DONE;
 }
 
-/* ---- translating ----------------------------------------------------------------------------------------------------------------- */
-
-/* A token of all sequences: see beam.h. */
-static int next(void *ctx, const int32_t *token, const int32_t *source, float *logp)
-{
-    run *r = ctx;
-    speaker *s = &r->speaker;
-    const task_host *host = r->call->host;
-    if (host->stop(host->ctx)) return TASK_INTERRUPTED;
-    if (source && memcmp(source, s->same, (size_t)s->B * sizeof *source) && nn_decode_reorder(s->graph, source)) return TASK_FAILED;
-    k_upload(r->call->dev, nn_data(s->graph, s->token), token, (size_t)s->B * sizeof *token);
-    if (nn_forward(s->graph)) return TASK_FAILED;
-    k_download(r->call->dev, s->raw, nn_data(s->graph, s->logits), (size_t)s->B * (size_t)r->vocabulary * k_dtype_size(r->call->dtype));
-    nn_log_softmax(k_dev_threads(r->call->dev), r->call->dtype, s->B, r->vocabulary, s->raw, logp);
-    return 0;
-}
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* What a way of decoding has made of the test. */
-typedef struct output { char **text; bleu_counts *counts; int64_t tokens; double seconds; } output;
-
-/* Has the witness read these sources, of test pairs order[at..], and their translations; rows beyond n are those of the last. */
-static int witness_read(run *r, int64_t at, int n, const nn_sequence *said)
-{
-    witness *w = &r->witness;
-    k_dev *dev = r->call->dev;
-    int32_t *source = r->x, *length = source + (int64_t)w->B * w->S, *shown = length + w->B;
-    for (int b = 0; b < w->B; b++) {
-        int i = b < n ? b : n - 1;
-        pairs_row(&r->test, r->order[at + i], w->S, r->end, source + (int64_t)b * w->S, &length[b], NULL, NULL);
-        for (int t = 0; t < w->T; t++) shown[b * w->T + t] = t && t <= said[i].length ? said[i].token[t - 1] : r->end;
-    }
-    k_upload(dev, nn_data(w->graph, w->source), source, (size_t)w->B * (size_t)w->S * sizeof *source);
-    k_upload(dev, nn_data(w->graph, w->length), length, (size_t)w->B * sizeof *length);
-    k_upload(dev, nn_data(w->graph, w->shown), shown, (size_t)w->B * (size_t)w->T * sizeof *shown);
-    if (nn_forward(w->graph)) return TASK_FAILED;
-    k_download(dev, w->raw, nn_data(w->graph, w->logits), (size_t)w->B * (size_t)w->T * (size_t)r->vocabulary * k_dtype_size(r->call->dtype));
-    return 0;
-}
-
-/* Whether greedy translations, of test pairs order[at..], are those of a graph that knows no states: what it finds likeliest
- * behind every prefix, the end included, but for those that had to end. */
-static int verify(run *r, int64_t at, int n, const nn_sequence *said)
-{
-    witness *w = &r->witness;
-    const int64_t V = r->vocabulary;
-    float *logp = malloc((size_t)V * sizeof *logp);
-    int rc = logp ? 0 : TASK_FAILED;
-    for (int from = 0; !rc && from < n; from += w->B) {
-        int here = n - from < w->B ? n - from : w->B;
-        rc = witness_read(r, at + from, here, said + from);
-        for (int b = 0; !rc && b < here; b++) {
-            const nn_sequence *y = &said[from + b];
-            int last = y->length - (y->length == r->x[w->B * w->S + b] + r->o->extra);
-            double sum = 0;
-            for (int t = 0; t <= y->length; t++) {
-                nn_log_softmax(1, r->call->dtype, 1, V, (char *)w->raw + (size_t)((b * w->T + t) * V) * k_dtype_size(r->call->dtype), logp);
-                double chosen = (double)logp[t < y->length ? y->token[t] : r->end], gap = (double)k_smax((int)V, logp) - chosen;
-                sum += chosen;
-                if (t <= last) w->tokens++, w->same += gap == 0, w->gap = fmax(w->gap, gap);
-            }
-            w->difference = fmax(w->difference, fabs(sum - y->logp));
-        }
-    }
-    free(logp);
-    return rc;
-}
-
-/* Translates n test pairs, at most as many as there is room for, into their texts. */
-static int translate_batch(run *r, int width, int64_t at, int n, output *out)
-{
-    speaker *s = &r->speaker;
-    int32_t *source = r->x, *length = source + (int64_t)s->B * s->S, *longest = length + s->B;
-    int code = 0;
-    for (int b = 0; b < s->B; b++) {
-        int32_t pair = r->order[at + (b / width < n ? b / width : n - 1)];
-        pairs_row(&r->test, pair, s->S, r->end, source + (int64_t)b * s->S, &length[b], NULL, NULL);
-        longest[b / width] = b / width < n ? length[b] + r->o->extra : 0;
-    }
-    k_upload(r->call->dev, nn_data(s->graph, s->source), source, (size_t)s->B * (size_t)s->S * sizeof *source);
-    k_upload(r->call->dev, nn_data(s->graph, s->length), length, (size_t)s->B * sizeof *length);
-    nn_decode_reset(s->graph);
-    nn_beam b = { .sentences = s->B / width, .width = width, .vocabulary = (int)r->vocabulary, .threads = k_dev_threads(r->call->dev), .begin = r->end, .end = r->end,
-                  .alpha = width > 1 ? r->o->alpha : 0, .longest = longest, .ctx = r, .next = next };
-    nn_sequence *found = nn_beam_search(&b, &code);
-    for (int i = 0; found && i < n; i++) {
-        out->text[r->order[at + i]] = pairs_text(&r->data, found[i * width].token, found[i * width].length);
-        out->tokens += found[i * width].length;
-    }
-    if (found && width == 1 && at < r->o->verify && verify(r, at, (int)(r->o->verify - at < n ? r->o->verify - at : n), found)) code = TASK_FAILED;
-    free(found);
-    return code;
-}
-
-/* All of the test; width 1 is greedy. */
-static int translate(run *r, int width, int64_t n, output *out)
-{
-    int at_once = r->speaker.B / width, rc = 0;
-    const task_host *host = r->call->host;
-    double begin = now();
-    *out = (output){ calloc((size_t)n, sizeof(char *)), calloc((size_t)n, sizeof(bleu_counts)), 0, 0 };
-    for (int64_t at = 0; !rc && at < n && out->text; at += at_once) {
-        rc = translate_batch(r, width, at, (int)(n - at < at_once ? n - at : at_once), out);
-        host->progress(host->ctx, at, n, width > 1 ? "beam search" : "greedy decoding", 0);
-    }
-    out->seconds = now() - begin;
-    return rc == TASK_INTERRUPTED || !rc ? rc : TASK_FAILED;
-}
-
-static void output_release(output *out, int64_t n)
-{
-    for (int64_t i = 0; out->text && i < n; i++) free(out->text[i]);
-    free(out->text), free(out->counts);
-}
-
 /* ---- judging ---------------------------------------------------------------------------------------------------------------------- */
 
-/* Counts every segment; their sum. */
-static int count(run *r, bleu *b, int64_t n, output *out, bleu_counts *sum)
+static const bleu_opts PLAIN;
+
+/* Counts every segment against the text of a split, which is the set's, where it has one, and else that of the tokens. */
+static int count(run *r, const char *split, const pairs *p, const translation_output *out, bleu_counts *counts, bleu_counts *sum)
 {
+    bleu *b = bleu_new(&PLAIN);
+    int rc = b ? 0 : -1;
+    char name[2 * ATTN_TEXT_SIZE + 8];
+    snprintf(name, sizeof name, "%s.%s.text", split, r->o->target);
+    const data_split *text = data_find_split(&r->data, name);
     *sum = (bleu_counts){ 0 };
-    for (int64_t i = 0; i < n; i++) {
-        char *line = pairs_line(&r->data, r->reference, i);
+    for (int64_t i = 0; !rc && i < out->n; i++) {
+        char *line = pairs_line(&r->data, text ? text : p->target, i);
         const char *reference = line;
-        int rc = line && out->text[i] ? bleu_count(b, out->text[i], &reference, 1, &out->counts[i]) : -1;
+        rc = line && out->text[i] ? bleu_count(b, out->text[i], &reference, 1, &counts[i]) : -1;
         free(line);
-        if (rc) return snprintf(r->why, sizeof r->why, "no memory for the score of translation %lld", (long long)i), -1;
-        bleu_add(sum, &out->counts[i]);
+        if (!rc) bleu_add(sum, &counts[i]);
     }
-    return 0;
+    bleu_free(b);
+    if (rc) snprintf(r->why, sizeof r->why, "no memory for the score of split '%s'", split);
+    return rc ? -1 : 0;
 }
 
-/* The translations beside the weights that are kept: translations/KEY.txt, one a line. */
-static int keep(run *r, int64_t n, const output *out)
+/* The translations beside the weights that are kept: translations/KEY.SPLIT.txt, one a line. */
+static int keep(run *r, const char *split, const translation_output *out)
 {
     const char *checkpoint = r->call->checkpoint, *slash = checkpoint ? strrchr(checkpoint, '/') : NULL;
     char path[4096];
     if (!r->call->train->keep || !slash) return 0;
     snprintf(path, sizeof path, "%.*s/../translations", (int)(slash - checkpoint), checkpoint);
     int rc = mkdir(path, 0777) && errno != EEXIST;
-    snprintf(path, sizeof path, "%.*s/../translations%.*s.txt", (int)(slash - checkpoint), checkpoint, (int)strcspn(slash, "."), slash);
+    snprintf(path, sizeof path, "%.*s/../translations%.*s.%s.txt", (int)(slash - checkpoint), checkpoint, (int)strcspn(slash, "."), slash, split);
     FILE *f = rc ? NULL : fopen(path, "w");
-    for (int64_t i = 0; f && i < n; i++) fprintf(f, "%s\n", out->text[i]);
+    for (int64_t i = 0; f && i < out->n; i++) fprintf(f, "%s\n", out->text[i]);
     rc = !f || ferror(f);
     if ((f && fclose(f)) || rc) return snprintf(r->why, sizeof r->why, "%.400s: %s", path, strerror(errno)), -1;
     return 0;
 }
 
-/* BLEU of both ways of decoding, and whether they differ. */
-static int judge(run *r, int64_t n, output *greedy, output *beam)
+/* BLEU of both ways of decoding the test, and whether they differ. */
+static int judge(run *r, const translation_output *greedy, const translation_output *beam)
 {
-    static const bleu_opts plain;
     const task_host *h = r->call->host;
-    bleu_counts sum[2];
-    bleu *b = bleu_new(&plain);
-    int rc = !b || count(r, b, n, greedy, &sum[0]) || count(r, b, n, beam, &sum[1]);
-    bleu_free(b);
-    if (rc || keep(r, n, beam)) return TASK_FAILED;
-    bleu_score score = bleu_of(&plain, &sum[1]);
-    h->metric(h->ctx, "bleu_greedy", 0, bleu_of(&plain, &sum[0]).score);
-    h->metric(h->ctx, "bleu_beam", 0, score.score);
-    h->metric(h->ctx, "brevity", 0, score.brevity);
-    h->metric(h->ctx, "bleu_interval", 0, bleu_bootstrap(&plain, beam->counts, n, RESAMPLES, BLEU_SEED).half);
-    h->metric(h->ctx, "bleu_p_value", 0, bleu_compare(&plain, greedy->counts, beam->counts, n, RESAMPLES, BLEU_SEED));
-    h->metric(h->ctx, "decode_seconds", 0, beam->seconds);
-    h->metric(h->ctx, "decode_tokens_per_second", 0, (double)beam->tokens / beam->seconds);
-    return TASK_DONE;
+    int64_t n = greedy->n;
+    bleu_counts sum[2], *counts = malloc(2 * (size_t)n * sizeof *counts);
+    int rc = !counts || count(r, r->o->test_split, &r->test, greedy, counts, &sum[0]) || count(r, r->o->test_split, &r->test, beam, counts + n, &sum[1]);
+    if (!rc) {
+        bleu_score score = bleu_of(&PLAIN, &sum[1]);
+        h->metric(h->ctx, "bleu_greedy", 0, bleu_of(&PLAIN, &sum[0]).score);
+        h->metric(h->ctx, "bleu_beam", 0, score.score);
+        h->metric(h->ctx, "brevity", 0, score.brevity);
+        h->metric(h->ctx, "bleu_interval", 0, bleu_bootstrap(&PLAIN, counts + n, n, RESAMPLES, BLEU_SEED).half);
+        h->metric(h->ctx, "bleu_p_value", 0, bleu_compare(&PLAIN, counts, counts + n, n, RESAMPLES, BLEU_SEED));
+        h->metric(h->ctx, "decode_seconds", 0, beam->seconds);
+        h->metric(h->ctx, "decode_tokens_per_second", 0, (double)beam->tokens / beam->seconds);
+    }
+    free(counts);
+    return rc || keep(r, r->o->test_split, beam) ? TASK_FAILED : TASK_DONE;
+}
+
+/* BLEU of the other split by beam search. */
+static int judge_also(run *r, const translation_output *beam)
+{
+    const task_host *h = r->call->host;
+    bleu_counts sum, *counts = malloc((size_t)beam->n * sizeof *counts);
+    int rc = !counts || count(r, r->o->also, &r->also, beam, counts, &sum);
+    if (!rc) {
+        h->metric(h->ctx, "bleu_also", 0, bleu_of(&PLAIN, &sum).score);
+        h->metric(h->ctx, "also_interval", 0, bleu_bootstrap(&PLAIN, counts, beam->n, RESAMPLES, BLEU_SEED).half);
+    }
+    free(counts);
+    return rc || keep(r, r->o->also, beam) ? TASK_FAILED : TASK_DONE;
+}
+
+/* What the witness has heard. */
+static void report_witness(const run *r)
+{
+    const task_host *h = r->call->host;
+    const translator_witness *w = &r->translator.witness;
+    if (!w->graph) return;
+    h->metric(h->ctx, "verified_tokens", 0, (double)w->tokens);
+    h->metric(h->ctx, "same_tokens", 0, (double)w->same / (double)w->tokens);
+    h->metric(h->ctx, "verify_gap", 0, w->gap);
+    h->metric(h->ctx, "verify_difference", 0, w->difference);
 }
 
 static int test(run *r)
 {
     const task_host *h = r->call->host;
-    int64_t n = r->test.source->ndocs, cut = 0;
-    output greedy, beam = { 0 };
-    for (int64_t i = 0; i < n; i++) cut += (int64_t)r->test.source->end[i] - data_doc_begin(r->test.source, i) > r->o->longest;
-    h->metric(h->ctx, "test_pairs", 0, (double)n);
+    const data_split *source = r->test.source;
+    int64_t cut = 0;
+    translation_output greedy, beam = { 0 }, also = { 0 };
+    for (int64_t i = 0; i < source->ndocs; i++) cut += (int64_t)source->end[i] - data_doc_begin(source, i) > r->o->longest;
+    h->metric(h->ctx, "test_pairs", 0, (double)source->ndocs);
     h->metric(h->ctx, "test_cut", 0, (double)cut);
-    r->order = pairs_longest_first(r->test.source);
-    if (!r->order) return snprintf(r->why, sizeof r->why, "no memory for the order of the test"), TASK_FAILED;
-    int rc = translate(r, 1, n, &greedy);
-    if (!rc) rc = translate(r, r->o->beam, n, &beam);
-    if (!rc) rc = judge(r, n, &greedy, &beam);
-    if (!rc && r->witness.graph) {
-        h->metric(h->ctx, "verified_tokens", 0, (double)r->witness.tokens);
-        h->metric(h->ctx, "same_tokens", 0, (double)r->witness.same / (double)r->witness.tokens);
-        h->metric(h->ctx, "verify_gap", 0, r->witness.gap);
-        h->metric(h->ctx, "verify_difference", 0, r->witness.difference);
-    }
-    output_release(&greedy, n);
-    output_release(&beam, n);
+    int rc = translate(&r->translator, &r->data, &r->test, 1, r->o->verify, &greedy);
+    if (!rc) report_witness(r);
+    if (!rc) rc = translate(&r->translator, &r->data, &r->test, r->o->beam, 0, &beam);
+    if (!rc) rc = judge(r, &greedy, &beam);
+    if (!rc && r->o->also[0]) rc = translate(&r->translator, &r->data, &r->also, r->o->beam, 0, &also);
+    if (!rc && r->o->also[0]) rc = judge_also(r, &also);
+    translation_release(&greedy), translation_release(&beam), translation_release(&also);
     return rc;
 }
 
@@ -478,17 +332,13 @@ static int open_pairs(run *r, const char *split, int which, int64_t most, pairs 
 static int open_data(run *r)
 {
     const opts *o = r->o;
-    char name[2 * ATTN_TEXT_SIZE + 8];
     if (data_open(o->data, &r->data, r->why, sizeof r->why)) return -1;
     int64_t eos = data_id(&r->data, "<eos>", 5);
     r->end = (int32_t)(eos < 0 ? r->data.nvocab : eos);
     r->vocabulary = r->data.nvocab + (eos < 0);
     if (open_pairs(r, o->train_split, 0, 0, &r->train) || open_pairs(r, o->valid_split, 1, o->valid_pairs, &r->valid)) return -1;
-    if (!o->test_split[0]) return 0;
-    snprintf(name, sizeof name, "%s.%s.text", o->test_split, o->target);
-    const data_split *text = data_find_split(&r->data, name);
-    r->reference = text ? text : &r->side[2][1];
-    return open_pairs(r, o->test_split, 2, o->test_pairs, &r->test);
+    if (o->test_split[0] && open_pairs(r, o->test_split, 2, o->test_pairs, &r->test)) return -1;
+    return o->test_split[0] && o->also[0] ? open_pairs(r, o->also, 3, o->test_pairs, &r->also) : 0;
 }
 
 /* What attends in a place: the variant of the cell, or another. */
@@ -502,17 +352,27 @@ static int find_mixer(run *r, const char *name, const nn_mixer_spec **mixer)
 /* The host's side of the batches, as large as the largest of them. */
 static int take_host(run *r)
 {
-    size_t most = (size_t)r->speaker.B * ((size_t)r->speaker.S + 2), asked = (size_t)r->witness.B * (size_t)(r->witness.S + r->witness.T + 1);
-    most = asked > most ? asked : most;
+    size_t most = 0;
     for (int k = 0; k < r->train.nbuckets; k++) {
         size_t n = (size_t)r->learner[k].B * (3 * (size_t)r->learner[k].T + 1);
         most = n > most ? n : most;
     }
     r->x = malloc(most * sizeof *r->x);
     r->pair = malloc((size_t)r->train.rows * sizeof *r->pair);
-    if (r->x && r->pair && (!r->speaker.graph || (r->speaker.raw && r->speaker.same)) && (!r->witness.graph || r->witness.raw)) return 0;
+    if (r->x && r->pair) return 0;
     snprintf(r->why, sizeof r->why, "no memory for the batches on the host");
     return NN_ENOMEM;
+}
+
+/* As many sequences of the witness at a time as there are tokens in a batch. */
+static void start_translator(run *r)
+{
+    const opts *o = r->o;
+    int longest = o->longest + o->extra + 1, fit = o->tokens / longest > 1 ? o->tokens / longest : 1;
+    r->translator = (translator){ .call = r->call, .params = r->params, .model = &r->model, .record = record, .ctx = r, .vocabulary = r->vocabulary,
+                                  .end = r->end, .rows = o->decode_rows / o->beam * o->beam, .S = o->longest, .extra = o->extra,
+                                  .witnessed = o->verify ? fit : 0, .alpha = o->alpha };
+    translator_init(&r->translator);
 }
 
 /* Builds all graphs over one set of parameters, then sizes and allocates them. */
@@ -526,15 +386,13 @@ static int build(run *r)
         reader_init(r, &r->learner[k], &r->train.bucket[k], 1);
         reader_init(r, &r->judge[k], &r->train.bucket[k], 0);
     }
-    if (r->reference) speaker_init(r, &r->speaker);
-    if (r->reference && r->o->verify) witness_init(r, &r->witness);
+    if (r->test.source) start_translator(r);
     if ((rc = take_host(r)) || (rc = nn_params_alloc(r->params, r->why, sizeof r->why))) return rc;
     for (int k = 0; !rc && k < r->train.nbuckets; k++) {
         rc = nn_graph_compile(r->learner[k].graph, r->why, sizeof r->why);
         if (!rc) rc = nn_graph_compile(r->judge[k].graph, r->why, sizeof r->why);
     }
-    if (!rc && r->witness.graph) rc = nn_graph_compile(r->witness.graph, r->why, sizeof r->why);
-    return rc || !r->reference ? rc : nn_graph_compile(r->speaker.graph, r->why, sizeof r->why);
+    return rc || !r->test.source ? rc : translator_compile(&r->translator, r->why, sizeof r->why);
 }
 
 /* What the training has come to. */
@@ -556,11 +414,10 @@ static void release(run *r)
         nn_graph_free(r->learner[k].graph);
         nn_graph_free(r->judge[k].graph);
     }
-    nn_graph_free(r->speaker.graph);
-    nn_graph_free(r->witness.graph);
+    translator_release(&r->translator);
     nn_params_free(r->params);
-    pairs_release(&r->train), pairs_release(&r->valid), pairs_release(&r->test);
-    free(r->speaker.raw), free(r->speaker.same), free(r->witness.raw), free(r->order), free(r->x), free(r->pair);
+    pairs_release(&r->train), pairs_release(&r->valid), pairs_release(&r->test), pairs_release(&r->also);
+    free(r->x), free(r->pair);
     data_close(&r->data);
 }
 
@@ -582,7 +439,7 @@ static int task_run(const task_call *call)
                                   .evaluate = evaluate, .restored = log_loss, .redraw_interval = nn_redraw_interval(call->mixer) };
         rc = nn_train(&r.trainer);
         if (rc == TASK_DONE) report(&r);
-        if (rc == TASK_DONE && r.reference) rc = test(&r);
+        if (rc == TASK_DONE && r.test.source) rc = test(&r);
     }
     if (rc != TASK_DONE && r.why[0]) call->host->reason(call->host->ctx, r.why);
     release(&r);

@@ -36,14 +36,18 @@ if [ -e "$B/libharness-sentencepiece.so" ]; then
   set=generated-pairs-200
 fi
 
-experiment whole $set softmax 'beam: 3, decode_rows: 32, test_pairs: 40, verify: 30' 'max_steps: 200, eval_every: 100, checkpoint_every: 20, keep: true'
+experiment whole $set softmax 'beam: 3, decode_rows: 32, test_pairs: 40, verify: 30, also: valid' 'max_steps: 200, eval_every: 100, checkpoint_every: 20, keep: true'
 run whole >"$tmp/log" || sed 's/^/# /' "$tmp/log"
 holds "it knows more than how often a word is said" "$(metric whole valid_loss) < 3.3"
 holds "the test has the pairs asked for" "$(metric whole test_pairs) == 40"
 holds "beam search and greedy decoding are judged" "$(metric whole bleu_beam) > 0 && $(metric whole bleu_greedy) > 0 && $(metric whole bleu_interval) >= 0"
 holds "decoding on states says what decoding of whole prefixes says, token for token" "$(metric whole verified_tokens) > 90 && $(metric whole same_tokens) == 1"
 holds "with the same probability" "$(metric whole verify_difference) < 1e-5"
-is "the translations are kept" "$(cat "$tmp"/whole/translations/*.txt | wc -l)" "40"
+holds "another split is translated, too" "$(metric whole bleu_also) > 0 && $(metric whole also_interval) > 0"
+is "the translations are kept" "$(cat "$tmp"/whole/translations/*.test.txt | wc -l)" "40"
+is "those of the other split, too" "$(cat "$tmp"/whole/translations/*.valid.txt | wc -l)" "40"
+cut -c1-3 "$tmp"/whole/translations/*.test.txt >"$tmp/other"
+is "and compare with another's" "$("$HARNESS" bleu "$tmp"/whole/translations/*.test.txt "$tmp"/whole/translations/*.test.txt --against "$tmp/other")" "p = 0.0001"
 
 # Killed in the middle and gone on with: the numbers of an undisturbed run, to the bit.
 sed 's/^experiment: whole/experiment: killed/' "$tmp/whole.yaml" >"$tmp/killed.yaml"; mkdir "$tmp/killed"
