@@ -21,8 +21,8 @@
 #include <string.h>
 
 #include "data/tokens.h"
-#include "harness/nn/train.h"
 #include "harness/nn/transformer.h"
+#include "likelihood.h"
 
 enum { OBJECTIVE_NEXT, OBJECTIVE_MASKED };
 enum { STREAM_MASK = 0x3a5c, EVAL_DRAW = 0x80000000u };     /* of Philox; the draw of a training step is the step */
@@ -54,9 +54,7 @@ static const attn_opt OPTS[] = {
     { .name = NULL } };
 
 static const task_metric METRICS[] = {
-    { "valid_loss", "nat", "mean negative log-likelihood per token", -1, 1 },
-    { "best_valid_loss", "nat", "best of the evaluations", -1, 0 },
-    { "valid_perplexity", "1", "of the last evaluation", -1, 0 },
+    LIKELIHOOD_METRICS,
     { "valid_accuracy", "1", "tokens guessed right (vocabularies of at most 1024 words)", 1, 0 },
     { "test_loss", "nat", "mean negative log-likelihood per token", -1, 0 },
     { "test_perplexity", "1", "exp of the test loss", -1, 0 },
@@ -68,9 +66,6 @@ static const task_metric METRICS[] = {
     { "unigram_perplexity", "1", "of the test by the frequencies of train alone", 0, 0 },
     { "unigram_accuracy", "1", "of the test when always the commonest token is guessed", 0, 0 },
     { "carried_bytes", "B", "what a stream takes along from segment to segment", -1, 0 },
-    { "parameters", "1", "learned numbers", 0, 0 },
-    { "steps", "1", "training steps", 0, 0 },
-    { "seconds", "s", "time in training steps", -1, 0 },
     { "tokens_per_second", "1/s", "tokens trained on per second", 1, 0 },
     { .name = NULL } };
 
@@ -88,7 +83,7 @@ typedef struct reader {
 } reader;
 
 typedef struct run {
-    const task_call *call;
+    const task_call *call;              /* first: log_loss */
     const opts *o;
     data_tokens data;
     const data_split *train, *valid, *test;
@@ -259,12 +254,6 @@ static int evaluate_split(run *r, const data_split *s, int stride, int64_t most,
     return TASK_DONE;
 }
 
-static void log_loss(void *ctx, int64_t step, double loss)
-{
-    const task_host *host = ((run *)ctx)->call->host;
-    host->metric(host->ctx, "valid_loss", step, loss);
-}
-
 /* An evaluation of the training loop. */
 static int evaluate(void *ctx, int64_t step, double *loss)
 {
@@ -356,11 +345,7 @@ static int report(run *r, const nn_trainer *t)
 {
     const task_host *h = r->call->host;
     tally last;
-    h->metric(h->ctx, "best_valid_loss", 0, t->best);
-    h->metric(h->ctx, "valid_perplexity", 0, exp(t->last));
-    h->metric(h->ctx, "parameters", 0, (double)nn_params_elements(r->params, 1));
-    h->metric(h->ctx, "steps", 0, (double)t->steps);
-    h->metric(h->ctx, "seconds", 0, t->seconds);
+    report_training(r->call, r->params, t);
     if (goes_on(r)) h->metric(h->ctx, "carried_bytes", 0, (double)nn_carry_bytes(r->judge.graph) / r->judge.B);
     int64_t batches = t->steps * r->call->train->accumulate;
     if (t->seconds > 0) h->metric(h->ctx, "tokens_per_second", 0, (double)batches * r->learner.B * r->learner.T / t->seconds);

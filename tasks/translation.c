@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 
 #include "data/bleu.h"
+#include "likelihood.h"
 #include "tasks/translator.h"
 
 #define OWN "variant"
@@ -53,9 +54,7 @@ static const attn_opt OPTS[] = {
     { .name = NULL } };
 
 static const task_metric METRICS[] = {
-    { "valid_loss", "nat", "mean negative log-likelihood per target token", -1, 1 },
-    { "best_valid_loss", "nat", "best of the evaluations", -1, 0 },
-    { "valid_perplexity", "1", "exp of the last valid loss, per token of the set's vocabulary", -1, 0 },
+    LIKELIHOOD_METRICS,
     { "bleu_greedy", "%", "BLEU of greedy translations of the test", 1, 0 },
     { "bleu_beam", "%", "BLEU of translations by beam search", 1, 0 },
     { "bleu_also", "%", "BLEU of translations by beam search of the split `also`", 1, 0 },
@@ -72,9 +71,6 @@ static const task_metric METRICS[] = {
     { "verify_difference", "nat", "between the log-probabilities of a translation by either, at most", -1, 0 },
     { "decode_seconds", "s", "time of the beam search", -1, 0 },
     { "decode_tokens_per_second", "1/s", "tokens of the translations by beam search", 1, 0 },
-    { "parameters", "1", "learned numbers", 0, 0 },
-    { "steps", "1", "training steps", 0, 0 },
-    { "seconds", "s", "time in training steps", -1, 0 },
     { .name = NULL } };
 
 /* Vaswani et al. 2017: lr d^-0.5 min(step^-0.5, step 4000^-1.5) for d = 512. */
@@ -93,7 +89,7 @@ typedef struct reader {
 } reader;
 
 typedef struct run {
-    const task_call *call;
+    const task_call *call;              /* first: log_loss */
     const opts *o;
     nn_trainer trainer;
     data_tokens data;
@@ -163,12 +159,6 @@ static int train_batch(void *ctx, int64_t number)
     r->trainer.graph = r->learner[k].graph;
     show(r, &r->learner[k], &r->train, r->pair);
     return TASK_DONE;
-}
-
-static void log_loss(void *ctx, int64_t step, double loss)
-{
-    const task_host *host = ((run *)ctx)->call->host;
-    host->metric(host->ctx, "valid_loss", step, loss);
 }
 
 /* The loss of every target token, bucket by bucket. */
@@ -399,13 +389,8 @@ static int build(run *r)
 static void report(const run *r)
 {
     const task_host *h = r->call->host;
-    const nn_trainer *t = &r->trainer;
-    h->metric(h->ctx, "best_valid_loss", 0, t->best);
-    h->metric(h->ctx, "valid_perplexity", 0, exp(t->last));
-    h->metric(h->ctx, "parameters", 0, (double)nn_params_elements(r->params, 1));
+    report_training(r->call, r->params, &r->trainer);
     h->metric(h->ctx, "left_out", 0, (double)r->train.left_out);
-    h->metric(h->ctx, "steps", 0, (double)t->steps);
-    h->metric(h->ctx, "seconds", 0, t->seconds);
 }
 
 static void release(run *r)

@@ -183,6 +183,8 @@ static nn_id self_attention(const place *p, nn_id x)
     int64_t memory = p->s->mode == ATTN_CAUSAL ? p->t->memory : 0;
     if (memory && m->variant->flags & ATTN_SHARED_QK)
         return nn_fail(p->g, ATTN_EUNSUP, "the keys of %s are its queries, which a memory does not have", m->variant->name);
+    if (memory && p->t->o.short_conv)
+        return nn_fail(p->g, ATTN_EUNSUP, "a short convolution sees queries before the segment, which a memory does not have");
     return attend(p, m, p->s->mode, x, memory ? nn_remember(p->g, x, memory) : x, p->s->klen);
 }
 

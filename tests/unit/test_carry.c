@@ -26,7 +26,7 @@ typedef struct pair {
     int n;
 } pair;
 
-typedef struct wanted { const char *name, *option, *value; int layers, n, memory, training; k_dtype dtype; } wanted;
+typedef struct wanted { const char *name, *option, *value; int layers, n, memory, training; k_dtype dtype; int short_conv; } wanted;
 
 static const attn_variant *variant(const char *name)
 {
@@ -60,7 +60,7 @@ static int start(pair *p, const wanted *w)
     const attn_variant *v = variant(w->name);
     *p = (pair){ .dtype = w->dtype, .n = w->n, .mixer = { .variant = v, .opts = p->variant_opts, .common = { NN_OUTPUT_NORM_NONE, 1e-5 } } };
     hs_opts_defaults(nn_model_table, &o);
-    o.layers = w->layers, o.d_model = 16, o.heads = 2, o.init = 0.3, o.positions = NN_POSITIONS_NONE;
+    o.layers = w->layers, o.d_model = 16, o.heads = 2, o.init = 0.3, o.positions = NN_POSITIONS_NONE, o.short_conv = w->short_conv;
     assert_true(v->opts_size <= sizeof p->variant_opts);
     hs_opts_defaults(v->opts, p->variant_opts);
     assert_true(!w->option || hs_opt_set_text(hs_opts_find(v->opts, w->option), p->variant_opts, w->value, why, sizeof why) == 0);
@@ -280,6 +280,12 @@ static void refusals(void **state)
     (void)state;
     assert_int_equal(start(&p, &(wanted){ "lsh", NULL, NULL, 1, 8, 8, 0, K_F64 }), ATTN_EUNSUP);
     assert_string_equal(why, "the keys of lsh are its queries, which a memory does not have");
+    finish(&p);
+    assert_int_equal(start(&p, &(wanted){ "softmax", NULL, NULL, 1, 8, 8, 0, K_F64, 4 }), ATTN_EUNSUP);
+    assert_string_equal(why, "a short convolution sees queries before the segment, which a memory does not have");
+    finish(&p);
+    assert_int_equal(start(&p, &(wanted){ "fwp", NULL, NULL, 1, 8, 0, 0, K_F64, 4 }), ATTN_EUNSUP);
+    assert_non_null(strstr(why, "has no state to go on from"));     /* the convolution */
     finish(&p);
     nn_params *params = nn_params_new(dev, K_F32, 1);
     nn_graph *g = nn_graph_new(params, 0);
