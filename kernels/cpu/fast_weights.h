@@ -37,9 +37,5 @@ void fw_queries_back(const fw_head *, int g, int t0, int n, const float *phi, co
 float fw_beta(const fw_head *, int t);                  /* 1 for the sum rule */
 /* Writes the gradient of the logit of token t. */
 void fw_beta_back(const fw_head *, int t, float dbeta);
-/* C [m,n] = op(A) [m,k] B [k,n] + keep C, row-major, fast where the matrices fit a near cache; keep == 0 ignores what C held. */
-void fw_product(int ta, int m, int n, int k, const float *A, int lda, const float *B, int ldb, float keep, float *C, int ldc);
-/* to [n,ldt] = from [m,n] transposed. */
-void fw_transpose(int m, int n, const float *from, int ld, float *to, int ldt);
 static inline float fw_inverse(float den) { return den != 0 ? 1 / den : 0; }
 #endif

@@ -20,6 +20,7 @@
  *   R <- D_n0 R + sum_j D_j0 b_j x_j' + sum_i D_{i+1,0} a_i g_i'
  * Kept: S and z before every chunk, and vbar, kappa, inv of every token. */
 #include "fast_weights.h"
+#include "tile.h"
 #include "../cpu.h"
 #include <math.h>
 #include <string.h>
@@ -109,7 +110,7 @@ static void lower_product(int n, int k, const float *A, const float *Bt, float *
     enum { ROWS = 8 };
     for (int i = 0; i < n; i += ROWS) {
         int end = i + ROWS < n ? i + ROWS : n;
-        fw_product(0, end - i, end, k, A + i * k, k, Bt, C, 0, P + i * C, C);
+        k_tile_plain(0, end - i, end, k, A + i * k, k, Bt, C, 0, P + i * C, C);
     }
 }
 
@@ -118,7 +119,7 @@ static void load_chunk(const fw_head *a, recall w, chunk c)
 {
     int m = a->f->m, E = padded(a->f), Dv = a->f->Dv;
     fw_keys(a, c.t0, c.n, w.phi, w.b, w.rho, w.work);
-    fw_transpose(c.n, m, w.b, m, w.bt, C);
+    k_tile_transpose(c.n, m, w.b, m, w.bt, C);
     lower_product(c.n, m, w.b, w.bt, w.gram);
     for (int t = 0; t < c.n; t++) {
         w.beta[t] = fw_beta(a, c.t0 + t);
@@ -161,7 +162,7 @@ static void advance(const fw_head *a, recall w, int n, const float *D, float *W)
 {
     int m = a->f->m, E = padded(a->f);
     weigh(n, E, D, 1, w.u, w.x);
-    fw_product(1, m, E, n, w.b, m, w.x, E, D[0], W, E);
+    k_tile_plain(1, m, E, n, w.b, m, w.x, E, D[0], W, E);
 }
 
 /* kappa of token t; *square: |W|^2, before and after.  The first token of an empty memory is not clipped. */
@@ -197,7 +198,7 @@ static void write_tokens(const fw_head *a, recall w, chunk c, int empty, float *
     if (c.empty)
         memset(c.vbar, 0, (size_t)(c.n * E) * sizeof *c.vbar);
     else
-        fw_product(0, c.n, E, m, w.b, m, w.W, E, 0, c.vbar, E);
+        k_tile_plain(0, c.n, E, m, w.b, m, w.W, E, 0, c.vbar, E);
     for (int t = 0; t < c.n; t++) {
         float weight[C], *D = w.D + t * C;
         D[t] = 1;
@@ -250,7 +251,7 @@ static void read_chunk(const fw_head *a, recall w, const kept *s, int g, int t0,
     int m = f->m, E = padded(f);
     float den[C];
     fw_queries(a, g, t0, n, w.phi_q, w.a, w.rho_q, w.work);
-    fw_product(0, n, E, m, w.a, m, w.W, E, 0, w.y, E);
+    k_tile_plain(0, n, E, m, w.a, m, w.W, E, 0, w.y, E);
     for (int i = 0; i < n; i++)
         den[i] = f->attn_norm == K_FW_NONE ? 0 : k_sdot(m, w.a + i * m, w.z);
     if (inside) {
@@ -260,7 +261,7 @@ static void read_chunk(const fw_head *a, recall w, const kept *s, int g, int t0,
             for (int j = 0; j <= i; j++)
                 den[i] += w.P[i * C + j];
         decay_products(w, n);
-        fw_product(0, n, E, n, w.P, C, w.u, E, 1, w.y, E);
+        k_tile_plain(0, n, E, n, w.P, C, w.u, E, 1, w.y, E);
     }
     for (int i = 0; i < n; i++)
         finish_read(a, s, (size_t)g * (size_t)f->Tq + (size_t)(t0 + i), w.y + i * E, den[i]);
@@ -356,15 +357,15 @@ static void read_back_inside(const fw_head *a, recall w, int n, const float *dde
     int m = a->f->m, E = padded(a->f);
     lower_product(n, m, w.a, w.bt, w.P);
     decay_products(w, n);
-    fw_product(1, n, E, n, w.P, C, w.y, E, 1, w.dw, E);
+    k_tile_plain(1, n, E, n, w.P, C, w.y, E, 1, w.dw, E);
     lower_product(n, E, w.y, w.ut, w.P);
     decay_products(w, n);
     for (int i = 0; i < n; i++)
         for (int j = 0; j <= i; j++)
             w.P[i * C + j] += dden[i];
-    fw_product(1, m, n, n, w.a, m, w.P, C, 1, w.dbt, C);
-    fw_transpose(n, n, w.P, C, w.Pt, C);
-    fw_product(1, m, n, n, w.b, m, w.Pt, C, 1, w.dat, C);
+    k_tile_plain(1, m, n, n, w.a, m, w.P, C, 1, w.dbt, C);
+    k_tile_transpose(n, n, w.P, C, w.Pt, C);
+    k_tile_plain(1, m, n, n, w.b, m, w.Pt, C, 1, w.dat, C);
 }
 
 /* Queries t0 .. t0 + n - 1 of query head g read S and z; inside: the tokens of the chunk before which these are, too. */
@@ -377,12 +378,12 @@ static void read_back(const fw_head *a, recall w, kept s, const float *S, const 
     for (int i = 0; i < n; i++)
         w.p[i] += unread(a, s, (size_t)g * (size_t)f->Tq + (size_t)(t0 + i), w.y + i * E, dden + i);
     weigh(n, E, inside ? w.D + C : &one, inside ? C : 0, w.y, w.x);
-    fw_transpose(n, E, w.x, E, w.xt, C);
-    fw_product(0, m, n, E, S, E, w.xt, C, 0, w.dat, C);
-    fw_product(1, m, E, n, w.a, m, w.x, E, 1, w.W, E);
+    k_tile_transpose(n, E, w.x, E, w.xt, C);
+    k_tile_plain(0, m, n, E, S, E, w.xt, C, 0, w.dat, C);
+    k_tile_plain(1, m, E, n, w.a, m, w.x, E, 1, w.W, E);
     if (inside)
         read_back_inside(a, w, n, dden);
-    fw_transpose(m, n, w.dat, C, w.da, m);
+    k_tile_transpose(m, n, w.dat, C, w.da, m);
     for (int i = 0; f->attn_norm != K_FW_NONE && i < n; i++) {
         k_saxpy(m, dden[i], z, w.da + i * m);
         k_saxpy(m, dden[i], w.a + i * m, w.dz);
@@ -428,14 +429,14 @@ static void keys_back(const fw_head *a, recall w, chunk c, const float *dden)
             w.P[t * C + j] = w.P[j * C + t] = w.D[t * C + j] * w.P[t * C + j] + dden[t];
         w.P[t * C + t] = w.own[t];
     }
-    fw_product(1, m, n, n, w.b, m, w.P, C, 1, w.dbt, C);
+    k_tile_plain(1, m, n, n, w.b, m, w.P, C, 1, w.dbt, C);
     weigh(n, E, w.D, C, w.x, w.x);
     if (!c.empty) {
-        fw_transpose(n, E, w.x, E, w.xt, C);
-        fw_product(0, m, n, E, c.S, E, w.xt, C, 1, w.dbt, C);
+        k_tile_transpose(n, E, w.x, E, w.xt, C);
+        k_tile_plain(0, m, n, E, c.S, E, w.xt, C, 1, w.dbt, C);
     }
-    fw_product(1, m, E, n, w.b, m, w.x, E, 1, w.W, E);
-    fw_transpose(m, n, w.dbt, C, w.db, m);
+    k_tile_plain(1, m, E, n, w.b, m, w.x, E, 1, w.W, E);
+    k_tile_transpose(m, n, w.dbt, C, w.db, m);
     for (int t = 0; a->f->attn_norm == K_FW_FULL && t < n; t++) {
         k_saxpy(m, dden[t], c.z, w.db + t * m);
         k_saxpy(m, dden[t], w.b + t * m, w.dz);
@@ -456,12 +457,12 @@ static void enter(const fw_head *a, recall w, chunk c)
     for (int d = 0; d < m; d++)
         for (int t = 0; t < n; t++)
             w.dbt[d * C + t] = w.dz[d];
-    fw_transpose(n, E, w.u, E, w.ut, C);
+    k_tile_transpose(n, E, w.u, E, w.ut, C);
     for (int e = 0; e < E; e++)
         for (int t = 0; t < n; t++)
             w.xt[e * C + t] = end[t] * w.ut[e * C + t];
-    fw_product(0, m, n, E, w.W, E, w.xt, C, 1, w.dbt, C);
-    fw_product(0, n, E, m, w.b, m, w.W, E, 0, w.dw, E);
+    k_tile_plain(0, m, n, E, w.W, E, w.xt, C, 1, w.dbt, C);
+    k_tile_plain(0, n, E, m, w.b, m, w.W, E, 0, w.dw, E);
     weigh(n, E, end, 1, w.dw, w.dw);
     weigh(m, E, end, 0, w.W, w.W);
 }
