@@ -56,7 +56,7 @@ static int32_t apply(int32_t operator, const int32_t *count, int32_t total, int3
 {
     int32_t least = 9, most = 0, sum = 0, low = -1, high = -1;
     for (int32_t d = 0, seen = 0; d < 10; d++) {
-        if (count[d] && d < least) least = d;
+        if (d < least && count[d]) least = d;
         if (count[d]) most = d;
         sum += d * count[d];
         seen += count[d];
