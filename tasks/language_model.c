@@ -29,7 +29,7 @@ enum { STREAM_MASK = 0x3a5c, EVAL_DRAW = 0x80000000u };     /* of Philox; the dr
 enum { ACCURACY_MAX = 1024 };           /* words of a vocabulary whose logits are small enough to be looked at */
 
 typedef struct opts {
-    char data[ATTN_TEXT_SIZE], train_split[ATTN_TEXT_SIZE], valid_split[ATTN_TEXT_SIZE], test_split[ATTN_TEXT_SIZE];
+    char data[ATTN_TEXT_SIZE], train_split[ATTN_TEXT_SIZE], valid_split[ATTN_TEXT_SIZE], test_split[ATTN_TEXT_SIZE], other_split[ATTN_TEXT_SIZE];
     int32_t context, objective, carry, memory, stride, test_stride, eval_batch, eval_tokens, test_tokens;
     double mask_rate, smoothing;
 } opts;
@@ -40,6 +40,7 @@ static const attn_opt OPTS[] = {
     { "train_split", "what is learned from", OFF(train_split), ATTN_TEXT, 0, 0, 0, "train", 0 },
     { "valid_split", "what is evaluated every eval_every steps", OFF(valid_split), ATTN_TEXT, 0, 0, 0, "valid", 0 },
     { "test_split", "what is evaluated at the end; empty: nothing", OFF(test_split), ATTN_TEXT, 0, 0, 0, "test", 0 },
+    { "other_split", "what is evaluated at the end as well, as the test is; empty: nothing", OFF(other_split), ATTN_TEXT, 0, 0, 0, NULL, 0 },
     { "context", "tokens of a segment: those that a prediction sees at most, but for carry and memory", OFF(context), ATTN_INT, 256, 1, 1 << 20, NULL, 0 },
     { "objective", "what is predicted", OFF(objective), ATTN_CHOICE, OBJECTIVE_NEXT, 0, 0, "next,masked", 0 },
     { "carry", "segments go on from the states that the last ones left", OFF(carry), ATTN_BOOL, 0, 0, 1, NULL, 0 },
@@ -59,12 +60,17 @@ static const task_metric METRICS[] = {
     { "test_loss", "nat", "mean negative log-likelihood per token", -1, 0 },
     { "test_perplexity", "1", "exp of the test loss", -1, 0 },
     { "test_accuracy", "1", "tokens guessed right (vocabularies of at most 1024 words)", 1, 0 },
+    { "test_hidden_accuracy", "1", "masked: of tokens that are hidden; half of the others that are asked for stand there as they are", 1, 0 },
+    { "other_loss", "nat", "mean negative log-likelihood per token of other_split", -1, 0 },
+    { "other_perplexity", "1", "exp of that", -1, 0 },
+    { "other_accuracy", "1", "tokens guessed right (vocabularies of at most 1024 words)", 1, 0 },
+    { "other_hidden_accuracy", "1", "as of the test", 1, 0 },
     { "test_bits_per_byte", "bit", "of the text that the tokens stand for", -1, 0 },
     { "test_word_perplexity", "1", "of a text in bytes: exp of the loss per word, words being runs without white space", -1, 0 },
     { "test_tokens", "1", "targets scored in the test", 0, 0 },
     { "test_unknown", "1", "part of the test's tokens that the vocabulary lacks", 0, 0 },
     { "unigram_perplexity", "1", "of the test by the frequencies of train alone", 0, 0 },
-    { "unigram_accuracy", "1", "of the test when always the commonest token is guessed", 0, 0 },
+    { "unigram_accuracy", "1", "of the test when always the commonest token is guessed; masked: <eos> is never asked for", 0, 0 },
     { "carried_bytes", "B", "what a stream takes along from segment to segment", -1, 0 },
     { "tokens_per_second", "1/s", "tokens trained on per second", 1, 0 },
     { .name = NULL } };
@@ -86,7 +92,7 @@ typedef struct run {
     const task_call *call;              /* first: log_loss */
     const opts *o;
     data_tokens data;
-    const data_split *train, *valid, *test;
+    const data_split *train, *valid, *test, *other;
     int64_t vocabulary;
     data_masking masking;
     nn_params *params;
@@ -97,7 +103,7 @@ typedef struct run {
 } run;
 
 /* What an evaluation has found so far. */
-typedef struct tally { double loss; int64_t n, right; } tally;
+typedef struct tally { double loss; int64_t n, right, hidden, hidden_right; } tally;     /* hidden: of those that <mask> stands for */
 
 /* ---- graphs ---------------------------------------------------------------------------------------------------------- */
 
@@ -203,8 +209,13 @@ static int score(run *r, tally *t)
     t->n += asked;
     if (x->logits == NN_NONE) return TASK_DONE;
     k_download(r->call->dev, r->scores, nn_data(x->graph, x->logits), (size_t)(rows * r->vocabulary) * k_dtype_size(r->call->dtype));
-    for (int64_t i = 0; i < rows; i++)
-        if (x->y[i] >= 0) t->right += largest(r->scores, r->call->dtype, i, r->vocabulary) == x->y[i];
+    for (int64_t i = 0; i < rows; i++) {
+        if (x->y[i] < 0) continue;
+        const int right = largest(r->scores, r->call->dtype, i, r->vocabulary) == x->y[i], hidden = x->x[i] == r->masking.mask;
+        t->right += right;
+        t->hidden += hidden;
+        t->hidden_right += hidden && right;
+    }
     return TASK_DONE;
 }
 
@@ -289,7 +300,8 @@ static int open_data(run *r)
     r->train = split(r, o->train_split, least * r->call->train->batch);
     r->valid = r->train ? split(r, o->valid_split, least) : NULL;
     r->test = r->valid && o->test_split[0] ? split(r, o->test_split, least) : NULL;
-    if (!r->valid || (o->test_split[0] && !r->test)) return -1;
+    r->other = r->valid && o->other_split[0] ? split(r, o->other_split, least) : NULL;
+    if (!r->valid || (o->test_split[0] && !r->test) || (o->other_split[0] && !r->other)) return -1;
     int added = o->objective == OBJECTIVE_MASKED && mask < 0;
     r->vocabulary = r->data.nvocab + added;
     r->masking = (data_masking){ .seed = r->call->seed, .stream = STREAM_MASK, .rate = o->mask_rate, .first = eos == 0,
@@ -318,26 +330,49 @@ static int build(run *r)
     return nn_graph_compile(r->judge.graph, r->why, sizeof r->why);
 }
 
+/* What every evaluation at the end tells, as test_... or other_... */
+static void tell(const run *r, const char *of, const tally *t)
+{
+    const task_host *h = r->call->host;
+    const struct { const char *what; double value; int known; } metric[] = {
+        { "loss", t->loss / (double)t->n, 1 }, { "perplexity", exp(t->loss / (double)t->n), 1 },
+        { "accuracy", (double)t->right / (double)t->n, r->judge.logits != NN_NONE },
+        { "hidden_accuracy", (double)t->hidden_right / (double)t->hidden, t->hidden > 0 && r->o->objective == OBJECTIVE_MASKED } };
+    for (size_t i = 0; i < sizeof metric / sizeof *metric; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s_%s", of, metric[i].what);
+        if (metric[i].known) h->metric(h->ctx, name, 0, metric[i].value);
+    }
+}
+
 /* The last weights on the test split. */
 static int test(run *r)
 {
     const task_host *h = r->call->host;
+    const int next = r->o->objective == OBJECTIVE_NEXT;
     tally t;
     int rc = r->test ? evaluate_split(r, r->test, r->o->test_stride, r->o->test_tokens, &t) : TASK_DONE;
     if (!r->test || rc) return rc;
     double loss = t.loss / (double)t.n, per_byte = (double)r->test->n / (double)r->test->bytes;
-    data_unigram u = data_unigram_of(&r->data, r->test, -1);
-    h->metric(h->ctx, "test_loss", 0, loss);
-    h->metric(h->ctx, "test_perplexity", 0, exp(loss));
+    data_unigram u = data_unigram_of(&r->data, r->test, next || r->masking.first == 0 ? -1 : 0);
+    tell(r, "test", &t);
     h->metric(h->ctx, "test_tokens", 0, (double)t.n);
     h->metric(h->ctx, "test_unknown", 0, (double)r->test->replaced / (double)r->test->n);
     h->metric(h->ctx, "unigram_perplexity", 0, u.perplexity);
     h->metric(h->ctx, "unigram_accuracy", 0, u.accuracy);
-    if (r->o->objective == OBJECTIVE_NEXT && r->test->bytes > 0) h->metric(h->ctx, "test_bits_per_byte", 0, loss / M_LN2 * per_byte);
-    int64_t words = r->o->objective == OBJECTIVE_NEXT ? data_words_of(&r->data, r->test, 1, t.n + 1) : 0;
+    if (next && r->test->bytes > 0) h->metric(h->ctx, "test_bits_per_byte", 0, loss / M_LN2 * per_byte);
+    int64_t words = next ? data_words_of(&r->data, r->test, 1, t.n + 1) : 0;
     if (words > 0) h->metric(h->ctx, "test_word_perplexity", 0, exp(t.loss / (double)words));
-    if (r->judge.logits != NN_NONE) h->metric(h->ctx, "test_accuracy", 0, (double)t.right / (double)t.n);
     return TASK_DONE;
+}
+
+/* The same on the other one. */
+static int test_other(run *r)
+{
+    tally t;
+    int rc = r->other ? evaluate_split(r, r->other, r->o->test_stride, r->o->test_tokens, &t) : TASK_DONE;
+    if (r->other && rc == TASK_DONE) tell(r, "other", &t);
+    return rc;
 }
 
 /* What the training has come to. */
@@ -379,6 +414,7 @@ static int task_run(const task_call *call)
         rc = nn_train(&t);
         if (rc == TASK_DONE) rc = report(&r, &t);
         if (rc == TASK_DONE) rc = test(&r);
+        if (rc == TASK_DONE) rc = test_other(&r);
     } else {
         call->host->reason(call->host->ctx, r.why);
     }

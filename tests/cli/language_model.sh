@@ -42,11 +42,14 @@ is "a split that is not there" "$("$HARNESS" show nosplit --db "$tmp/nosplit/r.d
 
 "$HARNESS" data prepare generated-proteins >/dev/null 2>&1
 for objective in next masked; do
-  experiment $objective "data: generated-proteins, context: 64, objective: $objective, eval_tokens: 4000, test_tokens: 8000" 'max_steps: 400, eval_every: 400' 3.0e-3
+  experiment $objective "data: generated-proteins, context: 64, objective: $objective, eval_tokens: 4000, test_tokens: 8000, other_split: valid" 'max_steps: 400, eval_every: 400' 3.0e-3
+  sed -i 's/dropout: 0.1/&, scale_embedding: true/' "$tmp/$objective.yaml"      # places are added: small embeddings would drown in them
   run $objective >"$tmp/log" || sed 's/^/# /' "$tmp/log"
   holds "proteins, $objective: better than the frequencies" "$(metric $objective test_perplexity) < $(metric $objective unigram_perplexity)"
+  holds "proteins, $objective: the other split, too" "$(metric $objective other_perplexity) > 1 && $(metric $objective other_perplexity) < 30"
   holds "proteins, $objective: guesses are counted" "$(metric $objective test_accuracy) > 0.05"
 done
+holds "what is hidden is guessed more rarely than what is asked for" "0 < $(metric masked test_hidden_accuracy) && $(metric masked test_hidden_accuracy) < $(metric masked test_accuracy)"
 
 # Killed in the middle and gone on with: the weights of an undisturbed run, bit for bit, also where states are carried on.
 variant='fwp: {update_rule: delta}'

@@ -6,7 +6,7 @@ B=${B:-build} HARNESS=${HARNESS:-$PWD/${B:-build}/harness} root=$PWD
 tmp=$(mktemp -d) && trap 'rm -rf "$tmp"' EXIT
 export XDG_CACHE_HOME=$tmp/cache OMP_NUM_THREADS=1 HARNESS_PLOTS=$root/plots
 mkdir "$tmp/experiments" && cp experiments/protein-tiny.yaml "$tmp/experiments" && cd "$tmp" || exit 1
-sed -i 's/data: proteins/data: generated-proteins/; s/max_steps: 400, eval_every: 100/max_steps: 8, eval_every: 8/; s/_tokens: [0-9]*/_tokens: 1000/g' experiments/protein-tiny.yaml
+sed -i 's/data: proteins, other_split: ood/data: generated-proteins, other_split: valid/; s/max_steps: 400, eval_every: 100/max_steps: 8, eval_every: 8/; s/_tokens: [0-9]*/_tokens: 1000/g' experiments/protein-tiny.yaml
 commands=$(sed -n 's/^    build\/harness //p' "$root/docs/looking.md")
 if [ "$(echo "$commands" | wc -l)" -ge 5 ]; then echo "ok - the page has commands"; else echo "not ok - the page has commands: '$commands'"; fi
 while read -r line; do
