@@ -204,10 +204,30 @@ static int bind_states(nn_graph *g, attention *a, char *why, size_t nwhy)
     return rc;
 }
 
+/* Asks the graph for what its mixers have in turns: scratch, and of nodes that backward runs again, segment by segment, what
+ * they save. */
+static void borrow(nn_graph *g, node *n)
+{
+    attention *a = n->attention;
+    a->spec.lent = NN_LENT_SCRATCH;
+    nn_share_room(g, nn_mixer_scratch(&a->plan, g->training, a->capacity));
+    if (!n->again)
+        return;
+    if (g->saving != n->segment)
+        g->segment_saved = 0;
+    g->saving = n->segment;
+    a->spec.lent |= NN_LENT_SAVED;
+    a->saved_at = g->segment_saved;
+    g->segment_saved += (a->plan.saved + K_ALIGN - 1) / K_ALIGN * K_ALIGN;
+    if (g->segment_saved > g->saved_bytes)
+        g->saved_bytes = g->segment_saved;
+}
+
 /* Makes the mixer and fixes its pointers. */
 static int attention_compile(nn_graph *g, node *n, char *why, size_t nwhy)
 {
     attention *a = n->attention;
+    borrow(g, n);
     int rc = g->plan ? nn_mixer_count_bytes(g->dev, &a->spec, a->capacity, g->plan->bytes, why, nwhy)
                      : nn_mixer_new(g->dev, &a->spec, a->capacity, &a->mixer, why, nwhy);
     if (rc)

@@ -32,10 +32,12 @@ void nn_graph_free(nn_graph *g)
     nn_carry_release(g);
     for (int i = 0; i < g->nnodes; i++) {
         nn_release_attention(g, g->nodes[i].attention);
-        k_free(g->dev, g->nodes[i].room);
+        k_free(g->dev, g->nodes[i].shares ? NULL : g->nodes[i].room);
         k_free(g->dev, g->nodes[i].weight);
     }
     nn_free_tensors(g);
+    k_free(g->dev, g->room);
+    k_free(g->dev, g->saved);
     free(g->loss_host);
     free(g->tensors);
     free(g->nodes);
@@ -259,6 +261,23 @@ static int take_loss(nn_graph *g, char *why, size_t nwhy)
     return 0;
 }
 
+/* What nodes have in turns, and who has which part. */
+static int take_shared(nn_graph *g, char *why, size_t nwhy)
+{
+    if ((g->room_bytes && nn_take(g, K_TAG_WORKSPACE, g->room_bytes, &g->room)) || (g->saved_bytes && nn_take(g, K_TAG_SAVED, g->saved_bytes, &g->saved))) {
+        snprintf(why, nwhy, "what nodes have in turns: %s", k_error(g->dev));
+        return NN_ENOMEM;
+    }
+    for (int i = 0; i < g->nnodes && !g->plan; i++) {
+        node *n = &g->nodes[i];
+        if (n->shares)
+            n->room = g->room;
+        if (n->attention)
+            nn_mixer_lend(n->attention->mixer, g->room, g->saved ? (char *)g->saved + n->attention->saved_at : NULL);
+    }
+    return 0;
+}
+
 int nn_compile_parts(nn_graph *g, char *why, size_t nwhy)
 {
     order_backward(g);
@@ -269,6 +288,7 @@ int nn_compile_parts(nn_graph *g, char *why, size_t nwhy)
     for (int i = 0; !rc && i < g->nnodes; i++)
         if (g->nodes[i].op->compile)
             rc = g->nodes[i].op->compile(g, &g->nodes[i], why, nwhy);
+    rc = rc ? rc : take_shared(g, why, nwhy);
     return rc ? rc : nn_decode_take(g, why, nwhy);
 }
 

@@ -83,6 +83,7 @@ typedef struct op {                     /* one kind of node */
 typedef struct attention {              /* what a node of nn_attention owns */
     nn_mixer_spec spec;
     attn_plan plan;
+    size_t saved_at;                    /* where in the graph's `saved` its own is, of a node that backward runs again */
     uint64_t seed;
     int64_t capacity;                   /* tokens of decode state, 0 = none */
     nn_mixer *mixer;
@@ -107,6 +108,7 @@ struct node {
     attention *attention;
     int carried;                        /* which of the graph's: nn_remember */
     void *room;                         /* to work in, see the op's compile */
+    int shares;                         /* whether that is the graph's */
     double *weight;                     /* losses: of the device, what each row of the last forward weighs in the mean */
 };
 
@@ -129,6 +131,9 @@ struct nn_graph {
     node *nodes;
     void *pool;                         /* [pool_bytes] where tensors take turns, see memory.c */
     int64_t pool_bytes;
+    void *room, *saved;                 /* where nodes take turns: to work in; what mixers of one segment save */
+    size_t room_bytes, saved_bytes, segment_saved;      /* the last: of the segment that is being compiled */
+    int saving;                         /* that segment */
     nn_id loss;                         /* root of the loss rows, NN_NONE = none */
     node *loss_node;
     void *loss_host;                    /* the loss rows on the host */
@@ -160,6 +165,7 @@ void nn_carry_release(nn_graph *);
 void nn_step_release(nn_graph *);       /* step.c */
 /* plan.c: k_alloc, or, where a graph is planned, NULL and a number in its plan. */
 int nn_take(nn_graph *, k_tag, size_t bytes, void **out);
+void nn_share_room(nn_graph *, size_t bytes);   /* plan.c: the graph's room has at least so many bytes */
 /* graph.c: the first mistake of a recording; all that a graph takes, in order. */
 int nn_check_recording(nn_graph *, char *why, size_t nwhy);
 int nn_compile_parts(nn_graph *, char *why, size_t nwhy);

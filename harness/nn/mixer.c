@@ -33,6 +33,7 @@ struct nn_mixer {
     nn_choice choice;                   /* impl, its shape, its plan */
     attn_call call;                     /* the constant part filled once */
     int64_t capacity;                   /* tokens of decode state, 0 = none */
+    int lent;                           /* what is not the mixer's own: NN_LENT_ */
     size_t bytes[SLOTS];                /* of each staging buffer, 0 = none */
     void *slot[SLOTS], *stage;          /* inside the one block `stage` */
     void *raw, *d_raw;                  /* output_norm: o un-normalised, and its gradient */
@@ -208,18 +209,32 @@ static int take_slots(nn_mixer *m, char *why, size_t nwhy)
     return ATTN_OK;
 }
 
-/* Every buffer that the plan, the conversion and the output norm need. */
+size_t nn_mixer_scratch(const attn_plan *p, int training, int64_t capacity)
+{
+    size_t scratch = p->scratch_fwd;
+    if (training && p->scratch_bwd > scratch)
+        scratch = p->scratch_bwd;
+    if (capacity && p->scratch_dec > scratch)
+        scratch = p->scratch_dec;
+    return scratch;
+}
+
+void nn_mixer_lend(nn_mixer *m, void *scratch, void *saved)
+{
+    if (m->lent & NN_LENT_SCRATCH && scratch)
+        m->scratch = m->call.scratch = scratch;
+    if (m->lent & NN_LENT_SAVED && saved)
+        m->saved = m->call.saved = saved;
+}
+
+/* Every buffer that the plan, the conversion and the output norm need, but for those that are lent. */
 static int take_buffers(nn_mixer *m, char *why, size_t nwhy)
 {
     const attn_plan *p = &m->choice.plan;
     int training = m->shape.training, norm = m->common.output_norm == NN_OUTPUT_NORM_RMS;
-    size_t scratch = p->scratch_fwd;
-    if (training && p->scratch_bwd > scratch)
-        scratch = p->scratch_bwd;
-    if (m->capacity && p->scratch_dec > scratch)
-        scratch = p->scratch_dec;
+    size_t scratch = m->lent & NN_LENT_SCRATCH ? 0 : nn_mixer_scratch(p, training, m->capacity);
     size_slots(m);
-    int rc = take(m, K_TAG_SAVED, training ? p->saved : 0, "saved for backward", &m->saved, why, nwhy);
+    int rc = take(m, K_TAG_SAVED, training && !(m->lent & NN_LENT_SAVED) ? p->saved : 0, "saved for backward", &m->saved, why, nwhy);
     if (!rc)
         rc = take(m, K_TAG_WORKSPACE, scratch, "scratch", &m->scratch, why, nwhy);
     if (!rc)
@@ -284,7 +299,8 @@ static int describe(k_dev *dev, const nn_mixer_spec *spec, int64_t capacity, nn_
     int rc = choose(dev, spec, capacity, &asked, &choice, why, nwhy);
     if (rc == ATTN_OK)
         *m = (nn_mixer){ .dev = dev, .variant = spec->variant, .common = spec->common, .shape = asked.shape, .choice = choice,
-                         .outer = (k_dtype)asked.shape.dtype, .inner = (k_dtype)choice.shape.dtype, .capacity = capacity };
+                         .outer = (k_dtype)asked.shape.dtype, .inner = (k_dtype)choice.shape.dtype, .capacity = capacity,
+                         .lent = spec->lent };
     return rc;
 }
 
@@ -329,7 +345,8 @@ void nn_mixer_free(nn_mixer *m)
 {
     if (!m)
         return;
-    void *const blocks[] = { m->saved, m->scratch, m->state, m->raw, m->d_raw, m->stage, m->sum };
+    void *const blocks[] = { m->lent & NN_LENT_SAVED ? NULL : m->saved, m->lent & NN_LENT_SCRATCH ? NULL : m->scratch, m->state, m->raw,
+                             m->d_raw, m->stage, m->sum };
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         k_free(m->dev, blocks[i]);
     free(m);

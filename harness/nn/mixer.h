@@ -17,6 +17,8 @@ enum { NN_OUTPUT_NORM_NONE, NN_OUTPUT_NORM_RMS };
 typedef struct nn_common_opts { int32_t output_norm; double output_norm_eps; } nn_common_opts;
 extern const attn_opt nn_common_table[];
 
+enum { NN_LENT_SCRATCH = 1, NN_LENT_SAVED = 2 };        /* buffers that the caller gives, with nn_mixer_lend */
+
 typedef struct nn_mixer_spec {
     const attn_variant *variant;
     const void *opts;                   /* the variant's options struct; must outlive the mixer */
@@ -24,6 +26,7 @@ typedef struct nn_mixer_spec {
     const char *impl;                   /* name, or NULL: the highest rank that fits device, dtype and mode */
     const char *alias;                  /* NULL, or what its own parameters are called by, too, so that graphs over one
                                            nn_params may use a variant with options that size them otherwise */
+    int32_t lent;                       /* NN_LENT_SCRATCH | NN_LENT_SAVED: what the mixer does not take itself */
     attn_shape shape;                   /* dtype: of q, k, v, o as the caller holds them: f32, f64 or bf16 */
 } nn_mixer_spec;
 
@@ -54,6 +57,10 @@ void nn_mixer_free(nn_mixer *);
 int  nn_mixer_ask(k_dev *, const nn_mixer_spec *, int64_t capacity, attn_plan *out, char *why, size_t nwhy);
 /* Adds the bytes that nn_mixer_new would take, by tag; nothing is taken. */
 int  nn_mixer_count_bytes(k_dev *, const nn_mixer_spec *, int64_t capacity, size_t bytes[K_TAGS], char *why, size_t nwhy);
+/* Bytes of scratch that a mixer so planned needs; those lent to it, which other mixers may have at other times: scratch between
+ * calls, what forward saves after the backward that reads it.  NULL: as it was. */
+size_t nn_mixer_scratch(const attn_plan *, int training, int64_t capacity);
+void nn_mixer_lend(nn_mixer *, void *scratch, void *saved);
 const attn_plan *nn_mixer_plan(const nn_mixer *);
 const attn_impl *nn_mixer_impl(const nn_mixer *);
 const attn_shape *nn_mixer_shape(const nn_mixer *);

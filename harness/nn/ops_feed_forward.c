@@ -2,7 +2,7 @@
  *
  *   y = W2 drop(act(W1 x + b1)) + b2,  gated  y = W2 drop(act(Wg x + bg) * (W1 x + b1)) + b2
  *
- * What is as wide as the feed-forward is made in the node's room, [chunk,width] each, and made again in backward: a row's
+ * What is as wide as the feed-forward is made in the room that the graph's nodes share, [chunk,width] each, and made again in backward: a row's
  * numbers are those of the nodes one by one, the gradients of the weights are the sums over the chunks.  Each chunk draws a
  * mask of its own. */
 #include "ops.h"
@@ -132,7 +132,10 @@ static int feed_backward(nn_graph *g, node *n)
 static int feed_compile(nn_graph *g, node *n, char *why, size_t nwhy)
 {
     int floors = FLOORS - !is_gated(n);
-    return nn_take_room(g, n, (size_t)floors * (size_t)(n->chunk * n->width) * k_dtype_size(type(g, n)), why, nwhy);
+    (void)why, (void)nwhy;
+    n->shares = 1;
+    nn_share_room(g, (size_t)floors * (size_t)(n->chunk * n->width) * k_dtype_size(type(g, n)));
+    return 0;
 }
 
 static const op feed_op = { .name = "feed_forward", .reads = NN_READS_IN, .forward = feed_forward, .backward = feed_backward, .compile = feed_compile };

@@ -11,12 +11,20 @@ int nn_take(nn_graph *g, k_tag tag, size_t bytes, void **out)
     return 0;
 }
 
+void nn_share_room(nn_graph *g, size_t bytes)
+{
+    if (bytes > g->room_bytes)
+        g->room_bytes = bytes;
+}
+
 /* Forgets where tensors would have been. */
 static void forget(nn_graph *g)
 {
     for (nn_id i = 0; i < g->ntensors; i++)
         g->tensors[i].data = g->tensors[i].grad = NULL;
     g->pool_bytes = 0;
+    g->room_bytes = g->saved_bytes = 0;
+    g->saving = 0;
 }
 
 int nn_graph_plan(nn_graph *g, nn_plan *plan, char *why, size_t nwhy)

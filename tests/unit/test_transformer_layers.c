@@ -105,20 +105,22 @@ enum { NUMBERS = 1 << 16 };
 static void test_recomputed(void **state)
 {
     static double kept[NUMBERS], again[NUMBERS];
+    static const char *const names[] = { "softmax", "fwp", "gla", "gated_deltanet" };
     (void)state;
-    model a = begin("softmax", "{" TWELVE "}", K_F64, 2, 9);
-    size_t before = activations();
-    model b = begin("softmax", "{" TWELVE ", \"recompute\": \"layer\"}", K_F64, 2, 9);
-    size_t plain = before, less = activations() - before;
-    assert_true(3 * less < plain);
-    for (int turn = 0; turn < 3; turn++) {
-        double x, y;
-        int64_t n = step(&a, &x, kept);
-        assert_true(n > 10000 && n < NUMBERS && step(&b, &y, again) == n && x == y);
-        assert_memory_equal(kept, again, (size_t)n * sizeof *kept);
+    for (int k = 0; k < 4; k++) {
+        model a = begin(names[k], "{" TWELVE "}", K_F64, 2, 9);
+        size_t plain = activations();
+        model b = begin(names[k], "{" TWELVE ", \"recompute\": \"layer\"}", K_F64, 2, 9);
+        assert_true(3 * (activations() - plain) < plain);
+        for (int turn = 0; turn < 3; turn++) {
+            double x, y;
+            int64_t n = step(&a, &x, kept);
+            assert_true(n > 10000 && n < NUMBERS && step(&b, &y, again) == n && x == y);
+            assert_memory_equal(kept, again, (size_t)n * sizeof *kept);
+        }
+        release(&a);
+        release(&b);
     }
-    release(&a);
-    release(&b);
 }
 
 /* norm(x), and W x + b, with the parameters of the model under the same names. */
@@ -202,15 +204,26 @@ static void test_reversible(void **state)
     nn_graph_free(m.graph);
     m.graph = own;
     release(&m);
-    size_t bytes[2];
-    for (int i = 0; i < 2; i++) {
-        char text[200];
-        snprintf(text, sizeof text, "{\"layers\": %d, \"d_model\": 16, \"heads\": 2, \"reversible\": true}", i ? 24 : 2);
-        m = begin("softmax", text, K_F32, 2, 9);
-        bytes[i] = activations();
-        release(&m);
+}
+
+/* Reversible layers keep nothing: more of them take no more, of no kind but what the parameters and their optimiser take. */
+static void test_reversible_keeps_nothing(void **state)
+{
+    static const char *const names[] = { "softmax", "fwp", "performer", "gated_deltanet" };
+    (void)state;
+    for (int k = 0; k < 8; k++) {
+        k_memory memory[2];
+        for (int i = 0; i < 2; i++) {
+            char text[200];
+            snprintf(text, sizeof text, "{\"layers\": %d, \"d_model\": 16, \"heads\": 2, \"reversible\": true, \"short_conv\": %d, \"feed_forward_chunks\": %d}",
+                     i ? 24 : 2, k / 4 * 4, 1 + k / 4);
+            model m = begin(names[k % 4], text, K_F32, 2, 9);
+            k_memory_read(dev, &memory[i]);
+            release(&m);
+        }
+        for (int tag = K_TAG_ACTIVATION; tag < K_TAGS; tag++)
+            assert_int_equal(memory[0].now_tag[tag], memory[1].now_tag[tag]);
     }
-    assert_int_equal(bytes[0], bytes[1]);
 }
 
 /* ---- one option at a time ------------------------------------------------------------------------------------------------ */
@@ -457,7 +470,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients),   cmocka_unit_test(test_contradictions), cmocka_unit_test(test_recomputed),
-        cmocka_unit_test(test_reversible),  cmocka_unit_test(test_chunks),         cmocka_unit_test(test_chunks_drop),
+        cmocka_unit_test(test_reversible),  cmocka_unit_test(test_reversible_keeps_nothing), cmocka_unit_test(test_chunks),         cmocka_unit_test(test_chunks_drop),
         cmocka_unit_test(test_axial),       cmocka_unit_test(test_positions_each_layer), cmocka_unit_test(test_short_conv),
         cmocka_unit_test(test_plan),        cmocka_unit_test(test_plan_of_others), cmocka_unit_test(test_plan_of_twelve),
         cmocka_unit_test(test_learning) };
