@@ -8,11 +8,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include "kernels/kernels.h"
+#include "devices.h"
 #include "kernels/philox.h"
 
 enum { BUFFERS = 4 };
-static k_dev *one, *three;
 
 /* A case works on BUFFERS arrays of rows * d + d numbers each; what it does not name must stay as it was. */
 typedef struct problem { int64_t rows, d, n; const int32_t *index; int variant; } problem;
@@ -508,21 +507,6 @@ static void products_equal_plain_loops(void **state)
             check_product(K_F32, all[i], v & 1, v >> 1 & 1, v >> 2 ? -0.5 : 1, v >> 2 ? 1.5 : 0);
             check_product(K_F64, all[i], v & 1, v >> 1 & 1, v >> 2 ? -0.5 : 1, v >> 2 ? 1.5 : 0);
         }
-}
-
-static int open_devices(void **state)
-{
-    (void)state;
-    char err[256];
-    return k_dev_open("cpu", 1, &one, err, sizeof err) | k_dev_open("cpu", 3, &three, err, sizeof err);
-}
-
-static int close_devices(void **state)
-{
-    (void)state;
-    k_dev_close(one);
-    k_dev_close(three);
-    return 0;
 }
 
 /* No kernel wrote beside its buffers: k_free leaves a sentence when one did. */

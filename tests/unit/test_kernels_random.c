@@ -7,28 +7,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include "kernels/kernels.h"
+#include "devices.h"
 #include "kernels/normal.h"
 
 enum { N = 40001 };
-static k_dev *one, *three;
-
-static int open_devices(void **state)
-{
-    (void)state;
-    char err[256];
-    return k_dev_open("cpu", 1, &one, err, sizeof err) | k_dev_open("cpu", 3, &three, err, sizeof err);
-}
-
-static int close_devices(void **state)
-{
-    (void)state;
-    char what[128];
-    int rc = k_check_guards(one, what, sizeof what);
-    k_dev_close(one);
-    k_dev_close(three);
-    return rc;
-}
 
 static void *take(size_t bytes)
 {

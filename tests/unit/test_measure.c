@@ -8,22 +8,7 @@
 #include <string.h>
 #include <time.h>
 #include <cmocka.h>
-
-static k_dev *dev;
-
-static int open_device(void **state)
-{
-    char why[256];
-    (void)state;
-    return k_dev_open("cpu", 1, &dev, why, sizeof why);
-}
-
-static int close_device(void **state)
-{
-    (void)state;
-    k_dev_close(dev);
-    return 0;
-}
+#include "device.h"
 
 /* ---- numbers --------------------------------------------------------------------------------------------------- */
 

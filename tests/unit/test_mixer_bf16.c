@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include "device.h"
 
 /* ---- a variant o = a v with an implementation for each dtype --------------------------------------------------- */
 
@@ -54,9 +55,6 @@ static const attn_variant half = { .size = sizeof half, .name = "half", .flags =
 static const attn_variant plain = { .size = sizeof plain, .name = "plain", .flags = ATTN_NO_Q | ATTN_NO_K, .params = PARAMS,
                                     .states = STATES, .impls = (const attn_impl[]){
     { "ref", ATTN_CPU, ATTN_F64, ATTN_CAUSAL, 0, plan, no_forward, backward, NULL }, { .name = NULL } } };
-
-static k_dev *dev;
-static char why[400];
 
 static nn_mixer_spec spec_of(const attn_variant *v)
 {
@@ -115,18 +113,6 @@ static void bf16_serves_nobody_else(void **state)
     assert_string_equal(nn_mixer_impl(m)->name, "ref");
     nn_mixer_free(m);
 }
-
-/* Also the leak check. */
-static int close_device(void **state)
-{
-    k_memory m;
-    (void)state;
-    k_memory_read(dev, &m);
-    k_dev_close(dev);
-    return m.now == 0 ? 0 : -1;
-}
-
-static int open_device(void **state) { (void)state; return k_dev_open("cpu", 1, &dev, why, sizeof why); }
 
 int main(void)
 {

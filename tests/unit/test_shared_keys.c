@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include "device.h"
 
 enum { T = 3, D = 2, N = T * D };
 static attn_call seen;
@@ -49,12 +50,13 @@ static const attn_variant shared = { .size = sizeof shared, .name = "shared", .f
  * are given is left alone; the param is NULL unless it is given. */
 static void in_a_mixer(void **state)
 {
+    (void)state;
     float q[N] = { 0 }, v[N] = { 0 }, o[N], dk[N] = { 7, 7, 7, 7, 7, 7 }, maybe[4] = { 1, 2, 3, 4 };
     nn_mixer_spec spec = { .variant = &shared, .shape = { .B = 1, .Hq = 1, .Hk = 1, .Tq = T, .Tk = T, .Dk = D, .Dv = D, .mode = ATTN_CAUSAL,
                                                           .dtype = ATTN_F32, .training = 1 } };
     nn_mixer_io io = { .q = nn_tensor_of(q, 1, T, D, 1), .v = nn_tensor_of(v, 1, T, D, 1), .o = nn_tensor_of(o, 1, T, D, 1) };
     nn_mixer *m;
-    assert_int_equal(nn_mixer_new(*state, &spec, 0, &m, NULL, 0), ATTN_OK);
+    assert_int_equal(nn_mixer_new(dev, &spec, 0, &m, NULL, 0), ATTN_OK);
     assert_int_equal(nn_mixer_forward(m, &io), ATTN_OK);
     assert_true(seen.q.p && seen.k.p == seen.q.p && param_seen == -1);
     io.param[0] = maybe;
@@ -80,7 +82,8 @@ static double loss_after(nn_graph *g, double *x, double step)
  * query and value at once, are those of differences, and y, the keys, has none. */
 static void in_a_graph(void **state)
 {
-    nn_params *p = nn_params_new(*state, K_F64, 1);
+    (void)state;
+    nn_params *p = nn_params_new(dev, K_F64, 1);
     nn_graph *g = nn_graph_new(p, 1);
     attn_dims dims = { 4, { 1, T, 1, D } };
     attn_init init = { ATTN_INIT_NORMAL, 0, 1 };
@@ -106,11 +109,6 @@ static void in_a_graph(void **state)
     nn_graph_free(g);
     nn_params_free(p);
 }
-
-/* The device of a test. */
-static int open_device(void **state) { return k_dev_open("cpu", 1, (k_dev **)state, NULL, 0); }
-/* Gives it back. */
-static int close_device(void **state) { k_dev_close(*state); return 0; }
 
 int main(void)
 {
