@@ -20,25 +20,21 @@
 
 enum { MODE_CAUSAL, MODE_BIDIRECTIONAL };
 enum { FORWARD, BACKWARD, STEP };
-enum { DTYPE_AUTO, DTYPE_F32, DTYPE_BF16, DTYPE_F64 };
 enum { STREAM_TOKENS = 1, STREAM_TARGETS = 2 };
 
 typedef struct opts {
-    int32_t length, batch, tokens, vocabulary, mode, phase, dtype;
+    int32_t length, vocabulary, mode, phase;
+    nn_size_opts size;
     nn_cost_opts cost;
 } opts;
 
 #define OFF(f) offsetof(opts, f)
 static const attn_opt OPTS[] = {
     { "length", "T: tokens of a sequence", OFF(length), ATTN_INT, 1024, 1, 1 << 26, NULL, 0 },
-    { "batch", "B: sequences", OFF(batch), ATTN_INT, 1, 1, 1 << 20, NULL, 0 },
-    { "tokens", "B T, in the place of batch: as many sequences as make so many tokens, at least one; 0 = as batch says", OFF(tokens),
-      ATTN_INT, 0, 0, 1 << 30, NULL, 0 },
+    NN_SIZE_OPTIONS(opts, size, "activations, weights in f32 beside bf16"),
     { "vocabulary", "words", OFF(vocabulary), ATTN_INT, 256, 2, 1 << 24, NULL, 0 },
     { "mode", "which keys a query sees", OFF(mode), ATTN_CHOICE, MODE_BIDIRECTIONAL, 0, 0, "causal,bidirectional", 0 },
     { "phase", "what is timed", OFF(phase), ATTN_CHOICE, STEP, 0, 0, "forward,backward,step", 0 },
-    { "dtype", "of activations, weights in f32 beside bf16; auto = bf16 on a GPU, else the experiment's dtype", OFF(dtype), ATTN_CHOICE, DTYPE_AUTO,
-      0, 0, "auto,f32,bf16,f64", 0 },
     NN_COST_OPTIONS(opts, cost),
     { .name = NULL } };
 
@@ -231,11 +227,8 @@ static int check(const void *opts_, char *why, size_t nwhy) { return nn_cost_che
 
 static int task_run(const task_call *call)
 {
-    static const k_dtype dtypes[] = { [DTYPE_F32] = K_F32, [DTYPE_BF16] = K_BF16, [DTYPE_F64] = K_F64 };
     const opts *o = call->opts;
-    int64_t B = o->tokens ? o->tokens / o->length : o->batch;
-    run r = { .call = call, .o = o, .dev = call->dev, .B = B > 0 ? B : 1, .T = o->length };
-    r.dtype = o->dtype != DTYPE_AUTO ? dtypes[o->dtype] : k_dev_is_cuda(call->dev) ? K_BF16 : call->dtype;
+    run r = { .call = call, .o = o, .dev = call->dev, .dtype = nn_size_dtype(&o->size, call), .B = nn_size_batch(&o->size, o->length), .T = o->length };
     int rc = measure(&r);
     if (rc == TASK_DONE) {
         metric(&r, "parameters", (double)nn_params_elements(r.params, 1));

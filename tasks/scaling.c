@@ -21,28 +21,24 @@
 
 enum { MODE_CAUSAL, MODE_BIDIRECTIONAL, MODE_CROSS };
 enum { FORWARD, BACKWARD, BOTH, DECODE };
-enum { DTYPE_AUTO, DTYPE_F32, DTYPE_BF16, DTYPE_F64 };
 enum { STREAM_INPUTS = 1, PIECE = 1 << 20, PREFILL = 512, BLOCKS = 5 + 3 * ATTN_MAX + 3 };
 
 typedef struct opts {
-    int32_t length, batch, tokens, heads, key_heads, dim, dim_v, mode, phase, dtype, decode_position;
+    int32_t length, heads, key_heads, dim, dim_v, mode, phase, decode_position;
+    nn_size_opts size;
     nn_cost_opts cost;
 } opts;
 
 #define OFF(f) offsetof(opts, f)
 static const attn_opt OPTS[] = {
     { "length", "T: tokens of a sequence; decode: the capacity of the state", OFF(length), ATTN_INT, 1024, 1, 1 << 26, NULL, 0 },
-    { "batch", "B: sequences", OFF(batch), ATTN_INT, 1, 1, 1 << 20, NULL, 0 },
-    { "tokens", "B T, in the place of batch: as many sequences as make so many tokens, at least one; 0 = as batch says", OFF(tokens),
-      ATTN_INT, 0, 0, 1 << 30, NULL, 0 },
+    NN_SIZE_OPTIONS(opts, size, "q, k, v, o and gates"),
     { "heads", "query heads, or value heads where several of them share a query and key head", OFF(heads), ATTN_INT, 8, 1, 4096, NULL, 0 },
     { "key_heads", "key heads; 0 = heads", OFF(key_heads), ATTN_INT, 0, 0, 4096, NULL, 0 },
     { "dim", "D: width of a query and of a key", OFF(dim), ATTN_INT, 64, 1, 65536, NULL, 0 },
     { "dim_v", "width of a value; 0 = dim", OFF(dim_v), ATTN_INT, 0, 0, 65536, NULL, 0 },
     { "mode", "which keys a query sees", OFF(mode), ATTN_CHOICE, MODE_CAUSAL, 0, 0, "causal,bidirectional,cross", 0 },
     { "phase", "what is timed", OFF(phase), ATTN_CHOICE, FORWARD, 0, 0, "forward,backward,both,decode", 0 },
-    { "dtype", "of q, k, v, o and gates; auto = bf16 on a GPU, else the experiment's dtype", OFF(dtype), ATTN_CHOICE, DTYPE_AUTO, 0, 0,
-      "auto,f32,bf16,f64", 0 },
     { "decode_position", "tokens before the one that is decoded; -1 = length - 1", OFF(decode_position), ATTN_INT, -1, -1, 1 << 26, NULL, 0 },
     NN_COST_OPTIONS(opts, cost),
     { .name = NULL } };
@@ -350,8 +346,7 @@ static attn_shape shape_of(const run *r)
     const opts *o = r->o;
     int grouped = (r->spec.variant->flags & ATTN_GROUPED_QK) != 0;
     int32_t H = o->heads, G = o->key_heads ? o->key_heads : H;
-    int32_t B = o->tokens ? o->tokens / o->length : o->batch;
-    return (attn_shape){ .B = B > 0 ? B : 1, .Hq = grouped ? G : H, .Hk = G, .Hv = grouped ? H : G,
+    return (attn_shape){ .B = nn_size_batch(&o->size, o->length), .Hq = grouped ? G : H, .Hk = G, .Hv = grouped ? H : G,
                          .Tq = o->phase == DECODE ? 1 : o->length, .Tk = o->length, .Dk = o->dim,
                          .Dv = o->dim_v ? o->dim_v : o->dim, .mode = modes[o->mode], .dtype = (int32_t)r->dtype,
                          .training = o->phase == BACKWARD || o->phase == BOTH };
@@ -380,10 +375,8 @@ static void release(run *r)
 
 static int task_run(const task_call *call)
 {
-    static const k_dtype dtypes[] = { [DTYPE_F32] = K_F32, [DTYPE_BF16] = K_BF16, [DTYPE_F64] = K_F64 };
     const opts *o = call->opts;
-    run r = { .call = call, .o = o, .dev = call->dev, .spec = *call->mixer };
-    r.dtype = o->dtype != DTYPE_AUTO ? dtypes[o->dtype] : k_dev_is_cuda(call->dev) ? K_BF16 : call->dtype;
+    run r = { .call = call, .o = o, .dev = call->dev, .dtype = nn_size_dtype(&o->size, call), .spec = *call->mixer };
     r.spec.shape = shape_of(&r);
     r.capacity = o->phase == DECODE ? o->length : 0;
     r.T = o->phase != DECODE ? o->length : o->length < PREFILL ? o->length : PREFILL;

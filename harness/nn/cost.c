@@ -12,6 +12,18 @@ int nn_cost_check(const nn_cost_opts *o, char *why, size_t nwhy)
     return -1;
 }
 
+int32_t nn_size_batch(const nn_size_opts *o, int32_t length)
+{
+    int32_t B = o->tokens ? o->tokens / length : o->batch;
+    return B > 0 ? B : 1;
+}
+
+k_dtype nn_size_dtype(const nn_size_opts *o, const task_call *call)
+{
+    static const k_dtype dtypes[] = { 0, K_F32, K_BF16, K_F64 };        /* of NN_SIZE_OPTIONS */
+    return o->dtype ? dtypes[o->dtype] : k_dev_is_cuda(call->dev) ? K_BF16 : call->dtype;
+}
+
 /* How the GPU ran, for nn_measure. */
 static nn_pace pace_of(const void *clocks) { return nn_clocks_now(clocks); }
 

@@ -1,6 +1,7 @@
 /* cost.h - what tasks share that measure what something costs: options of the measurement, metrics, and how they are told.
  *
- * A task puts nn_cost_opts into its options struct, NN_COST_OPTIONS into its table and NN_COST_METRICS into its metrics. */
+ * A task puts nn_size_opts and nn_cost_opts into its options struct, NN_SIZE_OPTIONS and NN_COST_OPTIONS into its table and
+ * NN_COST_METRICS into its metrics. */
 #ifndef NN_COST_H
 #define NN_COST_H
 #include "../task.h"
@@ -8,6 +9,16 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+typedef struct nn_size_opts { int32_t batch, tokens, dtype; } nn_size_opts;   /* how much is measured, and in what */
+#define NN_SIZE_OPTIONS(type, field, of)                                                                                                      \
+    { "batch", "B: sequences", offsetof(type, field.batch), ATTN_INT, 1, 1, 1 << 20, NULL, 0 },                                              \
+    { "tokens", "B T, in the place of batch: as many sequences as make so many tokens, at least one; 0 = as batch says",                      \
+      offsetof(type, field.tokens), ATTN_INT, 0, 0, 1 << 30, NULL, 0 },                                                                       \
+    { "dtype", "of " of "; auto = bf16 on a GPU, else the experiment's dtype", offsetof(type, field.dtype), ATTN_CHOICE, 0, 0, 0,             \
+      "auto,f32,bf16,f64", 0 }
+int32_t nn_size_batch(const nn_size_opts *, int32_t length);        /* sequences of so many tokens */
+k_dtype nn_size_dtype(const nn_size_opts *, const task_call *);
+
 typedef struct nn_cost_opts {
     int32_t cold, warmup_calls, min_samples, max_samples;
     double warmup_time, max_time, spread, rest;
