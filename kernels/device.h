@@ -24,7 +24,8 @@ extern "C" {
     X(pool_forward) X(pool_backward)                                                              \
     X(norm_forward) X(norm_backward) X(mean_weight)                                               \
     X(half_sq_forward) X(half_sq_backward) X(xent_forward) X(xent_backward) X(xent_both)          \
-    X(adam_step) X(clip_factor) X(sum_squares) X(all_finite)                                      \
+    X(adam_step) X(adafactor_step) X(clip_factor) X(sum_squares) X(all_finite)                     \
+    X(sort_targets) X(log_softmax) X(when)                                                        \
     X(random_uniform) X(random_normal) X(random_orthogonal)
 
 typedef struct k_ops {

@@ -167,18 +167,36 @@ void k_mean_weight(k_dev *, int64_t n, const int32_t *target, double *weight);
 void k_half_sq_forward(k_dev *, k_dtype, int64_t rows, int64_t d, void *loss, const void *y, const int32_t *target);
 void k_half_sq_backward(k_dev *, k_dtype, int64_t rows, int64_t d, const double *w, int add, void *dy, const void *y, const int32_t *target);
 /* Softmax cross-entropy by row against q = (1 - smoothing) onehot(target[i]) + smoothing / d: loss[i] = lse(y_i) - q y_i; its
- * gradient is *w (softmax - q).  k_xent_both gives the loss and leaves the gradient in the place of y.  Rows of y lie ld apart. */
+ * gradient is *w (softmax - q).  k_xent_both gives the loss and leaves the gradient in the place of y, zeros in the gaps.  Rows lie ld apart. */
 void k_xent_forward(k_dev *, k_dtype, int64_t rows, int64_t d, int64_t ld, double smoothing, void *loss, const void *y, const int32_t *target);
 void k_xent_backward(k_dev *, k_dtype, int64_t rows, int64_t d, double smoothing, const double *w, int add, void *dy, const void *y,
                      const int32_t *target);
 void k_xent_both(k_dev *, k_dtype, int64_t rows, int64_t d, int64_t ld, double smoothing, const double *w, void *loss, void *y,
                  const int32_t *target);
 
+/* ---- a vocabulary in clusters: a head of the words below cut[0], tails of those from cut[i] to cut[i + 1], the last one's end open */
+enum { K_TAILS = 8 };
+typedef struct k_clusters { int tails; int32_t cut[K_TAILS]; } k_clusters;
+/* Rows in the order of their target's tail, the others behind them, in each as they came: row[p] stands at p, row r at place[r].
+ * word [1 + tails,n] of place p: in the head the target, or cut[0] + its tail; in each tail the target's number there; -1: none.
+ * some [tails,chunks of `chunk` places]: whether any word of that tail and chunk is one. */
+void k_sort_targets(k_dev *, int64_t n, const int32_t *target, const k_clusters *, int64_t chunk, int32_t *row, int32_t *place, int32_t *word, int32_t *some);
+/* out[r,j] = y[r,j] - log sum exp(y[r,0..d-1]) (+ plus[r every]) for j < take; rows of y and out lie ld and ldo apart; out may be y. */
+void k_log_softmax(k_dev *, k_dtype, int64_t rows, int64_t d, int64_t take, void *out, int64_t ldo, const void *y, int64_t ld, const void *plus, int64_t every);
+/* Calls work(arg) if *flag (the device's) is not 0, or if the host cannot know that: where it is 0 the work must change nothing. */
+int  k_when(k_dev *, const int32_t *flag, int (*work)(void *), void *arg);
+
 /* ---- optimiser ------------------------------------------------------------------------------------------------ */
 typedef struct k_adam { double lr, beta1, beta2, eps, weight_decay; int decoupled; int64_t step; } k_adam;  /* step from 1 */
 /* Kingma & Ba 2015 with bias correction as torch.optim.Adam computes it: eps is added after the square root
  * of the corrected second moment; decoupled: AdamW.  g is multiplied by *gscale (the device's; NULL: 1) first. */
 void k_adam_step(k_dev *, k_dtype, int64_t n, void *p, const void *g, void *m, void *v, const k_adam *, const double *gscale);
+/* Shazeer & Stern 2018 on p, g [rows,d]: the means of g^2 + eps over each row and each column move by 1 - beta2 into row [rows] and
+ * column [d], whose products, over the mean of row, stand for the second moments; row NULL: column [rows d] are these themselves.
+ * u = g over their roots, divided by max(1, rms(u) / clip), is taken from p (times keep) at this rate; least > 0: at the rate
+ * times max(least, rms(p)).  g is multiplied by *gscale (the device's; NULL: 1) first. */
+typedef struct k_adafactor { double rate, least, beta2, eps, clip, keep; } k_adafactor;
+void k_adafactor_step(k_dev *, k_dtype, int64_t rows, int64_t d, void *p, const void *g, void *row, void *column, const k_adafactor *, const double *gscale);
 /* *factor (the device's) = bound / |x| where |x| exceeds bound, else 1: what clips a gradient. */
 void k_clip_factor(k_dev *, k_dtype, int64_t n, const void *x, double bound, double *factor);
 double k_sum_squares(k_dev *, k_dtype, int64_t n, const void *x);                        /* waits */

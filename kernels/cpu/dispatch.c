@@ -126,9 +126,26 @@ void k_xent_both(k_dev *dev, k_dtype t, int64_t rows, int64_t d, int64_t ld, dou
     dev->ops->xent_both(dev, t, rows, d, ld, smoothing, w, loss, y, target);
 }
 
+void k_sort_targets(k_dev *dev, int64_t n, const int32_t *target, const k_clusters *c, int64_t chunk, int32_t *row, int32_t *place, int32_t *word,
+                    int32_t *some)
+{
+    dev->ops->sort_targets(dev, n, target, c, chunk, row, place, word, some);
+}
+void k_log_softmax(k_dev *dev, k_dtype t, int64_t rows, int64_t d, int64_t take, void *out, int64_t ldo, const void *y, int64_t ld, const void *plus,
+                   int64_t every)
+{
+    dev->ops->log_softmax(dev, t, rows, d, take, out, ldo, y, ld, plus, every);
+}
+int k_when(k_dev *dev, const int32_t *flag, int (*work)(void *), void *arg) { return dev->ops->when(dev, flag, work, arg); }
+
 void k_adam_step(k_dev *dev, k_dtype t, int64_t n, void *p, const void *g, void *m, void *v, const k_adam *o, const double *gscale)
 {
     dev->ops->adam_step(dev, t, n, p, g, m, v, o, gscale);
+}
+void k_adafactor_step(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *p, const void *g, void *row, void *column, const k_adafactor *o,
+                      const double *gscale)
+{
+    dev->ops->adafactor_step(dev, t, rows, d, p, g, row, column, o, gscale);
 }
 void k_clip_factor(k_dev *dev, k_dtype t, int64_t n, const void *x, double bound, double *factor)
 {

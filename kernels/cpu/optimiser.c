@@ -1,4 +1,4 @@
-/* optimiser.c - Adam, and the two questions that training asks of its gradients. */
+/* optimiser.c - Adam, Adafactor, and the two questions that training asks of its gradients. */
 #include "internal.h"
 #include "math.h"
 
@@ -23,6 +23,11 @@ static int64_t part_size(int64_t n)
 void cpu_adam_step(k_dev *dev, k_dtype t, int64_t n, void *p, const void *g, void *m, void *v, const k_adam *o, const double *gscale)
 {
     TYPED(t, adam_step, dev, n, p, g, m, v, o, gscale ? *gscale : 1);
+}
+void cpu_adafactor_step(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *p, const void *g, void *row, void *column, const k_adafactor *o,
+                        const double *gscale)
+{
+    TYPED(t, adafactor_step, dev, rows, d, p, g, row, column, o, gscale ? *gscale : 1);
 }
 void cpu_clip_factor(k_dev *dev, k_dtype t, int64_t n, const void *x, double bound, double *factor)
 {

@@ -149,7 +149,7 @@ xent_back_kernel(int64_t d, wide<T> smoothing, const double *w, int add, T *dy, 
     make_columns(d, y + r * d, add, dy + r * d, [&](int64_t j, wide<T> v) { return c * exp_of(v - max) - even - (j == hit ? own : 0); });
 }
 
-/* The loss, and the gradient in the place of y. */
+/* The loss, and the gradient in the place of y, zero from d to ld. */
 template <class T> __global__ static void __launch_bounds__(THREADS)
 xent_both_kernel(int64_t d, int64_t ld, wide<T> smoothing, const double *w, wide<T> *loss, T *y, const int32_t *target)
 {
@@ -165,6 +165,8 @@ xent_both_kernel(int64_t d, int64_t ld, wide<T> smoothing, const double *w, wide
     __syncthreads();                    /* y[hit] is read */
     const wide<T> weight = hit >= 0 ? (wide<T>)*w : 0, c = weight / total, even = weight * smoothing / (wide<T>)d, own = weight * (1 - smoothing);
     make_columns(d, yr, 0, yr, [&](int64_t j, wide<T> v) { return hit >= 0 ? c * exp_of(v - max) - even - (j == hit ? own : 0) : 0; });
+    for (int64_t j = d + threadIdx.x; j < ld; j += THREADS)
+        yr[j] = (T)0.0f;
 }
 
 /* exp(x - max), in one instruction besides a multiply-add where bf16 asks for no more. */
@@ -202,9 +204,9 @@ template <int HOLDERS, class T> static inline __device__ void hold(int d, int pa
             ((T *)v)[j] = (T)-INFINITY;
 }
 
-/* Writes row[j] = c exp(v[j] - max) - even, nothing beyond d. */
+/* Writes row[j] = c exp(v[j] - max) - even, zeros from d to ld. */
 template <int HOLDERS, class T>
-static inline __device__ void spread(int d, int packs, const pack<T> *v, wide<T> c, wide<T> max, wide<T> even, pack<T> *row)
+static inline __device__ void spread(int d, int64_t ld, int packs, const pack<T> *v, wide<T> c, wide<T> max, wide<T> even, pack<T> *row)
 {
     enum { N = pack<T>::N };
 #pragma unroll 2
@@ -213,17 +215,15 @@ static inline __device__ void spread(int d, int packs, const pack<T> *v, wide<T>
         wide<T> out[N];
 #pragma unroll
         for (int e = 0; e < N; e++)
-            out[e] = c * exp_beside<T>((wide<T>)p.v[e], max) - even;
-        if (i * N + N <= d)
-            row[i] = packed<T>(out);
-        else
-            for (int e = 0; i * N + e < d; e++)
-                row[i].v[e] = (T)out[e];
+            out[e] = i * N + e < d ? c * exp_beside<T>((wide<T>)p.v[e], max) - even : 0;
+        row[i] = packed<T>(out);
     }
+    for (int64_t j = packs * N + (int)threadIdx.x; j < ld; j += HOLDERS)
+        ((T *)row)[j] = (T)0.0f;
 }
 
 /* The same with the row in shared memory, where each of HOLDERS threads keeps its packs: it is read once.  Rows begin aligned;
- * what lies between the end of one and the next is left alone. */
+ * what lies between the end of one and the next becomes zero. */
 template <class T, int HOLDERS> __global__ static void __launch_bounds__(HOLDERS)
 xent_held_kernel(int d, int64_t ld, wide<T> smoothing, const double *w, wide<T> *loss, T *y, const int32_t *target)
 {
@@ -231,7 +231,7 @@ xent_held_kernel(int d, int64_t ld, wide<T> smoothing, const double *w, wide<T> 
     pack<T> *const v = (pack<T> *)room, *const row = (pack<T> *)(y + blockIdx.x * ld);
     const int hit = target[blockIdx.x], packs = (d + pack<T>::N - 1) / pack<T>::N;
     if (hit < 0) {
-        for (int j = (int)threadIdx.x; j < d; j += HOLDERS)
+        for (int64_t j = threadIdx.x; j < ld; j += HOLDERS)
             ((T *)row)[j] = (T)0.0f;
         if (threadIdx.x == 0)
             loss[blockIdx.x] = 0;
@@ -249,7 +249,7 @@ xent_held_kernel(int d, int64_t ld, wide<T> smoothing, const double *w, wide<T> 
         sum = block_sum<HOLDERS>(sum);
     }
     const wide<T> c = weight / total, even = smoothing / (wide<T>)d;
-    spread<HOLDERS>(d, packs, v, c, max, weight * even, row);
+    spread<HOLDERS>(d, ld, packs, v, c, max, weight * even, row);
     __syncthreads();                    /* before the target's own, the only one that is written twice */
     if (threadIdx.x == 0) {
         loss[blockIdx.x] = log_of(total) + max - (1 - smoothing) * own - even * sum;

@@ -113,6 +113,23 @@ TRIAL(adam)
     k_clip_factor(v, t, N, b[1], 0.5, b[6]);
     k_adam_step(v, t, N, b[0], b[1], b[2], b[3], &o, s->variant & 4 ? b[6] : NULL);
 }
+/* Matrices and vectors, relative and not, clipped and not. */
+TRIAL(adafactor)
+{
+    UNUSED;
+    const k_adafactor o = { .rate = 0.01, .least = s->variant & 2 ? 1e-3 : 0, .beta2 = 0.5, .eps = 1e-30, .clip = s->variant & 1 ? 1 : 0.5, .keep = 0.999 };
+    k_mul(v, t, N, 0, b[2], b[2], b[2]);
+    k_mul(v, t, N, 0, b[3], b[3], b[3]);
+    k_clip_factor(v, t, N, b[1], 0.5, b[6]);
+    k_adafactor_step(v, t, s->rows, s->d, b[0], b[1], s->variant % 3 ? b[2] : NULL, b[3], &o, s->variant & 4 ? b[6] : NULL);
+}
+/* Into another matrix, part of a row; and in place, with a number for each row. */
+TRIAL(log_softmax)
+{
+    UNUSED;
+    k_log_softmax(v, t, s->rows, s->d, (s->d + 1) / 2, b[0], s->d, b[1], s->d, NULL, 0);
+    k_log_softmax(v, t, s->rows, s->d, s->d, b[2], s->d, b[2], s->d, b[3], s->d);
+}
 /* b[0] [rows,d] = alpha op(b[1]) op(b[2]) + beta b[0], b[1] [rows,k], b[2] [k,d] or their transposes. */
 TRIAL(gemm)
 {
@@ -149,6 +166,7 @@ static const trial trials[] = {
     { "dropout", run_dropout, 4, 0, { 1, 0, 1 } }, { "norm", run_norm, 60, 0, { 1, 0, 1 } },
     { "norm_vectors", run_norm_vectors, 200, 0, { 2, 0, 1, 0, 0, 2 } }, { "half_sq", run_half_sq, 100, 0, { 2, 0, 1 } },
     { "xent", run_xent, 40, 0, { 2, 0, 1 } }, { "xent_both", run_xent_both, 40, 0, { 2, 1 } }, { "adam", run_adam, 40, 1, { 1, 0, 1, 1 } },
+    { "adafactor", run_adafactor, 60, 1, { 1, 0, 1, 1 } }, { "log_softmax", run_log_softmax, 40, 0, { 1, 0, 1 } },
     { "gemm", run_gemm, 100, 0, { 1 } }, { "gemm_wide", run_gemm_wide, 100, 0, { 2 } },
     { "gemm_batched", run_gemm_batched, 100, 0, { 1 } }, { "linear", run_linear, 100, 0, { 1 } },
 };
@@ -312,6 +330,33 @@ static void conversions(void)
     free(from);
     free(a);
     free(b);
+}
+
+/* Rows in the order of their targets' tails: few and many, with and without some of the tails. */
+static void sorted_targets(void)
+{
+    enum { MANY = 5003, CHUNK = 100 };
+    static const int64_t count[] = { 1, 31, MANY };
+    static const k_clusters c = { 3, { 40, 60, 90 } };
+    const size_t bytes = 8 * MANY * sizeof(int32_t);
+    int32_t *target = malloc(bytes), *have = calloc(1, bytes), *want = calloc(1, bytes), *device = take(gpu, bytes);
+    int same = 1;
+    for (int i = 0; i < 6; i++) {
+        const int64_t n = count[i % 3], chunks = (n + CHUNK - 1) / CHUNK;
+        for (int64_t r = 0; r < n; r++)
+            target[r] = (int32_t)philox_below(philox_u32(5, 6, (uint32_t)i, (uint64_t)r), i < 3 ? 101 : 50) - 1;
+        k_upload(gpu, device, target, (size_t)n * sizeof *target);
+        k_sort_targets(gpu, n, device, &c, CHUNK, device + MANY, device + 2 * MANY, device + 3 * MANY, device + 3 * MANY + 4 * n);
+        k_download(gpu, have, device + MANY, (size_t)(2 * MANY + 4 * n + 3 * chunks) * sizeof *have);
+        k_sort_targets(cpu, n, target, &c, CHUNK, want, want + MANY, want + 2 * MANY, want + 2 * MANY + 4 * n);
+        same = same && memcmp(have, want, (size_t)n * sizeof *have) == 0 && memcmp(have + MANY, want + MANY, (size_t)n * sizeof *have) == 0 &&
+               memcmp(have + 2 * MANY, want + 2 * MANY, (size_t)(4 * n + 3 * chunks) * sizeof *have) == 0;
+    }
+    report(same, "targets are sorted as on the CPU", "");
+    k_free(gpu, device);
+    free(target);
+    free(have);
+    free(want);
 }
 
 /* The same input gives the same bits, where sums are many. */
@@ -488,7 +533,8 @@ int main(int argc, char **argv)
     }
     conversions();
     if (!own) {
-        same_every_time();
+        sorted_targets();
+    same_every_time();
         tf32_is_a_choice();
         memory_is_watched();
         uploads_arrive();
