@@ -39,6 +39,7 @@ typedef struct task_host {              /* services lent to the task; ctx is the
     void (*reason)(void *ctx, const char *sentence);    /* why run() will not return TASK_DONE */
     /* The variant that an option with ATTN_OTHER_VARIANT names, with its defaults, until run() returns; NULL: the reason is said. */
     const struct nn_mixer_spec *(*variant)(void *ctx, const char *name);
+    void (*note)(void *ctx, const char *sentence);      /* what a reader of the results should know of a cell that is done */
 } task_host;
 
 typedef struct task_call {
@@ -52,6 +53,7 @@ typedef struct task_call {
     const char *checkpoint;             /* a path to save to and to resume from, or NULL */
     const task_host *host;
     const struct nn_model_opts *model;  /* NULL unless the task has model_defaults */
+    const char *init;                   /* the file of train.init, or NULL */
 } task_call;
 
 /* ---- a trained model, built again: for those who look into it (harness attend) or let it speak (harness sample) ---- */

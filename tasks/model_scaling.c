@@ -48,7 +48,7 @@ static const task_metric METRICS[] = {
     { "planned_step_bytes", "bytes", "of it, what the optimiser's step looks at: parameters, gradients and moments", -1, 0 },
     { "parameter_bytes", "bytes", "values of the parameters", 0, 0 },
     { "gradient_bytes", "bytes", "their gradients", 0, 0 },
-    { "optimiser_bytes", "bytes", "Adam's moments", 0, 0 },
+    { "optimiser_bytes", "bytes", "moments", 0, 0 },
     { "activation_bytes", "bytes", "what layers hand on, and the gradients of it", -1, 0 },
     { "saved_bytes", "bytes", "what the mixers' forward leaves for backward", -1, 0 },
     { "workspace_bytes", "bytes", "working memory of mixers and nodes", -1, 0 },
@@ -127,6 +127,8 @@ static int build(run *r)
 {
     int rc = record(r);
     if (rc)
+        return rc;
+    if ((rc = nn_params_moments(r->params, r->call->train, r->why, sizeof r->why)))
         return rc;
     report_plan(r);
     if ((rc = nn_params_alloc(r->params, r->why, sizeof r->why)) || (rc = nn_graph_compile(r->graph, r->why, sizeof r->why)))

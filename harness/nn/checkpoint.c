@@ -1,8 +1,8 @@
 /* checkpoint.c - all that training needs to go on, in one safetensors file.
  *
  * Layout: 8 bytes little-endian length of the header, the header (JSON), the data.  Tensors: every parameter by its
- * name; of a learned one also "adam.m:NAME", "adam.v:NAME" and, where there is one, "average:NAME"; the caller's bytes as "extra:" (U8).  __metadata__:
- * format, seed, step, forwards and the FNV-1a (64 bit) of the data, all as text.  numpy and PyTorch readers of
+ * name; of a learned one also what its optimiser keeps, "adam.m:NAME" and "adam.v:NAME", or "adafactor.row:NAME" and
+ * "adafactor.column:NAME", and, where there is one, "average:NAME"; the caller's bytes as "extra:" (U8).  __metadata__: format, seed, step, forwards and the FNV-1a (64 bit) of the data, all as text.  numpy and PyTorch readers of
  * safetensors read the parameters directly.
  *
  * A file is trusted in nothing: lengths, types, ranges, overlaps and the sum are checked before the first value of a
@@ -25,23 +25,40 @@ enum { MAX_HEADER = 100 << 20 };        /* bytes, as the format's own reader has
 
 /* ---- what is in a file ------------------------------------------------------------------------------------------------ */
 
-enum { VALUE, MOMENT_M, MOMENT_V, AVERAGE, KINDS };
-static const char *const prefixes[KINDS] = { "", "adam.m:", "adam.v:", "average:" };
+enum { VALUE, ADAM_M, ADAM_V, ROW, COLUMN, AVERAGE, KINDS };
+static const char *const prefixes[KINDS] = { "", "adam.m:", "adam.v:", "adafactor.row:", "adafactor.column:", "average:" };
 
-/* Visits every block that a checkpoint of p holds, in the order of the file: device pointer, its name, its bytes. */
-typedef int visit_fn(void *ctx, const char *name, const param *, void *device, size_t bytes);
+typedef struct part { char *device; attn_dims dims; size_t bytes; } part;      /* device NULL: there is none */
+
+/* What there is of this kind of a parameter. */
+static part part_of(nn_params *p, int kind, const param *q)
+{
+    char *const blocks[KINDS] = { p->value, p->m, p->v, p->second, p->second, p->average };
+    int matrix = q->dims.n > 1 && q->n > 0;
+    int64_t columns = q->dims.d[q->dims.n - 1], rows = matrix ? q->n / columns : 0, at = q->offset, n = q->n;
+    part x = { .dims = q->dims };
+    if (!blocks[kind] || (kind != VALUE && (q->flags & ATTN_FROZEN)) || (kind == ROW && !matrix))
+        return x;
+    if (kind == ROW || kind == COLUMN) {
+        at = q->second + (kind == COLUMN ? rows : 0);
+        n = kind == ROW ? rows : matrix ? columns : q->n;
+        x.dims = (attn_dims){ 1, { n } };
+    }
+    x.device = blocks[kind] + (size_t)at * k_dtype_size(p->wide);
+    x.bytes = (size_t)n * k_dtype_size(p->wide);
+    return x;
+}
+
+/* Visits every block that a checkpoint of p holds, in the order of the file. */
+typedef int visit_fn(void *ctx, const char *name, const part *);
 static int each_block(nn_params *p, visit_fn *visit, void *ctx)
 {
-    char *const blocks[KINDS] = { p->value, p->m, p->v, p->average };
-    size_t each = k_dtype_size(p->wide);
     for (int kind = 0; kind < KINDS; kind++)
         for (int i = 0; i < p->count; i++) {
-            param *q = &p->list[i];
             char name[160];
-            if (!blocks[kind] || (kind != VALUE && (q->flags & ATTN_FROZEN)))
-                continue;
-            snprintf(name, sizeof name, "%s%s", prefixes[kind], q->name);
-            int rc = visit(ctx, name, q, blocks[kind] + (size_t)q->offset * each, (size_t)q->n * each);
+            part x = part_of(p, kind, &p->list[i]);
+            snprintf(name, sizeof name, "%s%s", prefixes[kind], p->list[i].name);
+            int rc = x.device ? visit(ctx, name, &x) : 0;
             if (rc)
                 return rc;
         }
@@ -80,15 +97,15 @@ static int describe(writer *w, const char *name, const char *dtype, attn_dims di
 }
 
 /* visit_fn: sizes first (no data yet), then entry and bytes. */
-static int write_block(void *ctx, const char *name, const param *q, void *device, size_t bytes)
+static int write_block(void *ctx, const char *name, const part *x)
 {
     writer *w = ctx;
     int rc = 0;
     if (w->data) {
-        k_download(w->params->dev, w->data + w->size, device, bytes);
-        rc = describe(w, name, safetensors_dtype(w->params->wide), q->dims, bytes);
+        k_download(w->params->dev, w->data + w->size, x->device, x->bytes);
+        rc = describe(w, name, safetensors_dtype(w->params->wide), x->dims, x->bytes);
     }
-    w->size += bytes;
+    w->size += x->bytes;
     return rc;
 }
 
@@ -360,26 +377,39 @@ static int check_whole(reader *r)
 }
 
 /* visit_fn: whether the file holds this block as the model has it. */
-static int check_block(void *ctx, const char *name, const param *q, void *device, size_t bytes)
+static int check_block(void *ctx, const char *name, const part *x)
 {
     reader *r = ctx;
     const unsigned char *from;
     size_t found = 0;
-    (void)device;
-    int rc = find(r, name, safetensors_dtype(r->params->wide), &q->dims, &from, &found);
-    return rc ? rc : found == bytes ? 0 : bad(r, "%s has %zu bytes, not %zu", name, found, bytes);
+    int rc = find(r, name, safetensors_dtype(r->params->wide), &x->dims, &from, &found);
+    return rc ? rc : found == x->bytes ? 0 : bad(r, "%s has %zu bytes, not %zu", name, found, x->bytes);
 }
 
 /* visit_fn: brings a block, checked before, to the device. */
-static int read_block(void *ctx, const char *name, const param *q, void *device, size_t bytes)
+static int read_block(void *ctx, const char *name, const part *x)
 {
     reader *r = ctx;
     const unsigned char *from = NULL;
     size_t found;
-    int rc = find(r, name, safetensors_dtype(r->params->wide), &q->dims, &from, &found);
+    int rc = find(r, name, safetensors_dtype(r->params->wide), &x->dims, &from, &found);
     if (!rc)
-        k_upload(r->params->dev, device, from, bytes);
+        k_upload(r->params->dev, x->device, from, x->bytes);
     return rc;
+}
+
+/* Room for the moments that the file has, where params have none yet. */
+static int take_moments(reader *r)
+{
+    const char *name;
+    json_t *entry;
+    int adam = 0, adafactor = 0;
+    json_object_foreach(r->header, name, entry) {
+        adam |= strncmp(name, prefixes[ADAM_M], strlen(prefixes[ADAM_M])) == 0;
+        adafactor |= strncmp(name, prefixes[COLUMN], strlen(prefixes[COLUMN])) == 0;
+    }
+    int which = adafactor ? NN_MOMENTS_FACTORED : NN_MOMENTS_ADAM;
+    return (adam || adafactor) && !r->params->moments ? nn_params_take_moments(r->params, which, r->why, r->nwhy) : 0;
 }
 
 /* Opens and checks all that does not depend on the model. */
@@ -428,6 +458,8 @@ int nn_checkpoint_load(nn_params *p, const char *path, void *extra, size_t nextr
     if (!rc && (step > INT64_MAX || forwards > UINT32_MAX))
         rc = bad(&r, "its step is out of range");
     if (!rc)
+        rc = take_moments(&r);
+    if (!rc)
         rc = each_block(p, check_block, &r);
     if (!rc)
         rc = find_extra(&r, &bytes, &n);
@@ -448,26 +480,64 @@ int nn_checkpoint_load(nn_params *p, const char *path, void *extra, size_t nextr
     return rc;
 }
 
-/* What a value is read from: its average, where the file has one. */
-static void evaluated_name(const reader *r, const param *q, char *name, size_t n)
+/* ---- the values alone --------------------------------------------------------------------------------------------------- */
+
+/* Parameter i in the file, checked: its name there, the average where there is one, and what it is read into. */
+static int find_value(reader *r, int i, char *name, size_t n, part *x)
 {
+    const param *q = &r->params->list[i];
+    *x = part_of(r->params, VALUE, q);
     snprintf(name, n, "%s%s", prefixes[AVERAGE], q->name);
     if (!json_object_get(r->header, name))
         snprintf(name, n, "%s", q->name);
+    return x->device ? check_block(r, name, x) : 0;
 }
 
 int nn_checkpoint_values(nn_params *p, const char *path, char *why, size_t nwhy)
 {
     reader r;
     char name[160];
+    part x;
     int rc = reader_init(&r, p, path, why, nwhy);
     for (int apply = 0; !rc && apply < 2; apply++)      /* all is checked before anything changes */
         for (int i = 0; !rc && i < p->count; i++) {
-            const param *q = &p->list[i];
-            size_t each = k_dtype_size(p->wide);
-            evaluated_name(&r, q, name, sizeof name);
-            rc = (apply ? read_block : check_block)(&r, name, q, p->value + (size_t)q->offset * each, (size_t)q->n * each);
+            rc = find_value(&r, i, name, sizeof name, &x);
+            if (!rc && apply && x.device)
+                rc = read_block(&r, name, &x);
         }
+    if (!rc)
+        nn_params_round(p);
+    reader_release(&r);
+    return rc;
+}
+
+/* Adds a name to a list of n characters; what does not fit becomes "...". */
+static void add_name(char *list, size_t n, const char *name)
+{
+    size_t used = strlen(list);
+    if (used + strlen(name) + sizeof ", ..." < n)
+        snprintf(list + used, n - used, "%s%s", used ? ", " : "", name);
+    else if (used < 3 || strcmp(list + used - 3, "..."))
+        snprintf(list + used, n - used, ", ...");
+}
+
+int nn_params_import(nn_params *p, const char *path, nn_imported *out, char *why, size_t nwhy)
+{
+    reader r;
+    char name[160], unlike[300];
+    part x;
+    int rc = reader_init(&r, p, path, why, nwhy);
+    *out = (nn_imported){ 0 };
+    r.why = unlike, r.nwhy = sizeof unlike;             /* what another model lacks is no fault */
+    for (int i = 0; !rc && i < p->count; i++) {
+        int taken = find_value(&r, i, name, sizeof name, &x) == 0 && x.device && read_block(&r, name, &x) == 0;
+        out->taken += taken;
+        out->drawn += !taken;
+        add_name(taken ? out->taken_names : out->drawn_names, sizeof out->taken_names, p->list[i].name);
+    }
+    r.why = why, r.nwhy = nwhy;
+    if (!rc && !out->taken)
+        rc = bad(&r, "no parameter of this model is in it under its name and with its shape");
     if (!rc)
         nn_params_round(p);
     reader_release(&r);

@@ -17,6 +17,7 @@ typedef struct param {
     int32_t flags;
     uint32_t stream;                    /* FNV-1a of the name: its stream of random numbers */
     int64_t n, offset;                  /* elements; where it begins in the blocks, in elements */
+    int64_t second;                     /* where Adafactor's moments of it begin, in elements */
     int fresh;                          /* its gradient is zero without having been written so: see params.c */
 } param;
 
@@ -27,8 +28,11 @@ struct nn_params {
     int count, capacity;
     param *list;
     int allocated;
-    int64_t decayed, learned, all;      /* elements with padding: [0,decayed) [decayed,learned) [learned,all) */
-    char *value, *grad, *m, *v;         /* blocks of the device: all, learned, learned, learned elements */
+    int64_t decayed, tables, learned, all;  /* elements with padding: [0,decayed) [decayed,tables) [tables,learned) [learned,all) */
+    char *value, *grad;                 /* blocks of the device: all, learned elements */
+    int moments;                        /* which of these there are, or will be: */
+    char *m, *v;                        /* of Adam, learned elements each */
+    char *second;                       /* of Adafactor: of a matrix a mean per row and one per column, of others like v */
     char *average;                      /* of the values, learned elements; NULL: nobody asked for it */
     char *seen;                         /* the values as graphs see them: `value`, or that rounded to bf16 */
     double *factor;                     /* of the device: what clips this step's gradient */
@@ -41,7 +45,12 @@ struct nn_params {
 /* Writes the zeros that nn_params_zero_grad promised and no backward overwrote. */
 void nn_params_settle(nn_params *);
 void *nn_param_seen(nn_params *, int);  /* the value in the graphs' dtype */
+int64_t nn_param_rows(const nn_params *, int);  /* rows in memory: of a matrix a multiple of 8, those beyond its own are zero */
 void nn_params_round(nn_params *);      /* after the values have changed: graphs see the new ones */
+/* What an optimiser keeps beside the values, zero at first: with nn_params_alloc, or at once after it.  The same again does nothing,
+ * another is refused. */
+enum { NN_MOMENTS_NONE, NN_MOMENTS_ADAM, NN_MOMENTS_FACTORED };
+int  nn_params_take_moments(nn_params *, int which, char *why, size_t nwhy);
 /* The moving average of the learned values: begun with them; moved towards them, 1 - decay of the way; in the place of them,
  * and they in its place, which takes the gradients' room. */
 int  nn_params_average(nn_params *, char *why, size_t nwhy);
@@ -105,6 +114,7 @@ struct node {
     uint32_t stream;                    /* of random numbers */
     k_unary unary;
     k_norm_kind norm;
+    k_clusters clusters;                /* of the words of an adaptive softmax */
     attention *attention;
     int carried;                        /* which of the graph's: nn_remember */
     void *room;                         /* to work in, see the op's compile */

@@ -26,6 +26,8 @@ const attn_opt nn_model_table[] = {
     { "axial_width", "numbers of a position that tell its row, the others its column; 0 = half of d_model", OFF(axial_width), ATTN_INT, 0, 0, 65536,
       NULL, 0 },
     { "tie_embeddings", "the output layer is the embedding", OFF(tie_embeddings), ATTN_BOOL, 1, 0, 1, NULL, 0 },
+    { "adaptive_cutoffs", "adaptive softmax: words from each of these on, up to the next, are a cluster that the words before the first share one entry for; 0 = none",
+      OFF(adaptive_cutoffs), ATTN_INTS, 0, 0, 1 << 30, NULL, 0 },
     { "scale_embedding", "embeddings times sqrt(d_model)", OFF(scale_embedding), ATTN_BOOL, 0, 0, 1, NULL, 0 },
     { "init", "weights and embeddings are drawn from N(0, init^2)", OFF(init), ATTN_FLOAT, 0.02, 0, 10, NULL, 0 },
     { "scale_residual_init", "what a sublayer ends with is drawn smaller, by the root of the number of sublayers", OFF(scale_residual_init),
@@ -51,6 +53,17 @@ int nn_model_is_sinusoidal(const nn_model_opts *o)
     return o->positions == NN_POSITIONS_SINUSOIDAL || o->positions == NN_POSITIONS_SINUSOIDAL_REVERSED;
 }
 
+int nn_model_is_adaptive(const nn_model_opts *o) { return o->adaptive_cutoffs.n > 0 && o->adaptive_cutoffs.v[0] > 0; }
+
+/* Whether the cuts go up; their first is above 0. */
+static int cuts_go_up(const nn_model_opts *o)
+{
+    int up = 1;
+    for (int i = 1; i < o->adaptive_cutoffs.n; i++)
+        up = up && o->adaptive_cutoffs.v[i] > o->adaptive_cutoffs.v[i - 1];
+    return up;
+}
+
 int nn_model_check(const nn_model_opts *o, char *why, size_t nwhy)
 {
     if (!o->d_head && o->d_model % o->heads)
@@ -63,6 +76,8 @@ int nn_model_check(const nn_model_opts *o, char *why, size_t nwhy)
         snprintf(why, nwhy, "model: axial positions of d_model %d need some of it for the row and some for the column", o->d_model);
     else if (o->reversible && (o->norm_position != NN_NORM_PRE || !o->residual || o->positions_each_layer || o->recompute))
         snprintf(why, nwhy, "model: reversible layers are pre-norm, have residuals, and take neither positions_each_layer nor recompute");
+    else if (nn_model_is_adaptive(o) && !cuts_go_up(o))
+        snprintf(why, nwhy, "model: adaptive_cutoffs must go up");
     else
         return 0;
     return -1;

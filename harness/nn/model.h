@@ -19,6 +19,7 @@ typedef struct nn_model_opts {
     int32_t feed_forward, norm, norm_position, activation, bias, attention_bias;
     int32_t positions, tie_embeddings, scale_embedding, scale_residual_init, recompute;
     int32_t positions_each_layer, axial_columns, axial_width, residual, reversible, short_conv, short_conv_activation, feed_forward_chunks;
+    attn_ints adaptive_cutoffs;         /* one 0: none */
     double norm_eps, init, dropout, embedding_dropout, ffn_dropout;
 } nn_model_opts;
 extern const attn_opt nn_model_table[];
@@ -28,6 +29,7 @@ int nn_model_check(const nn_model_opts *, char *why, size_t nwhy);
 void nn_model_fill(nn_model_opts *);
 int nn_model_is_gated(const nn_model_opts *);   /* its feed-forward */
 int nn_model_is_sinusoidal(const nn_model_opts *);
+int nn_model_is_adaptive(const nn_model_opts *);    /* its softmax */
 #ifdef __cplusplus
 }
 #endif

@@ -29,7 +29,8 @@ enum { NN_BAD = -1, NN_NONE = -2 };     /* NN_NONE: an optional input that is ab
 typedef struct nn_params nn_params;
 nn_params *nn_params_new(k_dev *, k_dtype, uint64_t seed);
 void nn_params_free(nn_params *);
-/* Declares name with this shape and drawing, flags ATTN_FROZEN | ATTN_NO_DECAY | ATTN_REDRAW; the same name
+enum { NN_TABLE = 1 << 16 };            /* flag: a table of embeddings, which weight decay may leave out */
+/* Declares name with this shape and drawing, flags ATTN_FROZEN | ATTN_NO_DECAY | ATTN_REDRAW | NN_TABLE; the same name
  * again returns the same parameter and must have the same shape. */
 int  nn_param(nn_params *, const char *name, attn_dims, attn_init, int flags);
 int  nn_params_alloc(nn_params *, char *why, size_t nwhy);  /* once, after all graphs are built, before compile; draws the values */
@@ -51,6 +52,10 @@ void nn_params_set_forwards(nn_params *, uint32_t);
 int  nn_checkpoint_save(nn_params *, const char *path, const void *extra, size_t nextra, char *why, size_t nwhy);
 int  nn_checkpoint_load(nn_params *, const char *path, void *extra, size_t nextra, char *why, size_t nwhy);
 int64_t nn_checkpoint_extra(const char *path, char *why, size_t nwhy);  /* bytes of extra in the file, or -1 */
+/* Another model's values, as such an evaluation saw them: every parameter that the file has under the same name and with the same
+ * shape is taken, the others keep what was drawn; the names of both, as far as they fit.  Nothing taken is an error. */
+typedef struct nn_imported { int taken, drawn; char taken_names[2000], drawn_names[2000]; } nn_imported;
+int  nn_params_import(nn_params *, const char *path, nn_imported *, char *why, size_t nwhy);
 /* The values alone, as an evaluation at the end of training saw them (the average where there is one); a file without
  * anything else does. */
 int  nn_checkpoint_values(nn_params *, const char *path, char *why, size_t nwhy);
@@ -105,6 +110,10 @@ nn_id nn_cross_entropy(nn_graph *, nn_id y, nn_id target);
 nn_id nn_cross_entropy_smoothed(nn_graph *, nn_id y, nn_id target, double smoothing);   /* 1 - smoothing on the target, the rest even */
 /* The same of the scores y = x w^T + b, x [rows,d], w [words,d], b [words] or NN_NONE: never whole, but chunk by chunk. */
 nn_id nn_linear_cross_entropy(nn_graph *, nn_id x, nn_id w, nn_id b, nn_id target, double smoothing);
+/* The same by an adaptive softmax (ops_adaptive.c): words [V,d] in clusters, tails [c->tails,d]: what the head weighs each tail by.
+ * The logarithms of all probabilities, [rows,V], of a graph that does not train. */
+nn_id nn_adaptive_cross_entropy(nn_graph *, nn_id x, nn_id words, nn_id tails, nn_id target, const k_clusters *);
+nn_id nn_adaptive_logits(nn_graph *, nn_id x, nn_id words, nn_id tails, const k_clusters *);
 int  nn_graph_set_loss(nn_graph *, nn_id loss_rows);
 /* What is recorded between them makes its tensors again in backward instead of keeping them, but for those that others read:
  * the same gradients to the bit, for one more forward in time. */

@@ -80,6 +80,15 @@ static int64_t pitch(const node *n)
     return n->in[2] != NN_NONE ? n->width : (n->width + PITCH_STEP - 1) / PITCH_STEP * PITCH_STEP;
 }
 
+/* Scores of a row as the products make them: with those of the rows of zeros that a parameter ends with, whose gradients are
+ * zero, too.  Tensor cores work on whole packs: with an odd number of words the products would take several times as long. */
+static int64_t columns(const nn_graph *g, const node *n)
+{
+    const tensor *w = &g->tensors[n->in[1]];
+    int padded = w->param >= 0 && w->dims.d[0] == n->width && n->in[2] == NN_NONE;
+    return padded ? nn_param_rows(g->params, w->param) : n->width;
+}
+
 /* Rows per chunk: chunks of one size, whole tiles of the products. */
 static int64_t chunk_of(const nn_graph *g, const node *n)
 {
@@ -102,7 +111,7 @@ static int64_t make_scores(nn_graph *g, node *n, int64_t at)
     k_dtype t = g->params->dtype;
     int64_t rows = n->rows - at < n->chunk ? n->rows - at : n->chunk;
     const char *x = (char *)data(g, n->in[0]) + (size_t)(at * n->depth) * k_dtype_size(t);
-    k_gemm(g->dev, t, 0, 1, rows, n->width, n->depth, 1, x, n->depth, data(g, n->in[1]), n->depth, 0, n->room, pitch(n));
+    k_gemm(g->dev, t, 0, 1, rows, columns(g, n), n->depth, 1, x, n->depth, data(g, n->in[1]), n->depth, 0, n->room, pitch(n));
     if (n->in[2] != NN_NONE)
         k_add_bias(g->dev, t, rows, n->width, n->room, n->room, data(g, n->in[2]));
     return rows;
@@ -130,10 +139,10 @@ static void spread(nn_graph *g, node *n, const scores_grads *d, int64_t at, int6
     k_dtype t = g->params->dtype;
     size_t offset = (size_t)(at * n->depth) * k_dtype_size(t);
     if (d->dx)      /* dx [rows,depth] = ds w */
-        nn_product_for(g, n, 0)(g->dev, t, 0, 0, rows, n->depth, n->width, 1, n->room, pitch(n), data(g, n->in[1]), n->depth, d->add_x,
+        nn_product_for(g, n, 0)(g->dev, t, 0, 0, rows, n->depth, columns(g, n), 1, n->room, pitch(n), data(g, n->in[1]), n->depth, d->add_x,
                                 (char *)d->dx + offset, n->depth);
     if (d->dw)      /* dw [width,depth] = ds^T x */
-        nn_product_for(g, n, 1)(g->dev, t, 1, 0, n->width, n->depth, rows, 1, n->room, pitch(n), (char *)data(g, n->in[0]) + offset, n->depth,
+        nn_product_for(g, n, 1)(g->dev, t, 1, 0, columns(g, n), n->depth, rows, 1, n->room, pitch(n), (char *)data(g, n->in[0]) + offset, n->depth,
                                 d->add_w || at > 0, d->dw, n->depth);
     if (d->db)
         k_sum_rows(g->dev, t, rows, n->width, n->room, d->db);

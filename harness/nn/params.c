@@ -1,8 +1,9 @@
-/* params.c - named parameters in four blocks: values, gradients, two moments; with bf16 one more.
+/* params.c - named parameters in blocks: values, gradients, and what the optimiser keeps; with bf16 one more.
  *
  * Invariants:
- *  1. Order in the blocks: learned with weight decay, learned without, frozen; each begins on K_ALIGN.  The
- *     padding between them is zero in every block and stays zero under the optimiser.
+ *  1. Order in the blocks: learned with weight decay, tables of embeddings, learned without, frozen; each begins on K_ALIGN.  Matrices end
+ *     with rows of zeros, up to a multiple of ROW_STEP, where tensor cores want a whole number of them.  All padding is zero in
+ *     every block and stays zero under the optimiser.
  *  2. nn_params_zero_grad only marks gradients as fresh: the first backward that reaches one overwrites it, and
  *     what nothing reached is zeroed when it is first looked at.  So no step pays a pass of zeros.
  *  3. With bf16 the blocks are float, and `seen` is the values rounded once per step: graphs read that and add gradients
@@ -14,6 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { ROW_STEP = 8 };
 
 uint32_t nn_fnv1a(const char *name)
 {
@@ -35,7 +38,7 @@ void nn_params_free(nn_params *p)
 {
     if (!p)
         return;
-    void *const blocks[] = { p->value, p->grad, p->m, p->v, p->seen != p->value ? p->seen : NULL, p->factor, p->forwards, p->average };
+    void *const blocks[] = { p->value, p->grad, p->m, p->v, p->second, p->seen != p->value ? p->seen : NULL, p->factor, p->forwards, p->average };
     for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
         k_free(p->dev, blocks[i]);
     for (int i = 0; i < p->count; i++)
@@ -95,14 +98,21 @@ int nn_param(nn_params *p, const char *name, attn_dims dims, attn_init init, int
     return p->count++;
 }
 
+int64_t nn_param_rows(const nn_params *p, int i)
+{
+    attn_dims d = p->list[i].dims;
+    return d.n == 2 ? (d.d[0] + ROW_STEP - 1) / ROW_STEP * ROW_STEP : d.d[0];
+}
+
 /* Gives every parameter of one group its place, from `at` on; the end, which is aligned, is returned. */
 static int64_t place(nn_params *p, int mask, int want, int64_t at)
 {
     int64_t unit = K_ALIGN / (int64_t)k_dtype_size(p->dtype);
     for (int i = 0; i < p->count; i++)
         if ((p->list[i].flags & mask) == want) {
+            int64_t rows = p->list[i].dims.d[0], n = rows ? p->list[i].n / rows * nn_param_rows(p, i) : 0;
             p->list[i].offset = at;
-            at += (p->list[i].n + unit - 1) / unit * unit;
+            at += (n + unit - 1) / unit * unit;
         }
     return at;
 }
@@ -196,6 +206,39 @@ static int take_block(nn_params *p, k_tag tag, k_dtype dtype, int64_t n, char **
     return 0;
 }
 
+/* Elements of Adafactor's moments of a parameter: a matrix has a row and a column of them. */
+static int64_t seconds_of(const param *q)
+{
+    int64_t columns = q->dims.d[q->dims.n - 1];
+    return q->dims.n > 1 && q->n > 0 ? q->n / columns + columns : q->n;
+}
+
+/* The moments of the optimiser that was asked for. */
+static int take_moments(nn_params *p, char *why, size_t nwhy)
+{
+    int64_t n = 0;
+    for (int i = 0; i < p->count; i++) {
+        p->list[i].second = n;
+        n += p->list[i].flags & ATTN_FROZEN ? 0 : seconds_of(&p->list[i]);
+    }
+    if (p->moments == NN_MOMENTS_FACTORED)
+        return take_block(p, K_TAG_OPTIMISER, p->wide, n, &p->second, why, nwhy);
+    int rc = take_block(p, K_TAG_OPTIMISER, p->wide, p->learned, &p->m, why, nwhy);
+    return rc ? rc : take_block(p, K_TAG_OPTIMISER, p->wide, p->learned, &p->v, why, nwhy);
+}
+
+int nn_params_take_moments(nn_params *p, int which, char *why, size_t nwhy)
+{
+    if (p->moments) {
+        if (p->moments == which)
+            return 0;
+        snprintf(why, nwhy, "the parameters have the moments of another optimiser");
+        return ATTN_EINVAL;
+    }
+    p->moments = which;
+    return p->allocated ? take_moments(p, why, nwhy) : 0;
+}
+
 int nn_params_alloc(nn_params *p, char *why, size_t nwhy)
 {
     if (p->why[0] || p->allocated) {
@@ -206,16 +249,13 @@ int nn_params_alloc(nn_params *p, char *why, size_t nwhy)
         snprintf(why, nwhy, "models train in bf16 on CUDA alone");
         return ATTN_EUNSUP;
     }
-    p->decayed = place(p, ATTN_FROZEN | ATTN_NO_DECAY, 0, 0);
-    p->learned = place(p, ATTN_FROZEN | ATTN_NO_DECAY, ATTN_NO_DECAY, p->decayed);
+    p->decayed = place(p, ATTN_FROZEN | ATTN_NO_DECAY | NN_TABLE, 0, 0);
+    p->tables = place(p, ATTN_FROZEN | ATTN_NO_DECAY | NN_TABLE, NN_TABLE, p->decayed);
+    p->learned = place(p, ATTN_FROZEN | ATTN_NO_DECAY, ATTN_NO_DECAY, p->tables);
     p->all = place(p, ATTN_FROZEN, ATTN_FROZEN, p->learned);
     int rc = take_block(p, K_TAG_PARAM, p->wide, p->all, &p->value, why, nwhy);
     if (!rc)
         rc = take_block(p, K_TAG_GRAD, p->wide, p->learned, &p->grad, why, nwhy);
-    if (!rc)
-        rc = take_block(p, K_TAG_OPTIMISER, p->wide, p->learned, &p->m, why, nwhy);
-    if (!rc)
-        rc = take_block(p, K_TAG_OPTIMISER, p->wide, p->learned, &p->v, why, nwhy);
     p->seen = p->value;
     if (!rc && p->wide != p->dtype)
         rc = take_block(p, K_TAG_PARAM, p->dtype, p->all, &p->seen, why, nwhy);
@@ -224,6 +264,8 @@ int nn_params_alloc(nn_params *p, char *why, size_t nwhy)
         snprintf(why, nwhy, "parameters: %s", k_error(p->dev));
         rc = NN_ENOMEM;
     }
+    if (!rc && p->moments)
+        rc = take_moments(p, why, nwhy);
     if (rc || p->counted)
         return rc;
     p->allocated = 1;
@@ -257,7 +299,10 @@ int nn_params_average(nn_params *p, char *why, size_t nwhy)
 
 void nn_params_average_step(nn_params *p, double decay)
 {
-    k_approach(p->dev, p->wide, p->learned, 1 - decay, p->average, p->value);
+    if (decay > 0)
+        k_approach(p->dev, p->wide, p->learned, 1 - decay, p->average, p->value);
+    else if (p->learned)
+        k_copy(p->dev, p->average, p->value, (size_t)p->learned * k_dtype_size(p->wide));
 }
 
 void nn_params_swap(nn_params *p)

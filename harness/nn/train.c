@@ -13,12 +13,16 @@
 
 #define OFF(field) offsetof(nn_train_opts, field)
 const attn_opt nn_train_table[] = {
-    { "optimizer", "adam (weight decay as L2) or adamw (decoupled)", OFF(optimizer), ATTN_CHOICE, NN_ADAM, 0, 0, "adam,adamw", 0 },
+    { "optimizer", "adam (weight decay as L2), adamw (decoupled) or adafactor (decoupled; no first moment, of matrices a second one by row and column)",
+      OFF(optimizer), ATTN_CHOICE, NN_ADAM, 0, 0, "adam,adamw,adafactor", 0 },
+    { "relative_step", "adafactor: the rate is at most 1 / sqrt(step), and relative to each parameter's root mean square, at least 1e-3",
+      OFF(relative_step), ATTN_BOOL, 1, 0, 1, NULL, 0 },
     { "lr", "learning rate after warm-up", OFF(lr), ATTN_FLOAT, 1e-3, 0, 10, NULL, 0 },
     { "beta1", "decay of Adam's first moment", OFF(beta1), ATTN_FLOAT, 0.9, 0, 0.999999, NULL, 0 },
     { "beta2", "decay of Adam's second moment", OFF(beta2), ATTN_FLOAT, 0.999, 0, 0.999999999, NULL, 0 },
     { "eps", "added to the root of Adam's second moment", OFF(eps), ATTN_FLOAT, 1e-8, 0, 1, NULL, ATTN_OPEN_MIN },
     { "weight_decay", "decay of the parameters that take it", OFF(weight_decay), ATTN_FLOAT, 0, 0, 10, NULL, 0 },
+    { "decay_embeddings", "whether tables of embeddings and positions take it; biases and norms never do", OFF(decay_embeddings), ATTN_BOOL, 1, 0, 1, NULL, 0 },
     { "clip", "bound of the global gradient norm, 0 = none", OFF(clip), ATTN_FLOAT, 0, 0, 1e6, NULL, 0 },
     { "schedule", "learning rate after warm-up", OFF(schedule), ATTN_CHOICE, NN_CONSTANT, 0, 0, "constant,inverse_sqrt,cosine,linear", 0 },
     { "warmup", "steps of linear warm-up", OFF(warmup), ATTN_INT, 0, 0, 1e9, NULL, 0 },
@@ -26,13 +30,18 @@ const attn_opt nn_train_table[] = {
     { "accumulate", "batches whose gradients one step averages", OFF(accumulate), ATTN_INT, 1, 1, 1e6, NULL, 0 },
     { "average", "decay of the moving average of the weights, which is evaluated in their place, 0 = none", OFF(average), ATTN_FLOAT, 0, 0,
       0.999999999, NULL, 0 },
-    { "max_steps", "steps at most", OFF(max_steps), ATTN_INT, 100000, 1, 1e9, NULL, 0 },
+    { "average_last", "so many times, eval_every steps apart up to the last step, the mean of whose weights is evaluated in their place, 0 = none",
+      OFF(average_last), ATTN_INT, 0, 0, 1000, NULL, 0 },
+    { "max_steps", "steps at most; 0: nothing but one evaluation", OFF(max_steps), ATTN_INT, 100000, 0, 1e9, NULL, 0 },
     { "eval_every", "steps from one evaluation to the next", OFF(eval_every), ATTN_INT, 100, 1, 1e9, NULL, 0 },
     { "stop.loss", "end when an evaluation is at or below it, 0 = never", OFF(stop_loss), ATTN_FLOAT, 0, 0, 1e9, NULL, 0 },
     { "stop.patience", "end after more than this many evaluations without a new best, 0 = never", OFF(stop_patience), ATTN_INT, 0, 0,
       1e9, NULL, 0 },
     { "checkpoint_every", "steps from one checkpoint to the next, 0 = never", OFF(checkpoint_every), ATTN_INT, 0, 0, 1e9, NULL, 0 },
     { "keep", "the trained weights stay, beside the store: models/KEY.safetensors", OFF(keep), ATTN_BOOL, 0, 0, 1, NULL, 0 },
+    { "keep_as", "a name for them, too: models/NAME.safetensors", OFF(keep_as), ATTN_TEXT, 0, 0, 0, NULL, 0 },
+    { "init", "kept weights to begin with, a path, a NAME of keep_as or the beginning of a KEY: what has name and shape of a parameter is taken",
+      OFF(init), ATTN_TEXT, 0, 0, 0, NULL, 0 },
     { NULL } };
 
 double nn_learning_rate(const nn_train_opts *o, int64_t step)
@@ -62,21 +71,54 @@ static void adam(nn_params *p, int64_t from, int64_t to, k_adam adam, double wei
         k_adam_step(p->dev, p->wide, to - from, p->value + at, p->grad + at, p->m + at, p->v + at, &adam, gscale);
 }
 
-void nn_optimiser_step(nn_params *p, const nn_train_opts *o, int64_t step)
+/* Adam on everything; decayed: elements from the first on that lose weight. */
+static void adam_step(nn_params *p, const nn_train_opts *o, int64_t step, int64_t decayed, const double *factor)
 {
     k_adam a = { .lr = nn_learning_rate(o, step), .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps,
                  .decoupled = o->optimizer == NN_ADAMW, .step = step };
+    adam(p, 0, decayed, a, o->weight_decay, factor);
+    adam(p, decayed, p->learned, a, 0, factor);
+}
+
+/* Adafactor on every parameter, with the constants of Shazeer & Stern 2018. */
+static void adafactor_step(nn_params *p, const nn_train_opts *o, int64_t step, int64_t decayed, const double *factor)
+{
+    double lr = nn_learning_rate(o, step), rate = o->relative_step ? fmin(lr, 1 / sqrt((double)step)) : lr;
+    size_t each = k_dtype_size(p->wide);
+    for (int i = 0; i < p->count; i++) {
+        const param *q = &p->list[i];
+        k_adafactor a = { .rate = rate, .least = o->relative_step ? 1e-3 : 0, .beta2 = 1 - pow((double)step, -0.8), .eps = 1e-30, .clip = 1,
+                          .keep = q->offset < decayed ? 1 - rate * o->weight_decay : 1 };
+        int64_t d = q->dims.d[q->dims.n - 1], rows = q->dims.n > 1 && d > 0 ? q->n / d : 0;
+        char *at = p->second + (size_t)q->second * each;
+        if (!(q->flags & ATTN_FROZEN))
+            k_adafactor_step(p->dev, p->wide, rows ? rows : 1, d, p->value + (size_t)q->offset * each, p->grad + (size_t)q->offset * each,
+                             rows ? at : NULL, at + (size_t)rows * each, &a, factor);
+    }
+}
+
+int nn_params_moments(nn_params *p, const nn_train_opts *o, char *why, size_t nwhy)
+{
+    return nn_params_take_moments(p, o->optimizer == NN_ADAFACTOR ? NN_MOMENTS_FACTORED : NN_MOMENTS_ADAM, why, nwhy);
+}
+
+int nn_optimiser_step(nn_params *p, const nn_train_opts *o, int64_t step)
+{
+    char why[200];
+    int rc = nn_params_moments(p, o, why, sizeof why);
+    if (rc)
+        return rc;
     nn_params_settle(p);
     if (o->accumulate > 1)
         k_scale(p->dev, p->wide, p->learned, 1.0 / o->accumulate, p->grad, p->grad);
     if (o->clip > 0)
         k_clip_factor(p->dev, p->wide, p->learned, p->grad, o->clip, p->factor);
     double *factor = o->clip > 0 ? p->factor : NULL;
-    int64_t decayed = o->weight_decay > 0 ? p->decayed : 0;
-    adam(p, 0, decayed, a, o->weight_decay, factor);
-    adam(p, decayed, p->learned, a, 0, factor);
+    int64_t decayed = o->weight_decay > 0 ? (o->decay_embeddings ? p->tables : p->decayed) : 0;
+    (o->optimizer == NN_ADAFACTOR ? adafactor_step : adam_step)(p, o, step, decayed, factor);
     nn_params_round(p);
     p->step = step;
+    return 0;
 }
 
 int nn_redraw_interval(const nn_mixer_spec *m)
@@ -189,16 +231,36 @@ static int remember(loop *l, double loss)
     return TASK_DONE;
 }
 
+/* Which of the last evaluations, whose weights are averaged, that of step s is: from 1 on; less: it comes before them. */
+static int64_t averaged_time(const nn_train_opts *o, int64_t s)
+{
+    int64_t each = o->eval_every, all = (o->max_steps + each - 1) / each, now = (s + each - 1) / each;
+    return now - all + (o->average_last < all ? o->average_last : all);
+}
+
+static int averages(const loop *l) { return l->opts->average > 0 || l->opts->average_last > 0; }
+
+/* Moves the average after step s; due: an evaluation follows.  A young moving average forgets its first values sooner; the mean
+ * of the last evaluations is, before them, the weights of the latest. */
+static void average(loop *l, int64_t s, int due)
+{
+    int64_t time = averaged_time(l->opts, s);
+    if (l->opts->average > 0)
+        nn_params_average_step(l->t->params, fmin(l->opts->average, (1.0 + (double)s) / (10.0 + (double)s)));
+    else if (l->opts->average_last > 0 && due)
+        nn_params_average_step(l->t->params, time > 1 ? 1 - 1.0 / (double)time : 0);
+}
+
 /* One evaluation and the stop rule: *stop is set when training ends here. */
 static int judge(loop *l, int *stop)
 {
     char why[80];
     double loss = NAN;
     k_set_phase(l->dev, K_PHASE_EVAL);
-    if (l->opts->average > 0)
+    if (averages(l))
         nn_params_swap(l->t->params);
     int rc = l->t->evaluate(l->t->ctx, l->at.step, &loss);
-    if (l->opts->average > 0)
+    if (averages(l))
         nn_params_swap(l->t->params);
     if (rc == TASK_DONE)
         rc = remember(l, loss);
@@ -248,10 +310,10 @@ static int learn(loop *l, int64_t s, int due)
     int rc = collect(l, s);
     k_set_phase(l->dev, K_PHASE_STEP);
     k_range_push(l->dev, "optimiser");
+    if (!rc && nn_optimiser_step(t->params, l->opts, s))
+        rc = because(l, TASK_FAILED, "the optimiser failed");
     if (!rc)
-        nn_optimiser_step(t->params, l->opts, s);
-    if (!rc && l->opts->average > 0)    /* a young average forgets its first values sooner */
-        nn_params_average_step(t->params, fmin(l->opts->average, (1.0 + (double)s) / (10.0 + (double)s)));
+        average(l, s, due);
     k_range_pop(l->dev);
     if (due && k_sync(l->dev) < 0)      /* here, so that the queue's work is counted as training, not as evaluation */
         rc = because(l, TASK_FAILED, k_error(l->dev));
@@ -276,11 +338,34 @@ static int step(loop *l, int *stop)
     return (last ? l->opts->keep : every > 0 && s % every == 0) ? save(l) : TASK_DONE;
 }
 
-/* Takes the room that the options ask for, and goes back to the checkpoint. */
+/* Takes another run's values, and tells which. */
+static int import(loop *l, char *why, size_t nwhy)
+{
+    const task_host *host = l->host;
+    nn_imported got;
+    char note[600];
+    if (!l->t->call->init)
+        return 0;
+    int rc = nn_params_import(l->t->params, l->t->call->init, &got, why, nwhy);
+    if (!rc && host->note) {
+        snprintf(note, sizeof note, "begun with %d parameters of %.200s; %d drawn%s%.300s", got.taken, l->t->call->init, got.drawn,
+                 got.drawn ? ": " : "", got.drawn_names);
+        host->note(host->ctx, note);
+    }
+    return rc;
+}
+
+/* Takes the room that the options ask for, the values to begin with, and goes back to the checkpoint. */
 static int begin(loop *l)
 {
     char why[300];
-    int rc = l->opts->average > 0 ? nn_params_average(l->t->params, why, sizeof why) : 0;
+    if (l->opts->average > 0 && l->opts->average_last > 0)
+        return because(l, TASK_FAILED, "train.average and train.average_last exclude each other");
+    int rc = import(l, why, sizeof why);
+    if (!rc && l->opts->max_steps > 0)
+        rc = nn_params_moments(l->t->params, l->opts, why, sizeof why);
+    if (!rc && averages(l))
+        rc = nn_params_average(l->t->params, why, sizeof why);
     return rc ? because(l, nn_task_code(rc), why) : restore(l);
 }
 
@@ -289,6 +374,10 @@ int nn_train(nn_trainer *t)
     loop l = { .t = t, .opts = t->call->train, .host = t->call->host, .dev = t->call->dev,
                .at = { .best = INFINITY, .last = NAN } };
     int stop = 0, rc = begin(&l);
+    if (!rc && l.opts->max_steps == 0)
+        rc = judge(&l, &stop);
+    if (!rc && l.opts->max_steps == 0 && l.opts->keep)
+        rc = save(&l);
     while (!rc && !stop && l.at.step < l.opts->max_steps) {
         if (l.host->stop(l.host->ctx)) {
             rc = save(&l);
@@ -297,7 +386,7 @@ int nn_train(nn_trainer *t)
         }
         rc = step(&l, &stop);
     }
-    if (!rc && l.opts->average > 0)
+    if (!rc && averages(&l))
         nn_params_swap(t->params);
     free(l.history);
     k_set_phase(l.dev, K_PHASE_SETUP);

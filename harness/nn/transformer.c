@@ -53,7 +53,7 @@ static nn_id parameter(const place *p, const char *name, const char *suffix, att
 /* A table [rows,width], as embeddings are. */
 static nn_id table(const place *p, const char *name, int64_t rows, int64_t width)
 {
-    return parameter(p, name, "weight", dims2(rows, width), (attn_init){ ATTN_INIT_NORMAL, 0, p->t->o.init }, 0);
+    return parameter(p, name, "weight", dims2(rows, width), (attn_init){ ATTN_INIT_NORMAL, 0, p->t->o.init }, NN_TABLE);
 }
 
 /* W [width,in] and b [width], NN_NONE if there is to be none, of a linear map. */
@@ -426,12 +426,30 @@ static nn_id rows_of(nn_graph *g, nn_id h)
     return h < 0 ? NN_BAD : nn_reshape(g, h, dims2(d.d[0] * d.d[1], d.d[2]));
 }
 
+/* What the head of an adaptive softmax weighs its tails by, [tails,d_model], and the clusters themselves. */
+static nn_id tails(nn_transformer *t, nn_graph *g, k_clusters *c)
+{
+    const attn_ints *cuts = &t->o.adaptive_cutoffs;
+    _Static_assert(ATTN_MAX_INTS <= K_TAILS, "every list of cuts fits");
+    *c = (k_clusters){ .tails = cuts->n };
+    memcpy(c->cut, cuts->v, sizeof cuts->v);
+    return parameter(&(place){ .t = t, .g = g }, "output.tails", "weight", dims2(c->tails, t->o.d_model), (attn_init){ ATTN_INIT_NORMAL, 0, t->o.init }, 0);
+}
+
 nn_id nn_transformer_logits(nn_transformer *t, nn_graph *g, nn_id h)
 {
+    k_clusters c;
+    if (nn_model_is_adaptive(&t->o))
+        return nn_adaptive_logits(g, rows_of(g, h), output(t, g), tails(t, g, &c), &c);
     return nn_linear(g, rows_of(g, h), output(t, g), NN_NONE);
 }
 
 nn_id nn_transformer_loss(nn_transformer *t, nn_graph *g, nn_id h, nn_id target, double smoothing)
 {
-    return nn_linear_cross_entropy(g, rows_of(g, h), output(t, g), NN_NONE, target, smoothing);
+    k_clusters c;
+    if (!nn_model_is_adaptive(&t->o))
+        return nn_linear_cross_entropy(g, rows_of(g, h), output(t, g), NN_NONE, target, smoothing);
+    if (smoothing > 0)
+        return nn_fail(g, ATTN_EINVAL, "transformer: no label smoothing over the clusters of an adaptive softmax");
+    return nn_adaptive_cross_entropy(g, rows_of(g, h), output(t, g), tails(t, g, &c), target, &c);
 }

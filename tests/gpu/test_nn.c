@@ -8,7 +8,7 @@
 #include "kernels/philox.h"
 
 enum { ROWS = 96, PLACES = 12, WIDTH = 64, WORDS = 211, STEPS = 40 };
-enum { TRANSFORMER = K_UNARIES, REVERSIBLE, MODELS };      /* models beside those that are named by their activation */
+enum { TRANSFORMER = K_UNARIES, REVERSIBLE, ADAPTIVE, MODELS };      /* models beside those that are named by their activation */
 typedef struct model {
     k_dev *dev;
     nn_params *params;
@@ -87,6 +87,18 @@ static nn_id reversible(model *m)
     return nn_linear_cross_entropy(g, nn_add(g, x[0], x[1]), weight(m, "out", WORDS, WIDTH), NN_NONE, m->target, 0);
 }
 
+/* Words in four clusters, of which the first and the last have few, sorted by their targets, in chunks. */
+static nn_id adaptive(model *m)
+{
+    static const k_clusters clusters = { 3, { 20, 101, 200 } };
+    nn_graph *g = m->graph;
+    nn_id words = weight(m, "words", WORDS, WIDTH), x = nn_gather(g, words, m->word);
+    nn_id h = nn_unary(g, K_GELU, nn_linear(g, x, weight(m, "up", 3 * WIDTH, WIDTH), weight(m, "up.bias", 3 * WIDTH, 0)));
+    x = nn_add(g, x, nn_linear(g, h, weight(m, "down", WIDTH, 3 * WIDTH), NN_NONE));
+    g->chunk_bytes = 30 * 128 * (int64_t)k_dtype_size(m->params->dtype);
+    return nn_adaptive_cross_entropy(g, x, words, weight(m, "tails", clusters.tails, WIDTH), m->target, &clusters);
+}
+
 static void build(model *m, const char *device, k_dtype dtype, int f, int entropy)
 {
     char why[256];
@@ -96,7 +108,7 @@ static void build(model *m, const char *device, k_dtype dtype, int f, int entrop
     m->word = nn_input(g, K_I32, (attn_dims){ 1, { ROWS } });
     m->place = nn_input(g, K_I32, (attn_dims){ 1, { ROWS } });
     m->target = nn_input(g, K_I32, (attn_dims){ 1, { ROWS } });
-    nn_graph_set_loss(g, f == TRANSFORMER ? transformer(m) : f == REVERSIBLE ? reversible(m) : plain(m, (k_unary)f, entropy));
+    nn_graph_set_loss(g, f == TRANSFORMER ? transformer(m) : f == REVERSIBLE ? reversible(m) : f == ADAPTIVE ? adaptive(m) : plain(m, (k_unary)f, entropy));
     must(nn_params_alloc(m->params, why, sizeof why), why);
     must(nn_graph_compile(g, why, sizeof why), why);
 }
@@ -158,8 +170,8 @@ static double distance(model *a, model *b, int i)
 static void compare(k_dtype dtype, int f, int entropy, int optimizer, double clip)
 {
     const int narrow = dtype == K_BF16;
-    static const char *const names[MODELS] = { "relu", "sigmoid", "tanh", "exp", "silu", "gelu", "softplus", "elu1", "Transformer", "reversible" };
-    const nn_train_opts o = { .optimizer = optimizer, .lr = 3e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-4, .weight_decay = 0.01,
+    static const char *const names[MODELS] = { "relu", "sigmoid", "tanh", "exp", "silu", "gelu", "softplus", "elu1", "Transformer", "reversible", "adaptive" };
+    const nn_train_opts o = { .optimizer = optimizer, .relative_step = 1, .lr = optimizer == NN_ADAFACTOR ? 0.05 : 3e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-4, .weight_decay = 0.01,
                               .clip = clip, .warmup = 5, .max_steps = STEPS, .accumulate = f == REVERSIBLE ? 3 : 1 };
     model cpu, gpu;
     build(&cpu, "cpu", K_F32, f, entropy);
@@ -175,7 +187,7 @@ static void compare(k_dtype dtype, int f, int entropy, int optimizer, double cli
         values = fmax(values, distance(&cpu, &gpu, i));
     char name[120], detail[160], guard[128];
     snprintf(name, sizeof name, "%s: %s, %s, %s%s trains to the CPU's curve", k_dtype_name(dtype), names[f], entropy ? "cross entropy" : "half square",
-             optimizer == NN_ADAMW ? "AdamW" : "Adam", clip > 0 ? ", clipped" : "");
+             optimizer == NN_ADAMW ? "AdamW" : optimizer == NN_ADAM ? "Adam" : "Adafactor", clip > 0 ? ", clipped" : "");
     snprintf(detail, sizeof detail, "loss %.4f to %.4f, off by %.1e at most, values by %.1e", first, last, worst, values);
     const int close = worst < (narrow ? 0x1p-6 : 1e-4) && values < (narrow ? 0x1p-4 : 1e-3), learns = last < first || steps < STEPS;
     const int well = k_sync(gpu.dev) == 0 && k_check_guards(gpu.dev, guard, sizeof guard) == 0;
@@ -201,6 +213,9 @@ int main(int argc, char **argv)
     }
     for (int narrow = 0; narrow < 2; narrow++)
         compare(narrow ? K_BF16 : K_F32, TRANSFORMER, 1, NN_ADAMW, 1);
+    for (int narrow = 0; narrow < 2; narrow++)
+        for (int f = TRANSFORMER; f <= ADAPTIVE; f += ADAPTIVE - TRANSFORMER)
+            compare(narrow ? K_BF16 : K_F32, f, 1, NN_ADAFACTOR, 0);
     compare(K_F32, REVERSIBLE, 1, NN_ADAM, 0);
     printf("1..%d\n", number);
     return failures != 0;

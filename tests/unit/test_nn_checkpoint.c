@@ -315,11 +315,43 @@ static void values_are_those_that_were_evaluated(void **state)
     nn_params_free(other);
 }
 
+/* Of another model those parameters are taken that have the same name and shape; both lists are told; of strangers nothing is. */
+static void another_models_values_are_taken(void **state)
+{
+    (void)state;
+    nn_imported got;
+    nn_params *p = make(K_F32, 7, 2), *q = nn_params_new(dev, K_F32, 9), *stranger = nn_params_new(dev, K_F32, 9);
+    const attn_init normal = { ATTN_INIT_NORMAL, 0, 1 };
+    nn_param(q, "new", shape(2, 2), normal, 0);
+    nn_param(q, "w", shape(3, 5), normal, ATTN_NO_DECAY);
+    nn_param(q, "b", shape(4, 1), normal, 0);
+    nn_param(q, "r", shape(2, 2), normal, ATTN_FROZEN);
+    nn_param(stranger, "b", shape(2, 2), normal, 0);
+    assert_int_equal(nn_params_alloc(q, why, sizeof why) | nn_params_alloc(stranger, why, sizeof why), 0);
+    float drawn[2][4];
+    memcpy(drawn[0], nn_param_value(q, 0), sizeof drawn[0]);
+    memcpy(drawn[1], nn_param_value(q, 2), sizeof drawn[1]);
+    assert_int_equal(nn_checkpoint_save(p, path, "abc", 3, why, sizeof why), 0);
+    assert_int_equal(nn_params_import(q, path, &got, why, sizeof why), 0);
+    assert_memory_equal(nn_param_value(q, 1), nn_param_value(p, 0), 15 * 4);
+    assert_memory_equal(nn_param_value(q, 3), nn_param_value(p, 2), 4 * 4);
+    assert_memory_equal(nn_param_value(q, 0), drawn[0], sizeof drawn[0]);
+    assert_memory_equal(nn_param_value(q, 2), drawn[1], sizeof drawn[1]);
+    assert_true(got.taken == 2 && got.drawn == 2 && nn_params_step(q) == 0);
+    assert_string_equal(got.taken_names, "w, r");
+    assert_string_equal(got.drawn_names, "new, b");
+    assert_int_equal(nn_params_import(stranger, path, &got, why, sizeof why), ATTN_EINVAL);
+    assert_non_null(strstr(why, "no parameter of this model"));
+    nn_params_free(p);
+    nn_params_free(q);
+    nn_params_free(stranger);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, open_folder, close_folder)
 int main(void)
 {
     const struct CMUnitTest tests[] = { T(what_is_saved_comes_back), T(foreign_models_are_refused), T(damage_is_refused),
                                         T(hostile_headers_are_refused), T(the_file_is_safetensors), T(a_failed_save_harms_nothing),
-                                        T(values_are_those_that_were_evaluated) };
+                                        T(values_are_those_that_were_evaluated), T(another_models_values_are_taken) };
     return cmocka_run_group_tests_name("nn_checkpoint", tests, NULL, NULL);
 }

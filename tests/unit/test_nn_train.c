@@ -37,7 +37,8 @@ static int close_device(void **state)
 
 static nn_train_opts defaults(void)
 {
-    return (nn_train_opts){ NN_ADAM, 1e-3, 0.9, 0.999, 1e-8, 0, 0, NN_CONSTANT, 0, 32, 1, 0, 100000, 100, 0, 0, 0 };
+    return (nn_train_opts){ .optimizer = NN_ADAM, .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .schedule = NN_CONSTANT, .batch = 32,
+                            .accumulate = 1, .max_steps = 100000, .eval_every = 100, .relative_step = 1, .decay_embeddings = 1 };
 }
 
 static void the_table_is_the_struct(void **state)
@@ -52,14 +53,14 @@ static void the_table_is_the_struct(void **state)
         assert_true(o->help && strlen(o->help) > 5);
         if (o->type == ATTN_FLOAT)
             *(double *)field = o->def;
-        else
+        else if (o->type != ATTN_TEXT)
             *(int32_t *)field = (int32_t)o->def;
     }
-    assert_int_equal(n, 18);
+    assert_int_equal(n, 23);
     nn_train_opts clean;
     memset(&clean, 0, sizeof clean);
     for (const attn_opt *o = nn_train_table; o->name; o++)
-        memcpy((char *)&clean + o->off, (char *)&want + o->off, o->type == ATTN_FLOAT ? sizeof(double) : sizeof(int32_t));
+        memcpy((char *)&clean + o->off, (char *)&want + o->off, o->type == ATTN_FLOAT ? sizeof(double) : o->type == ATTN_TEXT ? ATTN_TEXT_SIZE : sizeof(int32_t));
     assert_memory_equal(&clean, &have, sizeof have);
 }
 
@@ -483,6 +484,73 @@ static void the_average_is_evaluated(void **state)
     script_free(w[1].s);
 }
 
+/* The mean of the weights at the last four evaluations, of which the last is out of turn; before them the weights of each. */
+static void the_last_weights_are_averaged(void **state)
+{
+    (void)state;
+    watcher w[2] = { { .s = script_new(1) }, { .s = script_new(1) } };
+    double end = 0, sum = 0;
+    for (int i = 0; i < 2; i++) {
+        script *s = w[i].s;
+        w[i].weight = nn_param(s->m.params, "Wkv", dims(2, s->m.S, 4, 0, 0), (attn_init){ 0 }, 0);
+        s->opts.eval_every = i ? 3 : 1;
+        s->opts.average_last = i ? 4 : 0;
+        s->t.ctx = &w[i];
+        s->t.evaluate = watch;
+        s->t.batch = watched_batch;
+        s->host.ctx = s;
+        assert_int_equal(nn_train(&s->t), TASK_DONE);
+        end = (double)((float *)nn_param_value(s->m.params, w[i].weight))[1];
+    }
+    assert_int_equal(w[1].n, 17);
+    for (int e = 0; e < 17; e++) {
+        double now = w[0].seen[e < 16 ? 3 * e + 2 : 49];
+        sum += e < 13 ? 0 : now;
+        double want = e < 13 ? now : sum / (e - 12);
+        if (!(e < 13 ? w[1].seen[e] == want : fabs(w[1].seen[e] - want) < 1e-6))
+            fail_msg("evaluation %d: %.9g, not %.9g", e, w[1].seen[e], want);
+    }
+    assert_true(end == w[1].seen[16] && fabs(end - w[0].seen[49]) > 1e-5);
+    w[0].s->opts.average = 0.5;
+    w[0].s->opts.average_last = 2;
+    w[0].s->t.ctx = w[0].s;
+    assert_int_equal(nn_train(&w[0].s->t), TASK_FAILED);
+    script_free(w[0].s);
+    script_free(w[1].s);
+}
+
+static char noted[600];
+static void note(void *ctx, const char *sentence) { (void)ctx; snprintf(noted, sizeof noted, "%s", sentence); }
+
+/* Weights of a run, kept, are where another begins; without a step it evaluates them, once. */
+static void a_run_begins_with_another(void **state)
+{
+    (void)state;
+    script *first = script_new(1), *second = script_new(2);
+    first->opts.keep = 1;
+    first->call.checkpoint = path;
+    assert_int_equal(nn_train(&first->t), TASK_DONE);
+    second->opts.max_steps = 0;
+    second->losses = (const double[]){ 0.5 };
+    second->fail_evaluation = -1;
+    second->call.init = path;
+    second->host.note = note;
+    assert_int_equal(nn_train(&second->t), TASK_DONE);
+    assert_int_equal(second->evaluations, 1);
+    assert_int_equal(second->batches, 0);
+    assert_true(second->t.steps == 0 && second->t.best == 0.5 && second->t.last == 0.5 && second->t.seconds == 0);
+    same_parameters(first->m.params, second->m.params);
+    assert_non_null(strstr(noted, "; 0 drawn"));
+    script_free(first);
+    unlink(path);
+    script *third = script_new(3);
+    third->call.init = path;
+    assert_int_equal(nn_train(&third->t), TASK_FAILED);         /* the file is gone */
+    assert_non_null(strstr(third->reason, path));
+    script_free(second);
+    script_free(third);
+}
+
 /* Patience counts across the interruption. */
 static void strikes_survive(void **state)
 {
@@ -538,6 +606,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(the_table_is_the_struct), T(learning_rates), T(clipping_and_decay), T(the_stop_rule), T(the_last_step_is_evaluated),
         T(failures_and_interruption_end_the_loop), T(redraws_come_in_time), T(training_learns), T(an_interrupted_run_ends_alike),
-        T(batches_accumulate), T(the_average_is_evaluated), T(strikes_survive), T(a_foreign_checkpoint_is_refused) };
+        T(batches_accumulate), T(the_average_is_evaluated), T(the_last_weights_are_averaged),
+        T(a_run_begins_with_another), T(strikes_survive), T(a_foreign_checkpoint_is_refused) };
     return cmocka_run_group_tests_name("nn_train", tests, NULL, NULL);
 }

@@ -21,8 +21,8 @@ static const attn_opt task_options[] = {
     { "noise", "", 16, ATTN_FLOAT, 0, 0, 1, NULL, 0 }, { .name = NULL } };
 
 static const attn_opt writer_options[] = {
-    { "reader", "", 0, ATTN_TEXT, 0, 0, 0, "variant", ATTN_OTHER_VARIANT }, { "after", "", ATTN_TEXT_SIZE, ATTN_TEXT, 0, 0, 0, "variant", ATTN_OTHER_VARIANT },
-    { .name = NULL } };
+    { "reader", "", 0, ATTN_TEXT, 0, 0, 0, "variant", ATTN_OTHER_VARIANT },
+    { "after", "", ATTN_TEXT_SIZE, ATTN_TEXT, 0, 0, 0, "variant", ATTN_OTHER_VARIANT }, { .name = NULL } };
 
 /* A new catalog: variants softmax and linear (impls ref, cpu), tasks recall (metrics loss, steps) and writer, which builds a
  * model. */
@@ -438,7 +438,7 @@ static void bad_values(void **state)
         "F:2:67: a range needs 'step': {from: 20, to: 600, step: 20} or {from: 64, to: 4096, times: 2}\n");
     bad(HEAD "variants: [softmax]\ntrain: {stop: {loss: 1}, stop.loss: 2, stopp: 1, optimizer: adm, lr: }\n",
         "F:4:26: 'stop.loss' of train is given twice\nF:4:40: train has no option 'stopp'\n"
-        "F:4:61: optimizer must be adam|adamw, not 'adm'; did you mean 'adam'?\nF:4:70: lr has no value\n");
+        "F:4:61: optimizer must be adam|adamw|adafactor, not 'adm'; did you mean 'adam'?\nF:4:70: lr has no value\n");
     bad(HEAD "variants: [softmax]\nlimits: {time: 30x, memory: -1}\ndtype: f16\njobs: [1]\nseeds: -1\n",
         "F:4:16: time must be a duration such as 90s, 30m or 2h\nF:4:29: memory must be a size such as 512M or 8G\n"
         "F:5:8: dtype must be f32|f64|bf16, not 'f16'\nF:6:7: jobs takes one value\nF:7:8: seeds must be >= 0, not -1\n");
