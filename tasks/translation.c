@@ -22,8 +22,8 @@
 enum { RESAMPLES = 1000, BLEU_SEED = 12345 };
 
 typedef struct opts {
-    char data[ATTN_TEXT_SIZE], train_split[ATTN_TEXT_SIZE], valid_split[ATTN_TEXT_SIZE], test_split[ATTN_TEXT_SIZE], also[ATTN_TEXT_SIZE], source[ATTN_TEXT_SIZE],
-        target[ATTN_TEXT_SIZE], encoder[ATTN_TEXT_SIZE], decoder[ATTN_TEXT_SIZE], cross[ATTN_TEXT_SIZE];
+    char data[ATTN_TEXT_SIZE], train_split[ATTN_TEXT_SIZE], valid_split[ATTN_TEXT_SIZE], test_split[ATTN_TEXT_SIZE], also[ATTN_TEXT_SIZE],
+        source[ATTN_TEXT_SIZE], target[ATTN_TEXT_SIZE], encoder[ATTN_TEXT_SIZE], decoder[ATTN_TEXT_SIZE], cross[ATTN_TEXT_SIZE];
     int32_t tokens, longest, buckets, beam, extra, decode_rows, valid_pairs, test_pairs, verify;
     double smoothing, alpha;
 } opts;
@@ -50,7 +50,8 @@ static const attn_opt OPTS[] = {
     { "decode_rows", "sequences decoded at a time", OFF(decode_rows), ATTN_INT, 128, 1, 65536, NULL, 0 },
     { "valid_pairs", "pairs of an evaluation, at most; 0 = all", OFF(valid_pairs), ATTN_INT, 0, 0, INT32_MAX, NULL, 0 },
     { "test_pairs", "pairs translated, at most; 0 = all", OFF(test_pairs), ATTN_INT, 0, 0, INT32_MAX, NULL, 0 },
-    { "verify", "pairs whose greedy translation is decoded once more, the whole prefix for every token, at most", OFF(verify), ATTN_INT, 0, 0, INT32_MAX, NULL, 0 },
+    { "verify", "pairs whose greedy translation is decoded once more, the whole prefix for every token, at most", OFF(verify), ATTN_INT, 0, 0,
+      INT32_MAX, NULL, 0 },
     { .name = NULL } };
 
 static const task_metric METRICS[] = {
@@ -234,7 +235,8 @@ static int judge(run *r, const translation_output *greedy, const translation_out
     const task_host *h = r->call->host;
     int64_t n = greedy->n;
     bleu_counts sum[2], *counts = malloc(2 * (size_t)n * sizeof *counts);
-    int rc = !counts || count(r, r->o->test_split, &r->test, greedy, counts, &sum[0]) || count(r, r->o->test_split, &r->test, beam, counts + n, &sum[1]);
+    int rc = !counts || count(r, r->o->test_split, &r->test, greedy, counts, &sum[0]);
+    if (!rc) rc = count(r, r->o->test_split, &r->test, beam, counts + n, &sum[1]);
     if (!rc) {
         bleu_score score = bleu_of(&PLAIN, &sum[1]);
         h->metric(h->ctx, "bleu_greedy", 0, bleu_of(&PLAIN, &sum[0]).score);

@@ -175,8 +175,10 @@ void nn_log_softmax(int threads, k_dtype t, int64_t rows, int64_t n, const void 
             y[v] = t == K_F64 ? (float)((const double *)logits)[r * n + v] : t == K_BF16 ? wide.value : ((const float *)logits)[r * n + v];
         }
         float top = k_smax((int)n, y);
-        for (int64_t v = 0; v < n; v += PART)
-            sum += (double)k_sexp_sum((int)(n - v < PART ? n - v : PART), part, y + v, top);
+        int64_t from = 0;
+        do {
+            sum += (double)k_sexp_sum((int)(n - from < PART ? n - from : PART), part, y + from, top);
+        } while ((from += PART) < n);
         const float all = top + (float)log(sum);
         for (int64_t v = 0; v < n; v++)
             y[v] -= all;
