@@ -14,6 +14,7 @@ enum { B = 4, T = 64, V = 97, STEPS = 25 };
 typedef struct curve { double loss[STEPS]; } curve;
 
 static int number, failures;
+static struct { int carry, memory; } past;      /* how the models of train() go on from step to step; memory: tokens */
 
 static void report(int ok, const char *name, const char *detail)
 {
@@ -78,6 +79,9 @@ static curve train(const char *device, k_dtype dtype, const char *name, const nn
     nn_graph *g = nn_graph_new(params, 1);
     const nn_mixer_spec mixer = { .variant = v, .opts = opts, .common = { NN_OUTPUT_NORM_NONE, 1e-5 } };
     must(nn_transformer_init(&m, params, o, &mixer, 1, V, T, why, sizeof why), why);
+    m.memory = past.memory;
+    if (past.carry)
+        nn_graph_carry(g);
     nn_id tokens = nn_input(g, K_I32, (attn_dims){ 2, { B, T } }), target = nn_input(g, K_I32, (attn_dims){ 1, { B * T } });
     nn_graph_set_loss(g, nn_transformer_loss(&m, g, nn_transformer_body(&m, g, tokens, ATTN_CAUSAL), target, 0.1));
     must(nn_params_alloc(params, why, sizeof why) || nn_graph_compile(g, why, sizeof why), why);
@@ -121,6 +125,23 @@ static void compare(const char *what, const char *name, const nn_model_opts *o)
     report(cpu.loss[STEPS - 1] < 0.9 * cpu.loss[0] && f32 < 1e-3 && bf16 < 0.02, title, detail);
     snprintf(title, sizeof title, "%s around %s has the same bits twice", what, name);
     report(memcmp(&narrow, &again, sizeof narrow) == 0, title, "");
+}
+
+/* Models that read on: what is carried from step to step is the CPU's, also where the step is replayed. */
+static void that_read_on(const nn_model_opts *plain)
+{
+    nn_model_opts none = *plain, again;
+    none.positions = NN_POSITIONS_NONE;
+    again = none;
+    again.recompute = NN_RECOMPUTE_LAYER;
+    past.carry = 1;
+    compare("a model that carries states on", "fwp", &none);
+    compare("a model that carries states on", "gated_deltanet", &again);
+    past.carry = 0, past.memory = 2 * T;
+    compare("a model with a memory", "softmax", &again);
+    past.memory = T / 2;
+    compare("a model with a memory", "linear", &none);
+    past.memory = 0;
 }
 
 /* A model in two graphs on the GPU: of whole sequences, and of one token after another. */
@@ -223,6 +244,7 @@ int main(int argc, char **argv)
     for (char **name = (argc > 1 ? argv : some) + 1; *name; name++)
         compare("a plain model", *name, &plain);
     compare("a model of all there is", "softmax", &rich);
+    that_read_on(&plain);
     other_layers(plain);
     printf("1..%d\n", number);
     return failures != 0;
