@@ -116,6 +116,12 @@ static int look(search *s, sqlite3 *db)
         row = hs_sql_ask(db, CELLS "substr(c.key, 1, length(?1)) = ?1 GROUP BY c.key", "t", key);
         named = row && sqlite3_step(row) == SQLITE_ROW;
     }
+    if (!named) {                       /* the name that it was kept as, which the last one has */
+        if (!*key) snprintf(key, sizeof key, "%s", s->args->model);
+        sqlite3_finalize(row);
+        row = hs_sql_ask(db, CELLS "json_extract(c.doc, '$.train.keep_as') = ? ORDER BY c.started DESC LIMIT 1", "t", key);
+        named = row && sqlite3_step(row) == SQLITE_ROW;
+    }
     while (named) {
         consider(s, row);
         named = sqlite3_step(row) == SQLITE_ROW;

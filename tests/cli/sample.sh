@@ -62,5 +62,12 @@ is "which of them?" "$(sample proteins)" "2 models of proteins are kept; choose 
 is "amino acids stand side by side" "$(sample proteins --only objective=next --prompt mkv --length 20)" "MKV"
 is "what fills gaps does not go on" "$(sample proteins --only objective=masked)" "was trained to say what is hidden"
 is "a letter that is no amino acid" "$(sample proteins --only objective=next --prompt MKJ)" "'J' is not in the vocabulary of generated-proteins"
+
+# Bytes are bytes; a set that was prepared in another way has other words.
+"$HARNESS" data prepare generated-text --level bytes >/dev/null 2>&1
+is "words that have other numbers now" "$(sample words)" "has been prepared in another way since this model was trained"
+train bytes 'data: generated-text' '[linear]'
+is "bytes go on behind the prompt as it stands" "$(sample bytes --prompt 'a  b' --length 12)" "a  b"
+holds "and are as many as asked for" '[ "$(sample bytes --prompt "a  b" --length 12 | wc -c)" = 17 ]'
 rm "$tmp"/models/*
 is "nothing is kept" "$(sample words)" "no model of words is kept"
