@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include "options.h"
 
-/* An options struct with its defaults and what the cell says; the caller frees *out. */
-static int make_options(const char *of, const attn_opt *table, size_t size, const json_t *said, void **out, char *why, size_t nwhy)
+int hs_bind_options(const char *of, const attn_opt *table, size_t size, const json_t *said, void **out, char *why, size_t nwhy)
 {
     char what[256] = "";
     *out = calloc(1, size ? size : 1);
@@ -27,7 +26,7 @@ static int variant_options(hs_bound *b, const json_t *said, char *why, size_t nw
         int is_common = !(v->opts && hs_opts_find(v->opts, name)) && hs_opts_find(nn_common_table, name);
         json_object_set(is_common ? common : own, name, value);
     }
-    int rc = make_options(v->name, v->opts, v->opts_size, own, &b->variant_opts, why, nwhy);
+    int rc = hs_bind_options(v->name, v->opts, v->opts_size, own, &b->variant_opts, why, nwhy);
     hs_opts_defaults(nn_common_table, &b->mixer.common);
     if (rc == 0 && hs_opts_set_json(nn_common_table, &b->mixer.common, common, what, sizeof what) < 0)
         rc = (snprintf(why, nwhy, "%s: %s", v->name, what), -1);
@@ -42,7 +41,7 @@ int hs_bind(const json_t *doc, const task *t, const attn_variant *variant, hs_bo
     const json_t *v = json_object_get(doc, "variant"), *model = json_object_get(doc, "model");
     char what[256] = "";
     *b = (hs_bound){ .task = t, .mixer = { .variant = variant, .impl = json_string_value(json_object_get(v, "impl")) } };
-    if (make_options(t->name, t->opts, t->opts_size, json_object_get(json_object_get(doc, "task"), "options"), &b->task_opts, why, nwhy) < 0 ||
+    if (hs_bind_options(t->name, t->opts, t->opts_size, json_object_get(json_object_get(doc, "task"), "options"), &b->task_opts, why, nwhy) < 0 ||
         variant_options(b, json_object_get(v, "options"), why, nwhy) < 0) return -1;
     hs_opts_defaults(nn_train_table, &b->train);
     if (hs_opts_set_json(nn_train_table, &b->train, json_object_get(doc, "train"), what, sizeof what) < 0)

@@ -17,14 +17,13 @@
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
+#include "bind.h"
 #include "check.h"
 #include "options.h"
 #include "plan.h"
 #include "plugin.h"
 #include "protocol.h"
 #include "redraw.h"
-#include "nn/model.h"
-#include "nn/train.h"
 
 enum { LOADED_MAX = 16, OTHERS_MAX = 4, PROGRESS_MS = 100 };
 
@@ -44,13 +43,9 @@ typedef struct other { nn_mixer_spec mixer; void *opts; } other;
 typedef struct job {
     worker *w;
     const json_t *message, *doc;
-    const task *task;
-    nn_mixer_spec mixer;
+    hs_bound bound;
     other other[OTHERS_MAX];
     size_t nothers;
-    nn_train_opts train;
-    nn_model_opts model;
-    void *task_opts, *variant_opts;
     k_dev *dev;
     k_dtype dtype;
     double spoke;                       /* when the last progress line went out, seconds */
@@ -94,7 +89,7 @@ static void answer(worker *w, json_t *object, int flush)
 static void host_metric(void *ctx, const char *name, int64_t step, double value)
 {
     job *j = ctx;
-    const task_metric *m = j->task->metrics;
+    const task_metric *m = j->bound.task->metrics;
     while (m && m->name && strcmp(m->name, name)) m++;
     if (!m || !m->name) {
         if (!j->broke_contract) fail(j, "the task reported '%s', which its table of metrics does not name", name);
@@ -149,39 +144,6 @@ static const hs_plugin *load(job *j, const char *path, const char *digest)
     return &f->plugin;
 }
 
-/* An options struct with its defaults and what the cell says; the caller frees *out. */
-static int make_options(job *j, const char *of, const attn_opt *table, size_t size, const json_t *said, void **out)
-{
-    char why[256] = "";
-    *out = calloc(1, size ? size : 1);
-    if (!*out) return fail(j, "out of memory");
-    if (!table) return 0;
-    hs_opts_defaults(table, *out);
-    if (said && hs_opts_set_json(table, *out, said, why, sizeof why) < 0) return fail(j, "%s: %s", of, why);
-    return 0;
-}
-
-/* The variant's own options and those that every variant has stand side by side in the cell; they part here. */
-static int variant_options(job *j, const json_t *said)
-{
-    const attn_variant *v = j->mixer.variant;
-    json_t *own = json_object(), *common = json_object(), *value;
-    const char *name;
-    char why[256] = "";
-    json_object_foreach((json_t *)said, name, value) {
-        int is_common = !(v->opts && hs_opts_find(v->opts, name)) && hs_opts_find(nn_common_table, name);
-        json_object_set(is_common ? common : own, name, value);
-    }
-    int rc = make_options(j, v->name, v->opts, v->opts_size, own, &j->variant_opts);
-    hs_opts_defaults(nn_common_table, &j->mixer.common);
-    if (rc == 0 && hs_opts_set_json(nn_common_table, &j->mixer.common, common, why, sizeof why) < 0)
-        rc = fail(j, "%s: %s", v->name, why);
-    j->mixer.opts = j->variant_opts;
-    json_decref(own);
-    json_decref(common);
-    return rc;
-}
-
 /* Loaded when the task asks for it, with its defaults. */
 static const nn_mixer_spec *host_variant(void *ctx, const char *name)
 {
@@ -195,7 +157,8 @@ static const nn_mixer_spec *host_variant(void *ctx, const char *name)
     other *o = &j->other[j->nothers];
     o->mixer.variant = p ? hs_plugin_variant(p, name) : NULL;
     if (p && !o->mixer.variant) fail(j, "%s: has no variant '%s'", path, name);
-    if (!o->mixer.variant || make_options(j, name, o->mixer.variant->opts, o->mixer.variant->opts_size, NULL, &o->opts) < 0) return NULL;
+    if (!o->mixer.variant || hs_bind_options(name, o->mixer.variant->opts, o->mixer.variant->opts_size, NULL, &o->opts, j->reason, sizeof j->reason) < 0)
+        return NULL;
     hs_opts_defaults(nn_common_table, &o->mixer.common);
     o->mixer.opts = o->opts;
     j->nothers++;
@@ -209,26 +172,15 @@ static int prepare_plugins(job *j)
     const char *tname = json_string_value(json_object_get(t, "name")), *vname = json_string_value(json_object_get(v, "name"));
     const char *tpath = json_string_value(json_object_get(j->message, "task_path"));
     const char *vpath = json_string_value(json_object_get(j->message, "variant_path"));
-    char why[256] = "";
     if (!tname || !vname || !tpath || !vpath) return fail(j, "the runner's message names no task or no variant");
     const hs_plugin *tp = load(j, tpath, json_string_value(json_object_get(t, "digest")));
     const hs_plugin *vp = tp ? load(j, vpath, json_string_value(json_object_get(v, "digest"))) : NULL;
     if (!tp || !vp) return -1;
-    j->task = hs_plugin_task(tp, tname);
-    j->mixer.variant = hs_plugin_variant(vp, vname);
-    if (!j->task) return fail(j, "%s: has no task '%s'", tpath, tname);
-    if (!j->mixer.variant) return fail(j, "%s: has no variant '%s'", vpath, vname);
-    j->mixer.impl = json_string_value(json_object_get(v, "impl"));
-    if (make_options(j, tname, j->task->opts, j->task->opts_size, json_object_get(t, "options"), &j->task_opts) < 0) return -1;
-    if (variant_options(j, json_object_get(v, "options")) < 0) return -1;
-    hs_opts_defaults(nn_train_table, &j->train);
-    if (hs_opts_set_json(nn_train_table, &j->train, json_object_get(j->doc, "train"), why, sizeof why) < 0)
-        return fail(j, "train: %s", why);
-    hs_opts_defaults(nn_model_table, &j->model);
-    const json_t *model = json_object_get(j->doc, "model");
-    if (j->task->model_defaults && model && hs_opts_set_json(nn_model_table, &j->model, model, why, sizeof why) < 0)
-        return fail(j, "model: %s", why);
-    return 0;
+    const task *task = hs_plugin_task(tp, tname);
+    const attn_variant *variant = hs_plugin_variant(vp, vname);
+    if (!task) return fail(j, "%s: has no task '%s'", tpath, tname);
+    if (!variant) return fail(j, "%s: has no variant '%s'", vpath, vname);
+    return hs_bind(j->doc, task, variant, &j->bound, j->reason, sizeof j->reason);
 }
 
 /* Address space for a CPU cell: what the process has already, what the cell may use, twice the last cache for k_time to
@@ -315,24 +267,25 @@ static const char *status_of(int rc)
 /* Runs the task on what was prepared; the status, with the reason when it is not done. */
 static const char *run_task(job *j)
 {
+    const hs_bound *b = &j->bound;
     const task_host host = {sizeof host, j, host_metric, host_progress, host_stop, host_reason, host_variant};
-    const task_call call = {.size = sizeof call, .opts = j->task_opts, .train = &j->train, .mixer = &j->mixer, .dev = j->dev,
+    const task_call call = {.size = sizeof call, .opts = b->task_opts, .train = &b->train, .mixer = &b->mixer, .dev = j->dev,
         .dtype = j->dtype, .seed = (uint64_t)json_integer_value(json_object_get(j->doc, "seed")),
         .checkpoint = json_string_value(json_object_get(j->message, "checkpoint")), .host = &host,
-        .model = j->task->model_defaults ? &j->model : NULL};
+        .model = b->task->model_defaults ? &b->model : NULL};
     char what[256] = "";
     if (j->dtype == K_BF16 && !k_dev_is_cuda(j->dev)) {
         fail(j, "dtype bf16 needs a GPU");
         return "refused";
     }
     if ((call.model && nn_model_check(call.model, what, sizeof what) != 0) ||
-        (j->task->check && j->task->check(j->task_opts, what, sizeof what) != 0)) {
+        (b->task->check && b->task->check(b->task_opts, what, sizeof what) != 0)) {
         fail(j, "%s", what);
         return "refused";
     }
-    snprintf(what, sizeof what, "%s on %s", j->mixer.variant->name, j->task->name);
+    snprintf(what, sizeof what, "%s on %s", b->mixer.variant->name, b->task->name);
     k_range_push(j->dev, what);
-    const char *status = status_of(j->task->run(&call));
+    const char *status = status_of(b->task->run(&call));
     k_range_pop(j->dev);
     if (k_sync(j->dev) < 0) {           /* then no number and no guard can be believed */
         fail(j, "%s", k_error(j->dev));
@@ -357,8 +310,7 @@ static void serve_cell(worker *w, const json_t *message)
     answer(w, json_pack("{s:s, s:O}", "t", "start", "cell", json_object_get(message, "cell")), 1);
     if (prepare_plugins(&j) == 0 && prepare_device(&j) == 0) status = run_task(&j);
     if (j.dev) k_dev_close(j.dev);
-    free(j.task_opts);
-    free(j.variant_opts);
+    hs_bound_release(&j.bound);
     for (size_t i = 0; i < j.nothers; i++) free(j.other[i].opts);
     fflush(stdout);                     /* the log is whole before the runner hears of the end */
     answer(w, json_pack("{s:s, s:s, s:o}", "t", "end", "status", status, "reason", hs_json_text(j.reason[0] ? j.reason : NULL)), 1);
