@@ -27,7 +27,8 @@ typedef struct k_recurrence {
     int B, H, Hq, Hk, Hv, Ho, T, D, E, threads;         /* Ho: heads of o, H G */
     k_decay decay;
     k_write write;
-    k_norm norm;                        /* none or l2 */
+    k_norm norm;                        /* none or l2; CUDA, memories of at most 64 x 64 without channels' decays: sum too */
+    k_map map;                          /* CUDA, those memories: what works on the numbers of q and k before the norm */
     double scale, norm_eps, decay_exponent, gate_normalizer, gate_min, step_min, step_max;
     double beta_max;                    /* beta = beta_max sigmoid(logit) */
     const k_position *position;         /* NULL: none */

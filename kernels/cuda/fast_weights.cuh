@@ -1,9 +1,10 @@
 /* fast_weights.cuh - fast weights on the GPU: what the files of fast_weights*.cu share.
  *
- * Keys and queries become rows of features b [B,Hk,Tk,m] and a [B,Hq,Tq,m], mapped and normed.  From there on two ways lead
- * through the tokens.  The delta and the sum rule without denominators, causal, are fading memories that do not fade: all is
- * of the dtype of the call and goes in chunks (recurrence.cu).  Everything else a block walks token by token, in float: rows of
- * bfloat16 are widened first and their results narrowed (fast_weights_walk.cu). */
+ * Three ways lead through the tokens.  The delta and the sum rule without denominators, causal, are fading memories that do
+ * not fade, and go in chunks of the call's dtype (recurrence.cu); where a memory has at most 64 x 64 numbers and the map works
+ * on each number by itself, the chunks make their features themselves.  Else keys and queries become rows of features first,
+ * b [B,Hk,Tk,m] and a [B,Hq,Tq,m], mapped and normed (fast_weights_rows.cu).  Everything else a block walks token by token, in
+ * float: rows of bfloat16 are widened first and their results narrowed (fast_weights_walk.cu). */
 #ifndef KERNELS_CUDA_FAST_WEIGHTS_CUH
 #define KERNELS_CUDA_FAST_WEIGHTS_CUH
 #include "../cuda.h"
@@ -17,11 +18,11 @@ struct fw_rows {
     k_norm norm;
     float eps;                          /* of the norm */
     k_role role;
-    int B, H, Hk, T, m, mixes, whole;   /* mixes: the map mixes the numbers of a row; whole: rows are whole eights, at 16 bytes */
+    int B, H, Hk, T, m, whole;          /* whole: rows are whole eights, at 16 bytes */
     k_heads x, dx;
-    void *phi, *y;                      /* [B,H,T,m] features (where the map mixes), normed features */
+    void *phi, *y;                      /* [B,H,T,m] favor's features, normed features */
     float *r;                           /* [B,H,T] what the norm multiplied by */
-    float *dy, *dphi;                   /* [B,H,T,m] gradient of y; of phi, where the map mixes */
+    float *dy, *dphi;                   /* [B,H,T,m] gradients of y, of phi */
 };
 template <class T> void fw_features(const fw_rows &, cudaStream_t);
 /* dx of dy. */

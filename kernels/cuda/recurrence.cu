@@ -32,12 +32,6 @@ template <typename N> static void take(cursor *c, N **p, size_t bytes)
 
 static int tiles(int n) { return (n + TILE - 1) / TILE; }
 
-/* Whether eight numbers can be moved at once: rows begin at 16 bytes and end with whole eights. */
-static int aligned(const k_heads &t, int width, size_t size)
-{
-    return width % 8 == 0 && ((uintptr_t)t.p | (size_t)t.sb * size | (size_t)t.sh * size | (size_t)t.st * size) % 16 == 0;
-}
-
 /* A problem without its arrays. */
 static recurrence problem_of(const k_recurrence *r, k_dtype type, int training)
 {
@@ -50,15 +44,17 @@ static recurrence problem_of(const k_recurrence *r, k_dtype type, int training)
     x.DT = tiles(r->D) <= 2 ? tiles(r->D) : tiles(r->D) <= 4 ? 4 : 6;
     x.delta = r->write == K_WRITE_DELTA, x.stepped = r->write == K_WRITE_STEPPED, x.channel = r->decay == K_DECAY_CHANNEL;
     x.training = training;
-    x.vector_q = aligned(r->q, r->D, size) && (!r->dq.p || aligned(r->dq, r->D, size));
-    x.vector_k = aligned(r->k, r->D, size) && (!r->dk.p || aligned(r->dk, r->D, size));
-    x.vector_v = aligned(r->v, r->E, size);
-    x.vector_o = aligned(r->o, r->E, size) && (!r->d_o.p || aligned(r->d_o, r->E, size));
+    x.vector_q = in_eights(r->q, r->D, size) && (!r->dq.p || in_eights(r->dq, r->D, size));
+    x.vector_k = in_eights(r->k, r->D, size) && (!r->dk.p || in_eights(r->dk, r->D, size));
+    x.vector_v = in_eights(r->v, r->E, size);
+    x.vector_o = in_eights(r->o, r->E, size) && (!r->d_o.p || in_eights(r->d_o, r->E, size));
+    x.map = { r->map, K_FN_RELU, 0 };
+    x.mapped = r->map != K_MAP_IDENTITY || r->norm == K_NORM_SUM;
     x.normed = r->norm == K_NORM_L2 && x.DT == 1;
-    x.vector_gate = x.channel && aligned(r->gate, r->D, size) && (!r->dgate.p || aligned(r->dgate, r->D, size));
+    x.vector_gate = x.channel && in_eights(r->gate, r->D, size) && (!r->dgate.p || in_eights(r->dgate, r->D, size));
     x.narrow = r->D <= TILE && r->E <= TILE && !x.rope && (x.G == 1 || !r->d_skip);
     x.shares = x.narrow ? 1 : x.chunks;
-    int plain = (r->norm != K_NORM_L2 || x.normed) && !x.rope && !r->float_rows;
+    int plain = (r->norm == K_NORM_NONE || x.normed || x.mapped) && !x.rope && !r->float_rows;
     x.direct_q = plain && r->Hq == r->Ho, x.direct_k = plain && r->Hk == r->H, x.direct_v = r->Hv == r->H;
     return x;
 }
@@ -117,10 +113,12 @@ static const char *plan(const k_recurrence *r, k_dtype type, int training, k_cud
     if (type != K_F32 && type != K_BF16) return "a recurrence on CUDA takes f32 and bf16";
     if (r->D > (r->decay == K_DECAY_CHANNEL ? 256 : 384) || r->E > 256)
         return "a recurrence on CUDA takes keys up to 384 wide, with a decay of each channel 256, and values up to 256";
+    recurrence x = problem_of(r, type, training);
+    if (x.mapped && !(x.narrow && !x.channel && x.direct_q && x.direct_k))
+        return "a recurrence on CUDA maps rows of heads that are not shared, up to 64 wide, with one decay for all channels";
     if (r->write == K_WRITE_DELTA && (r->decay == K_DECAY_CHANNEL || r->d_skip))
         return "the delta rule on CUDA has one decay for all channels and no skip";
     size_t tile = TILE_SIZE * k_dtype_size(type);
-    recurrence x = problem_of(r, type, training);
     *z = (k_cuda_sizes){};
     z->saved = training ? lay_out_saved(&x, tile, NULL) : 0;
     z->scratch_fwd = z->scratch_dec = lay_out(&x, tile, 0, NULL);

@@ -10,7 +10,7 @@
  * chunks at once.  Tiles are [64,64], dense; S, R, X and dV lie transposed in theirs, so that a warp stores its own rows. */
 #ifndef KERNELS_CUDA_RECURRENCE_CUH
 #define KERNELS_CUDA_RECURRENCE_CUH
-#include "linattn_tile.cuh"
+#include "features.cuh"
 #include "kernels/recurrence.h"
 #include <cuda_runtime.h>
 
@@ -39,7 +39,15 @@ struct recurrence {
     float *dq, *dk, *dv;                /* [B,Ho,T,D] [B,H,T,D] [B,H,T,E], where not direct */
     float *dparam;                      /* [RC_PARAMS][B,H,shares] */
     int shares;                         /* in the gradients of params: one of each chunk, narrow: of each memory */
+    int mapped;                         /* narrow: rows of q and k are features of what came */
+    local_map map;
 };
+
+/* Whether eight numbers can be moved at once: rows begin at 16 bytes and end with whole eights. */
+static inline int in_eights(const k_heads &t, int width, size_t size)
+{
+    return width % 8 == 0 && ((uintptr_t)t.p | (size_t)t.sb * size | (size_t)t.sh * size | (size_t)t.st * size) % 16 == 0;
+}
 
 /* A chunk of a memory, and the heads that it reads. */
 struct chunk_at { int b, h, c, unit, t0, hk, hv; int64_t at; };     /* at: number of the chunk among all */

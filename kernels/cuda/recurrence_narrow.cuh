@@ -57,21 +57,42 @@ template <typename T> static __device__ float find_tokens(const recurrence &x, c
     return slope;
 }
 
-/* Rows of a tile divided by their lengths, where they are to be; factor [64]: what they are multiplied by. */
-template <typename T, int SIDES> static __device__ __forceinline__ void normalise_rows(const recurrence &x, T *tile, float *factor)
+/* The features of eight numbers of a row, from column c on; 0 beyond the row. */
+template <typename T> static __device__ __forceinline__ void map_row8(const recurrence &x, int c, float y[8])
 {
-    if (x.r.norm != K_NORM_L2) return;
+    apply_map<T, 8>(x.map, y);
+    #pragma unroll
+    for (int e = 0; e < 8; e++) if (c + e >= x.r.D) y[e] = 0;
+}
+/* The sum over the eight threads of a row. */
+static __device__ __forceinline__ float row_total(float sum)
+{
+    #pragma unroll
+    for (int lanes = 1; lanes < 8; lanes *= 2) sum += __shfl_xor_sync(~0u, sum, lanes);
+    return sum;
+}
+/* What the norm multiplies a row by, of which each of eight threads has eight numbers. */
+static __device__ __forceinline__ float norm_factor(const recurrence &x, const float y[8])
+{
+    float sum = 0;
+    #pragma unroll
+    for (int e = 0; e < 8; e++) sum += x.r.norm == K_NORM_SUM ? y[e] : y[e] * y[e];
+    sum = row_total(sum) + (float)x.r.norm_eps;
+    return x.r.norm == K_NORM_NONE ? 1 : sum == 0 ? 0 : x.r.norm == K_NORM_SUM ? 1 / sum : 1 / sqrtf(sum);
+}
+
+/* Rows of a tile as the memories see them: mapped, and divided by their lengths or sums; factor [64]: what they are
+ * multiplied by. */
+template <typename T, int SIDES> static __device__ __forceinline__ void prepare_rows(const recurrence &x, T *tile, float *factor)
+{
+    if (x.r.norm == K_NORM_NONE && !x.mapped) return;
     #pragma unroll 1
     for (int n = threadIdx.x; n < TILE * 8; n += team<SIDES>::THREADS_ALL) {
         int i = n / 8, c = n % 8 * 8;
-        float y[8], sum = 0;
+        float y[8];
         read8(tile + i * LD + c, y);
-        #pragma unroll
-        for (int e = 0; e < 8; e++) sum += y[e] * y[e];
-        #pragma unroll
-        for (int lanes = 1; lanes < 8; lanes *= 2) sum += __shfl_xor_sync(~0u, sum, lanes);
-        sum += (float)x.r.norm_eps;
-        float by = sum == 0 ? 0 : 1 / sqrtf(sum);
+        if (x.mapped) map_row8<T>(x, c, y);
+        float by = norm_factor(x, y);
         #pragma unroll
         for (int e = 0; e < 8; e++) y[e] *= by;
         write8(tile + i * LD + c, y);
@@ -283,6 +304,17 @@ template <typename T, int SIDES> static __device__ __forceinline__ void find_pai
     __syncwarp();
     invert_block(room, A + i0 * LD + i0);
     __syncwarp();
+}
+
+/* Rows of reader g as its products need them, and its scores; with the first one rows of keys and, for delta, their pairs.
+ * One decay for all channels.  room: 256 floats of the group's own. */
+template <typename T, int KIND, int SIDES, typename Tiles> static __device__ __forceinline__ void find_reader(const recurrence &x, int g, Tiles *m, float *room)
+{
+    prepare_rows<T, SIDES>(x, m->q, m->tokens.q_factor);
+    if (g == 0) prepare_rows<T, SIDES>(x, m->k, m->tokens.k_factor);
+    __syncthreads();
+    find_scores<T, KIND, SIDES>(x, m->q, m->k, &m->tokens, m->P);
+    if constexpr (KIND == DELTA) if (g == 0) find_pairs<T, SIDES>(m->k, &m->tokens, room, m->A);
 }
 
 /* Y (I + T)^-1' of the warp's columns of the values x 64 tokens, in place of Y; X: the result as an operand. */

@@ -42,7 +42,7 @@ template <typename T, int KIND> static __device__ __forceinline__ void load_chun
         keep_sums<SIDES>(m->b, b);
         if (!k.steep) fade_tile<T, SIDES>(m->k, b, make_float2(0, 0), -1);
         __syncthreads();                                /* for the channels' numbers */
-    } else normalise_rows<T, SIDES>(x, m->k, m->tokens.k_factor);
+    }
     #pragma unroll
     for (int n = 0; n < OWN; n++) {
         acc y = k.R[n];
@@ -81,25 +81,22 @@ template <typename T, int KIND> static __device__ __forceinline__ void find_dP(c
 }
 
 /* Scores of a reader, and their gradients. */
-template <typename T, int KIND> static __device__ __forceinline__ void find_reader(const recurrence &x, const backward_block<T, KIND> &k, int g)
+template <typename T> static __device__ __forceinline__ void find_chunk(const recurrence &x, const backward_block<T, EACH> &k, int g)
 {
-    backward_tiles<T, KIND> *m = k.m;
-    const token_numbers *tokens = NULL;
-    if constexpr (KIND == EACH) {
-        float2 b[ROWS];
-        if (k.steep) steep_scores(m->q, m->k, m->b, m->P, m->P);
-        read_sums<SIDES>(m->b, b);
-        fade_tile<T, SIDES>(m->q, b, make_float2(0, 0), 1);
-        if (k.steep && g == 0) fade_tile<T, SIDES>(m->k, b, end_of(&m->channels), -1);
-    } else {
-        normalise_rows<T, SIDES>(x, m->q, m->tokens.q_factor);
-        tokens = &m->tokens;
-    }
+    backward_tiles<T, EACH> *m = k.m;
+    float2 b[ROWS];
+    if (k.steep) steep_scores(m->q, m->k, m->b, m->P, m->P);
+    read_sums<SIDES>(m->b, b);
+    fade_tile<T, SIDES>(m->q, b, make_float2(0, 0), 1);
+    if (k.steep && g == 0) fade_tile<T, SIDES>(m->k, b, end_of(&m->channels), -1);
     __syncthreads();
-    if (KIND != EACH || !k.steep) find_scores<T, KIND, SIDES>(x, m->q, m->k, tokens, m->P);
-    if constexpr (KIND == DELTA) if (g == 0) find_pairs<T, SIDES>(m->k, tokens, reinterpret_cast<float *>(m->dV + 16 * group() * LD), m->A);
-    find_dP(x, k, tokens);
-    __syncthreads();
+    if (!k.steep) find_scores<T, EACH, SIDES>(x, m->q, m->k, NULL, m->P);
+    find_dP(x, k, NULL);
+}
+template <typename T, int KIND> static __device__ __forceinline__ void find_chunk(const recurrence &x, const backward_block<T, KIND> &k, int g)
+{
+    find_reader<T, KIND, SIDES>(x, g, k.m, reinterpret_cast<float *>(k.m->dV + 16 * group() * LD));
+    find_dP(x, k, &k.m->tokens);
 }
 
 /* ---- columns ------------------------------------------------------------------------------------------------------------- */
@@ -247,25 +244,69 @@ template <typename T, int KIND> static __device__ __forceinline__ void norm_back
     }
 }
 
+/* The gradient d of features becomes that of the numbers that they are of, and goes out: factor (d - (d.row)), times row for
+ * l2, times the slope of the map.  Rows are made again, unrounded: where few features are large, d and d.row all but cancel. */
+template <typename T> static __device__ __noinline__ void put_mapped(const recurrence &x, rows_at<T> from, int t0, const float *factor, const float *d, T *to, int64_t st)
+{
+    #pragma unroll 1
+    for (int n = threadIdx.x; n < TILE * 8; n += ALL) {
+        int i = n / 8, c = n % 8 * 8;
+        float numbers[8], row[8], y[8], along = 0;
+        read_row8(from, t0 + i, c, numbers);
+        read8(d + i * LD + c, y);
+        #pragma unroll
+        for (int e = 0; e < 8; e++) row[e] = numbers[e];
+        map_row8<T>(x, c, row);
+        #pragma unroll
+        for (int e = 0; e < 8; e++) row[e] *= factor[i], along += row[e] * y[e];
+        along = x.r.norm == K_NORM_NONE ? 0 : row_total(along);
+        #pragma unroll
+        for (int e = 0; e < 8; e++) y[e] = factor[i] * (y[e] - along * (x.r.norm == K_NORM_L2 ? row[e] : 1));
+        multiply_slope<T, 8>(x.map, numbers, y);
+        if (t0 + i >= from.hi || c >= x.r.D) continue;
+        if (from.vector) write8(to + i * st + c, y);
+        else for (int e = 0; e < 8 && c + e < x.r.D; e++) to[i * st + c + e] = from_float<T>(y[e]);
+    }
+}
+
+/* Where the gradient of one role's rows goes. */
+struct rows_way { const k_heads &from, &to; int head, direct, vector; float *dense; };
+
 /* 16 rows of a gradient: in its own dtype through a stage, or to floats [T,D] of the head. */
-template <typename T> static __device__ __forceinline__ void put_rows(const recurrence &x, const chunk_at &k, T *stage, const k_heads &t, int h, int direct,
-                                                                      int vector, float *dense, const acc d[OWN])
+template <typename T> static __device__ __forceinline__ void put_rows(const recurrence &x, const chunk_at &k, T *stage, const rows_way &s, const acc d[OWN])
 {
     int r0 = 16 * group();
-    if (!t.p) return;
+    if (!s.to.p) return;
     #pragma unroll
     for (int n = 0; n < OWN; n++) {
-        if (direct) store_acc(stage, r0, 16 * own(n), d[n]);
+        if (s.direct) store_acc(stage, r0, 16 * own(n), d[n]);
         #pragma unroll
-        for (int i = 0; i < 8 && !direct; i++) {
+        for (int i = 0; i < 8 && !s.direct; i++) {
             int row = k.t0 + r0 + acc_row(i), e = 16 * own(n) + acc_col(i);
-            if (row < x.r.T && e < x.r.D) dense[(int64_t)row * x.r.D + e] = d[n].c[i];
+            if (row < x.r.T && e < x.r.D) s.dense[(int64_t)row * x.r.D + e] = d[n].c[i];
         }
     }
     __syncwarp();
-    T *to = (T *)t.p + k.b * t.sb + h * t.sh + k.t0 * t.st;
+    T *to = (T *)s.to.p + k.b * s.to.sb + s.head * s.to.sh + k.t0 * s.to.st;
     #pragma unroll 1
-    for (int n = 0; n < OWN && direct; n++) put_block(to, t.st, vector, x.r.D, x.r.T - k.t0, stage, r0, 16 * own(n));
+    for (int n = 0; n < OWN && s.direct; n++) put_block(to, s.to.st, s.vector, x.r.D, x.r.T - k.t0, stage, r0, 16 * own(n));
+}
+
+/* The gradient d of a tile's rows, of which the group has 16, to where it belongs. */
+template <typename T, int KIND> static __device__ __forceinline__ void rows_out(const recurrence &x, const backward_block<T, KIND> &k, const T *tile,
+                                                                                const float *factor, const rows_way &s, acc d[OWN])
+{
+    if (!x.mapped) {
+        norm_back<T, KIND>(x, k.m, tile, factor, d);
+        put_rows(x, k.at, k.m->P, s, d);
+        return;
+    }
+    __syncthreads();                                    /* nobody needs P and dP */
+    #pragma unroll
+    for (int n = 0; n < OWN; n++) store_acc(k.m->share, 16 * group(), 16 * own(n), d[n]);
+    __syncthreads();
+    T *to = (T *)s.to.p + k.at.b * s.to.sb + s.head * s.to.sh + k.at.t0 * s.to.st;
+    if (s.to.p) put_mapped(x, head_rows<T>(x, s.from, k.at.b, s.head, x.r.D, s.vector), k.at.t0, factor, k.m->share, to, s.to.st);
 }
 
 /* The fades of row r, column c that stand before dq's share from the memory, and dk's of what is left to it. */
@@ -320,6 +361,7 @@ template <typename T, int KIND> static __device__ __forceinline__ void reader_ro
 {
     backward_tiles<T, KIND> *m = k.m;
     reader_at from = reader_of(x, k.at, g);
+    const rows_way way = { x.r.q, x.r.dq, from.hq, x.direct_q, x.vector_q, x.dq ? x.dq + ((int64_t)k.at.b * x.r.Ho + from.ho) * x.r.T * x.r.D : NULL };
     int r0 = 16 * group();
     acc dq[OWN];
     clear_all(dq);
@@ -338,12 +380,11 @@ template <typename T, int KIND> static __device__ __forceinline__ void reader_ro
             for (int i = 0; i < 8; i++) k.from[n].c[i] += dq[n].c[i] * to_float(m->q[(r0 + acc_row(i)) * LD + 16 * own(n) + acc_col(i)]);
         }
         unfade(k, dq, 1);
+        put_rows(x, k.at, m->P, way, dq);
     } else {
         add_dots(m->q, dq, 1, k.own_from);
-        norm_back<T, KIND>(x, m, m->q, m->tokens.q_factor, dq);
+        rows_out<T, KIND>(x, k, m->q, m->tokens.q_factor, way, dq);
     }
-    float *dense = x.dq ? x.dq + ((int64_t)k.at.b * x.r.Ho + from.ho) * x.r.T * x.r.D : NULL;
-    put_rows(x, k.at, m->P, x.r.dq, from.hq, x.direct_q, x.vector_q, dense, dq);
 }
 
 /* dk of what the chunk leaves for later; the shares of the pairs so far, and its own, in to or as numbers of a tile. */
@@ -438,7 +479,8 @@ template <typename T, int KIND> static __device__ __forceinline__ void readers_b
             load_reader(x, k, g);
             loads_done();
         }
-        find_reader(x, k, g);
+        find_chunk(x, k, g);
+        __syncthreads();
         if (g == 0) later_columns(k);
         reader_columns(x, k);
         __syncthreads();
@@ -463,10 +505,11 @@ template <typename T, int KIND> static __device__ __forceinline__ void tokens_ba
     later_rows(x, k);
     if constexpr (KIND == DELTA) delta_rows(k);
     if (x.delta || x.r.decay != K_DECAY_FIXED) gates_back(x, k);
-    if constexpr (KIND == EACH) unfade(k, k.dk, -1);
-    else norm_back<T, KIND>(x, m, m->k, m->tokens.k_factor, k.dk);
-    float *dense = x.dk ? x.dk + (int64_t)k.at.unit * x.r.T * x.r.D : NULL;
-    put_rows(x, k.at, m->P, x.r.dk, k.at.hk, x.direct_k, x.vector_k, dense, k.dk);
+    const rows_way way = { x.r.k, x.r.dk, k.at.hk, x.direct_k, x.vector_k, x.dk ? x.dk + (int64_t)k.at.unit * x.r.T * x.r.D : NULL };
+    if constexpr (KIND == EACH) {
+        unfade(k, k.dk, -1);
+        put_rows(x, k.at, m->P, way, k.dk);
+    } else rows_out<T, KIND>(x, k, m->k, m->tokens.k_factor, way, k.dk);
 }
 
 /* The sum over all threads. */

@@ -42,18 +42,11 @@ template <typename T> static __device__ __forceinline__ void find_chunk(const re
 }
 template <typename T> static __device__ __forceinline__ void find_chunk(const recurrence &x, const chunk_at &k, int g, forward_tiles<T, ONE> *m)
 {
-    normalise_rows<T, 1>(x, m->q, m->tokens.q_factor);
-    if (g == 0) normalise_rows<T, 1>(x, m->k, m->tokens.k_factor);
-    __syncthreads();
-    find_scores<T, ONE, 1>(x, m->q, m->k, &m->tokens, m->P);
+    find_reader<T, ONE, 1>(x, g, m, NULL);
 }
 template <typename T> static __device__ __forceinline__ void find_chunk(const recurrence &x, const chunk_at &k, int g, forward_tiles<T, DELTA> *m)
 {
-    normalise_rows<T, 1>(x, m->q, m->tokens.q_factor);
-    if (g == 0) normalise_rows<T, 1>(x, m->k, m->tokens.k_factor);
-    __syncthreads();
-    find_scores<T, DELTA, 1>(x, m->q, m->k, &m->tokens, m->P);
-    if (g == 0) find_pairs<T, 1>(m->k, &m->tokens, reinterpret_cast<float *>(m->stage + 16 * warp_id() * LD), m->A);
+    find_reader<T, DELTA, 1>(x, g, m, reinterpret_cast<float *>(m->stage + 16 * warp_id() * LD));
 }
 
 /* X' of the warp: the values, or what delta makes of them, which is kept for backward. */
