@@ -40,9 +40,10 @@ typedef struct class_opts { int32_t length, mode, pooling, padding, interaction,
       offsetof(opts, c.padding), ATTN_CHOICE, CLASS_HIDDEN, 0, 0, "hidden,seen", 0 },                                                 \
     { "eval_batch", "examples at a time in evaluations; 0: the training's batch", offsetof(opts, c.eval_batch), ATTN_INT, 0, 0, 65536, \
       NULL, 0 },                                                                                                                      \
-    { "eval_examples", "of an evaluation while training, the first of valid; 0: all", offsetof(opts, c.eval_examples), ATTN_INT, 0, 0, \
-      1 << 30, NULL, 0 },                                                                                                             \
-    { "test_examples", "of the test, the first; 0: all", offsetof(opts, c.test_examples), ATTN_INT, 0, 0, 1 << 30, NULL, 0 }
+    { "eval_examples", "of valid at an evaluation, a random choice, always the same; 0: all", offsetof(opts, c.eval_examples),        \
+      ATTN_INT, 0, 0, 1 << 30, NULL, 0 },                                                                                             \
+    { "test_examples", "of the test, a random choice, always the same; 0: all", offsetof(opts, c.test_examples), ATTN_INT, 0, 0,      \
+      1 << 30, NULL, 0 }
 
 #define CLASS_METRICS                                                                                        \
     { "valid_loss", "nat", "mean negative log-likelihood of the class", -1, 1 },                             \
@@ -184,7 +185,8 @@ static int64_t class_asked(const classification *t, int split)
     return most && most < n ? most : n;
 }
 
-/* Looks at the first examples of a split, as many as the options say. */
+/* Looks at as many examples of a split as the options say.  Files come sorted by label: which these are is drawn, but not by the
+ * cell's seed, so that all cells are asked the same. */
 static int class_evaluate(class_run *r, int split, class_score *s)
 {
     const class_graph *g = &r->judge;
@@ -193,8 +195,11 @@ static int class_evaluate(class_run *r, int split, class_score *s)
     *s = (class_score){ 0 };
     for (int64_t from = 0; from < all; from += g->B) {
         const int32_t n = (int32_t)(all - from < g->B ? all - from : g->B);
-        for (int32_t b = 0; b < g->B; b++) class_put(r, split, b < n ? from + b : from, b, g->B, b < n ? s : NULL);
-        for (int32_t b = n; b < g->B; b++) r->target[b] = -1;
+        for (int32_t b = 0; b < g->B; b++) {
+            const int64_t i = data_permuted(0, (uint32_t)split, r->t->examples[split], b < n ? from + b : from);
+            class_put(r, split, i, b, g->B, b < n ? s : NULL);
+            if (b >= n) r->target[b] = -1;
+        }
         class_show(r, g);
         if (nn_forward(g->graph)) return snprintf(r->why, sizeof r->why, "the evaluation failed: %s", k_error(r->t->call->dev)), TASK_FAILED;
         s->loss += nn_loss(g->graph) * n;

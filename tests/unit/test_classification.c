@@ -333,10 +333,33 @@ static void batches(void **state)
     }
 }
 
+/* Examples sorted by label. */
+static void sorted(void *ctx, int split, int64_t i, class_text *text, int32_t *label)
+{
+    random_text(ctx, split, i, text, label);
+    *label = i >= EXAMPLES / 2;
+}
+
+/* A part of the test is a sample of it, of all its labels, and the same whatever the seed. */
+static void samples(void **state)
+{
+    double majority = 0, tokens = 0;
+    (void)state;
+    for (int seed = 0; seed < 3; seed++) {
+        cell *c = cell_new(K_F32, 1, 12, CLASS_BIDIRECTIONAL, CLASS_CLS);
+        c->task.draw = sorted, c->o.test_examples = EXAMPLES / 2, c->call.seed = (uint64_t)seed;
+        assert_int_equal(classification_run(&c->task), TASK_DONE);
+        assert_true(metric(&c->told, "test_examples") == EXAMPLES / 2 && metric(&c->told, "test_majority") < 0.8);
+        assert_true(seed == 0 || (metric(&c->told, "test_majority") == majority && metric(&c->told, "test_tokens") == tokens));
+        majority = metric(&c->told, "test_majority"), tokens = metric(&c->told, "test_tokens");
+        free(c);
+    }
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, open_files, close_files)
 int main(void)
 {
     const struct CMUnitTest tests[] = { T(places), T(epochs), T(gradients), T(padding_is_hidden), T(head), cmocka_unit_test(intervals),
-                                        T(learning), T(batches) };
+                                        T(learning), T(batches), T(samples) };
     return cmocka_run_group_tests_name("classification", tests, NULL, NULL);
 }
