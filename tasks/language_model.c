@@ -397,6 +397,7 @@ static int check(const void *opts_, char *why, size_t nwhy)
     if (o->stride > o->context || o->test_stride > o->context)
         return snprintf(why, nwhy, "a stride of more than context = %d would leave tokens out", o->context), -1;
     if (!o->carry && !o->memory) return 0;
+    if (o->carry && o->memory) return snprintf(why, nwhy, "carry and memory are two ways to go on: tokens would be written into a state twice"), -1;
     if (o->objective != OBJECTIVE_NEXT) return snprintf(why, nwhy, "hidden tokens are of one segment: carry and memory are for the next token"), -1;
     if ((!o->stride || o->stride == o->context) && (!o->test_stride || o->test_stride == o->context)) return 0;
     return snprintf(why, nwhy, "segments that go on from each other do not overlap: carry and memory take no stride"), -1;

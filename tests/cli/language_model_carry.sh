@@ -42,5 +42,6 @@ is "a memory is of the layers' inputs: 2 layers, 3 segments of 8 tokens of 32 fl
 is "attention looks at it" "$(against "$(metric memory test_loss)" "$(test_loss alone 'context: 8')")" "differ"
 reason() { experiment "$@"; run "$1" >/dev/null; "$HARNESS" show "$1" --db "$tmp/$1/r.db" --csv; }
 is "a variant without a state says so" "$(reason stateless 'context: 8, carry: true')" "softmax has no state to go on from"
+is "it is one way to go on or the other" "$(reason both 'context: 8, memory: 1, carry: true')" "two ways to go on"
 is "what goes on does not overlap" "$(reason overlap 'context: 8, memory: 1, test_stride: 4')" "do not overlap"
 is "nor is it masked" "$(reason hidden 'context: 8, carry: true, objective: masked')" "hidden tokens are of one segment"
