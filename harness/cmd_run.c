@@ -239,7 +239,7 @@ static void print_summary_json(const hs_plan *p, const hs_run_summary *s)
  * warning: the numbers are safe. */
 static void draw_figures(const run_options *o, const hs_plan *p, hs_store *store, const hs_run_summary *s)
 {
-    const hs_plan_args shown = { .set = o->plan.set, .nset = o->plan.nset, .device = o->plan.device };
+    const hs_plan_args shown = { .set = o->plan.set, .nset = o->plan.nset, .device = o->plan.device, .db = o->plan.db };
     hs_plan whole = { 0 };
     if (json_array_size(p->figures) == 0 || s->store_failed || s->signal) return;
     int rc = o->plan.nonly ? hs_plan_read(o->file, &shown, &whole) : HS_EXIT_OK;
@@ -287,6 +287,7 @@ int cmd_run(int argc, char **argv)
     hs_run_summary sum = {0};
     int rc = parse(argc, argv, &o);
     if (rc >= 0) return rc;
+    o.plan.db = o.run.db;
     if ((rc = hs_plan_read(o.file, &o.plan, &plan)) != HS_EXIT_OK) return rc;
     plan.partial = o.plan.nset > 0 || o.plan.nonly > 0;
     if (plan.no_gpu && !o.run.quiet) fprintf(stderr, "harness: on the CPU: %s\n", plan.no_gpu);

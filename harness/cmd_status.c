@@ -45,6 +45,7 @@ static int is_stale(report *r, const hs_cell *cell, char *why, size_t nwhy)
     if (differs(before, cell->doc, "task", "digest")) add_cause(why, nwhy, cell->task_path);
     if (differs(before, cell->doc, "task", "variants")) add_cause(why, nwhy, "a variant beside it");
     if (differs(before, cell->doc, NULL, "data")) add_cause(why, nwhy, "the data set");
+    if (differs(before, cell->doc, NULL, "init")) add_cause(why, nwhy, "the model that it begins with");
     if (differs(before, cell->doc, NULL, "numerics")) add_cause(why, nwhy, "the numerics of harness");
     if (!*why) add_cause(why, nwhy, "the description of the cell");
     json_decref(before);

@@ -98,6 +98,7 @@ void hs_plan_release(hs_plan *plan)
         json_decref(plan->cell[i].doc);
         json_decref(plan->cell[i].axes);
         json_decref(plan->cell[i].others);
+        json_decref(plan->cell[i].init);
         free((char *)plan->cell[i].label);
     }
     free(plan->cell);

@@ -19,11 +19,12 @@ typedef struct hs_cell {
     json_t *doc;                        /* {"task":{"name","options","digest","variants":{name: digest} of those beside it, if
                                            its options name some}, "variant":{"name","options","impl","digest"},
                                            "model":{..} if the task builds one, "train":{..}, "seed", "device", "dtype",
-                                           "data":digest|null, "numerics"} */
+                                           "data":digest|null, "init":digest if train.init is said, "numerics"} */
     json_t *axes;                       /* what distinguishes this cell, for people: {"keys":20,"variant":"DPFP-1","seed":1} */
     const char *label;                  /* the series in legends */
     const char *variant_path, *task_path;   /* the files to load */
     json_t *others;                     /* {name: path} of the variants beside it, or NULL */
+    json_t *init;                       /* the path of train.init, or NULL */
     double time_limit;                  /* seconds, 0 = none */
     int64_t memory_limit;               /* bytes, 0 = none */
     size_t ladder;                      /* with stop_longer: cells that differ in that option alone share a number */
@@ -51,6 +52,7 @@ typedef struct hs_plan_args {
     const char *const *set, *const *only;   /* "task.keys=20,60", "variant=linear" */
     size_t nset, nonly;
     const char *device;                 /* overrides the file; NULL: as written */
+    const char *db;                     /* the store, beside which kept models lie; NULL: results/harness.db */
 } hs_plan_args;
 
 /* Reads and expands.  On failure prints every error found as file:line:column: sentence to stderr and returns

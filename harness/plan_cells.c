@@ -17,7 +17,8 @@
 typedef struct point {
     json_t *part, *options, *swept;     /* for the doc; all values; those of the axes, in their order */
     char *text, *ident;                 /* canonical text of part, with and without its digest */
-    json_t *data;                       /* of a task: the digest of the data set that it reads, or null */
+    json_t *data;                       /* the digest of the data set that a task reads, or null; of the model that a training begins with */
+    json_t *init;                       /* of a training: the path of that model, NULL: none */
     json_t *others;                     /* of a task: {name: path} of the variants beside that of the cell, NULL: none */
 } point;
 typedef struct points { point *at; size_t n; } points;
@@ -95,6 +96,7 @@ static void points_release(points *p)
         json_decref(p->at[i].swept);
         json_decref(p->at[i].data);
         json_decref(p->at[i].others);
+        json_decref(p->at[i].init);
         free(p->at[i].text);
         free(p->at[i].ident);
     }
@@ -132,6 +134,31 @@ static void find_data(const plan_file *f, hs_plan *plan, points *tasks)
         tasks->at[i].data = name && *name ? digest_of(plan, known, name) : json_null();
     }
     json_decref(known);
+}
+
+/* The kept models that the points of a training begin with. */
+static void find_init(const plan_file *f, points *trains)
+{
+    for (size_t i = 0; i < trains->n; i++) {
+        point *p = &trains->at[i];
+        const char *said = json_string_value(json_object_get(p->options, "init"));
+        char digest[65];
+        char *path = said && *said ? plan_init_path(f, said, digest) : NULL;
+        if (path) {
+            p->init = json_string(path);
+            p->data = json_string(digest);
+        }
+        free(path);
+    }
+}
+
+/* Notes the first cell whose model to begin with is not there. */
+static void miss_init(hs_plan *plan, const point *train)
+{
+    const char *said = json_string_value(json_object_get(train->options, "init"));
+    if (said && *said && !train->init && !plan->no_data &&
+        asprintf(&plan->no_data, "train.init: there is no kept model '%s' yet: train what says train.keep first", said) < 0)
+        plan->no_data = NULL;
 }
 
 /* The variants beside that of the cell which the options of a task name: their digests are part of its description.  -1 with
@@ -298,9 +325,10 @@ static int hash_cell(const expansion *x, hs_cell *c, const corner *k, json_int_t
     char *text = NULL;
     const char *model = x->f->builds_model ? ",\"model\":" : "", *described = x->f->builds_model ? k->model->text : "";
     const char *data = json_string_value(k->task->data), *quote = data ? "\"" : "";
-    int n = asprintf(&text, "{\"data\":%s%s%s,\"device\":\"%s\",\"dtype\":\"%s\"%s%s,\"numerics\":%d,\"seed\":%lld,\"task\":%s,"
-                     "\"train\":%s,\"variant\":%s}", quote, data ? data : "null", quote, x->device, x->f->dtype, model, described, HS_NUMERICS, (long long)seed,
-                     k->task->text, k->train->text, k->variant->text);
+    const char *init = json_string_value(k->train->data);
+    int n = asprintf(&text, "{\"data\":%s%s%s,\"device\":\"%s\",\"dtype\":\"%s\"%s%s%s%s%s,\"numerics\":%d,\"seed\":%lld,\"task\":%s,"
+                     "\"train\":%s,\"variant\":%s}", quote, data ? data : "null", quote, x->device, x->f->dtype, init ? ",\"init\":\"" : "", init ? init : "",
+                     init ? "\"" : "", model, described, HS_NUMERICS, (long long)seed, k->task->text, k->train->text, k->variant->text);
     if (n < 0) return -1;
     SHA256Data((const uint8_t *)text, (size_t)n, c->key);
     free(text);
@@ -347,13 +375,15 @@ static int add_cell(expansion *x, const corner *k)
         free(label);
         return 0;
     }
+    miss_init(plan, k->train);
     hs_cell *c = &plan->cell[plan->ncells++];
     *c = (hs_cell){ .axes = axes, .label = label, .variant_path = x->series->path,
                     .task_path = json_string_value(json_object_get(x->f->task, "path")),
-                    .others = json_incref(k->task->others), .time_limit = x->f->time_limit, .memory_limit = x->f->memory_limit };
+                    .others = json_incref(k->task->others), .init = json_incref(k->train->init), .time_limit = x->f->time_limit, .memory_limit = x->f->memory_limit };
     c->doc = json_pack("{s:O, s:O, s:O, s:I, s:s, s:s, s:O, s:i}", "task", k->task->part, "variant", k->variant->part, "train", k->train->part,
                        "seed", seed, "device", x->device, "dtype", x->f->dtype, "data", k->task->data, "numerics", HS_NUMERICS);
     if (x->f->builds_model) json_object_set(c->doc, "model", k->model->part);
+    if (k->train->init) json_object_set(c->doc, "init", k->train->data);
     set_ladder(x, c);
     return hash_cell(x, c, k, seed);
 }
@@ -366,6 +396,7 @@ static int add_series(expansion *x)
     x->variants = points_of(&s->options, s->name, s->impl, 1, s->digest);
     x->models = points_of(&s->model, NULL, NULL, 0, NULL);
     x->trains = points_of(&s->train, NULL, NULL, 0, NULL);
+    find_init(x->f, &x->trains);
     for (size_t v = 0; v < x->variants.n; v++)
         for (size_t t = 0; t < x->tasks.n; t++)
             for (size_t m = 0; m < x->models.n; m++)

@@ -79,6 +79,9 @@ char **plan_series_paths(const plan_file *, size_t *n);
 
 void plan_series_release(plan_series *);
 
+/* plan_init.c: the file that train.init means, with its digest; NULL: there is none, or KEY begins several.  The caller's. */
+char *plan_init_path(const plan_file *, const char *said, char digest[65]);
+
 /* plan_cells.c: the product; 0, or -1 with errors added */
 int  plan_cells(plan_file *, hs_plan *);
 #endif

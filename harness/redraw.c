@@ -63,7 +63,7 @@ static size_t words_of(const json_t *list, const char **word, size_t max)
 int hs_redraw_serve(const json_t *message)
 {
     const char *set[64], *db = json_string_value(json_object_get(message, "db"));
-    hs_plan_args a = {.set = set, .device = json_string_value(json_object_get(message, "device"))};
+    hs_plan_args a = {.set = set, .device = json_string_value(json_object_get(message, "device")), .db = db};
     hs_plan plan;
     hs_store *store;
     char why[256];

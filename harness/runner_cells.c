@@ -1,5 +1,6 @@
 /* runner_cells.c - which cell is next, and what becomes of one. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <libgen.h>
 #include <math.h>
 #include <stdio.h>
@@ -173,16 +174,28 @@ static int finish_patiently(runner *r, const hs_cell *c, const hs_result *result
     }
 }
 
-/* models/KEY.safetensors beside the store; NULL: out of memory.  The caller's. */
-static char *model_path(const runner *r, const hs_cell *c)
+/* models/NAME.safetensors beside the store; NULL: out of memory.  The caller's. */
+static char *model_path(const runner *r, const char *name)
 {
     char *db = strdup(r->args->db), *path = NULL, *folder = NULL;
     if (db && asprintf(&folder, "%s/models", dirname(db)) < 0) folder = NULL;
     if (folder) mkdir(folder, 0777);
-    if (folder && asprintf(&path, "%s/%s.safetensors", folder, c->key) < 0) path = NULL;
+    if (folder && asprintf(&path, "%s/%s.safetensors", folder, name) < 0) path = NULL;
     free(db);
     free(folder);
     return path;
+}
+
+/* Gives a kept model the name that train.keep_as asks for, in the place of what had it. */
+static void name_model(const runner *r, const hs_cell *c, const char *model)
+{
+    const char *name = json_string_value(json_object_get(json_object_get(c->doc, "train"), "keep_as"));
+    char *path = name && *name && !strchr(name, '/') ? model_path(r, name) : NULL;
+    if (path) {
+        unlink(path);
+        if (link(model, path)) fprintf(stderr, "harness: warning: %s cannot be made: %s\n", path, strerror(errno));
+    }
+    free(path);
 }
 
 /* The checkpoint of a cell that has ended: removed, or where its weights were asked for, kept. */
@@ -190,8 +203,9 @@ static void settle_checkpoint(const runner *r, const hs_cell *c, enum hs_status 
 {
     char *checkpoint = runner_checkpoint(r, c);
     int keep = json_is_true(json_object_get(json_object_get(c->doc, "train"), "keep"));
-    char *model = checkpoint && keep && status == HS_DONE ? model_path(r, c) : NULL;
+    char *model = checkpoint && keep && status == HS_DONE ? model_path(r, c->key) : NULL;
     if (checkpoint && (!model || rename(checkpoint, model))) unlink(checkpoint);
+    else if (model) name_model(r, c, model);
     free(model);
     free(checkpoint);
 }

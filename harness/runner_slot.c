@@ -64,7 +64,7 @@ static void slot_end(runner *r, slot *s, enum hs_status status, const char *reas
     }
     hs_child_read_log(&s->child);
     hs_clean_text(s->child.tail);
-    hs_result result = {status, status == HS_DONE ? NULL : reason, s->child.tail, runner_now() - s->began, s->value, s->nvalues};
+    hs_result result = {status, reason, s->child.tail, runner_now() - s->began, s->value, s->nvalues};
     runner_file(r, s->cell, &result);
     slot_idle(s);
     s->served++;
@@ -203,8 +203,8 @@ void slot_attend(runner *r, slot *s)
 static json_t *cell_message(const runner *r, const slot *s, const hs_cell *c)
 {
     char *checkpoint = runner_checkpoint(r, c);
-    json_t *m = json_pack("{s:s, s:O, s:s, s:s, s:O?, s:i, s:I, s:o, s:o}", "cell", c->key, "doc", c->doc, "variant_path", c->variant_path,
-                          "task_path", c->task_path, "others", c->others, "threads", r->threads, "memory", (json_int_t)c->memory_limit,
+    json_t *m = json_pack("{s:s, s:O, s:s, s:s, s:O?, s:O?, s:i, s:I, s:o, s:o}", "cell", c->key, "doc", c->doc, "variant_path", c->variant_path,
+                          "task_path", c->task_path, "others", c->others, "init", c->init, "threads", r->threads, "memory", (json_int_t)c->memory_limit,
                           "checkpoint", hs_json_text(checkpoint), "place", hs_json_text(*s->place ? s->place : NULL));
     free(checkpoint);
     return m;

@@ -45,7 +45,7 @@ int hs_store_beat(hs_store *);
 typedef struct hs_value { const char *metric, *unit; int64_t step; double value; } hs_value;
 typedef struct hs_result {
     enum hs_status status;
-    const char *reason;                 /* NULL when done */
+    const char *reason;                 /* of a cell that is done a note, or NULL */
     const char *log;                    /* the tail of what the worker wrote on stdout and stderr */
     double seconds;
     const hs_value *value;

@@ -71,7 +71,7 @@ int hs_view_parse(hs_view *v, int argc, char **argv, int takes)
 
 int hs_view_plan(hs_view *v)
 {
-    return hs_plan_read(v->file, &(hs_plan_args){ .set = v->set, .only = v->only, .nset = v->nset, .nonly = v->nonly }, &v->plan);
+    return hs_plan_read(v->file, &(hs_plan_args){ .set = v->set, .only = v->only, .nset = v->nset, .nonly = v->nonly, .db = v->db }, &v->plan);
 }
 
 int hs_view_store(hs_view *v, int may_lack)

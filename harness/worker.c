@@ -50,7 +50,7 @@ typedef struct job {
     k_dtype dtype;
     double spoke;                       /* when the last progress line went out, seconds */
     int broke_contract;                 /* the task did what task.h forbids: reason says what */
-    char reason[640];
+    char reason[640], note[640];        /* note: stands for the reason of a cell that is done */
 } job;
 
 static volatile sig_atomic_t stop_asked;
@@ -119,6 +119,12 @@ static void host_reason(void *ctx, const char *sentence)
 }
 
 static const nn_mixer_spec *host_variant(void *ctx, const char *name);
+
+static void host_note(void *ctx, const char *sentence)
+{
+    job *j = ctx;
+    snprintf(j->note, sizeof j->note, "%s", sentence ? sentence : "");
+}
 
 /* ---- preparing a cell ----------------------------------------------------------------------------------- */
 
@@ -268,10 +274,11 @@ static const char *status_of(int rc)
 static const char *run_task(job *j)
 {
     const hs_bound *b = &j->bound;
-    const task_host host = {sizeof host, j, host_metric, host_progress, host_stop, host_reason, host_variant};
+    const task_host host = {sizeof host, j, host_metric, host_progress, host_stop, host_reason, host_variant, host_note};
     const task_call call = {.size = sizeof call, .opts = b->task_opts, .train = &b->train, .mixer = &b->mixer, .dev = j->dev,
         .dtype = j->dtype, .seed = (uint64_t)json_integer_value(json_object_get(j->doc, "seed")),
         .checkpoint = json_string_value(json_object_get(j->message, "checkpoint")), .host = &host,
+        .init = json_string_value(json_object_get(j->message, "init")),
         .model = b->task->model_defaults ? &b->model : NULL};
     char what[256] = "";
     if (j->dtype == K_BF16 && !k_dev_is_cuda(j->dev)) {
@@ -297,7 +304,7 @@ static const char *run_task(job *j)
     }
     report_memory(j);
     if (j->broke_contract) return "crashed";
-    if (!strcmp(status, "done")) j->reason[0] = 0;
+    if (!strcmp(status, "done")) memcpy(j->reason, j->note, sizeof j->reason);
     else if (!j->reason[0]) fail(j, "the task gave no reason");
     return status;
 }
