@@ -44,7 +44,7 @@ const attn_opt nn_model_table[] = {
     { "feed_forward_chunks", "parts of the tokens that pass the feed-forward one after another, and again in backward: less memory",
       OFF(feed_forward_chunks), ATTN_INT, 1, 1, 1 << 20, NULL, 0 },
     { "recompute", "what is made again in backward instead of kept: memory for time", OFF(recompute), ATTN_CHOICE, NN_RECOMPUTE_NONE, 0, 0,
-      "none,layer", 0 },
+      "none,layer,attention", 0 },
     { .name = NULL } };
 
 int nn_model_is_gated(const nn_model_opts *o) { return o->activation >= NN_REGLU; }

@@ -226,12 +226,16 @@ static nn_id feed_forward(const place *p, nn_id x)
 
 typedef nn_id sublayer(const place *, nn_id x);
 
-/* F with its sum and its norm, of one stream. */
-static nn_id residual(const place *p, sublayer *F, nn_id x)
+/* F with its sum and its norm, of one stream; again: F is made again in backward. */
+static nn_id residual(const place *p, sublayer *F, int again, nn_id x)
 {
     const nn_model_opts *o = &p->t->o;
     int pre = o->norm_position == NN_NORM_PRE;
+    if (again)
+        nn_recompute_begin(p->g);
     nn_id y = nn_dropout(p->g, F(p, pre ? norm(p, "norm", x) : x), o->dropout);
+    if (again)
+        nn_recompute_end(p->g);
     if (o->residual)
         y = nn_add(p->g, x, y);
     return pre ? y : norm(p, "norm", y);
@@ -250,12 +254,12 @@ static nn_id reversible(const place *p, sublayer *F, nn_id from, nn_id to)
 /* Sublayer `name` of this layer, x: its stream, or both of them. */
 static void pass(place *p, const char *name, sublayer *F, nn_id *x)
 {
-    int to = p->sublayers++ % 2;
+    int to = p->sublayers++ % 2, again = p->t->o.recompute == NN_RECOMPUTE_ATTENTION && F != feed_forward;
     snprintf(p->path, sizeof p->path, "%s%slayers.%d.%s", p->s->name, *p->s->name ? "." : "", p->layer, name);
     if (p->t->o.reversible)
         x[to] = reversible(p, F, x[1 - to], x[to]);
     else
-        x[0] = residual(p, F, x[0]);
+        x[0] = residual(p, F, again, x[0]);
 }
 
 /* ---- the ends of the model -------------------------------------------------------------------------------------------- */

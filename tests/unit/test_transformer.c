@@ -366,10 +366,12 @@ static void test_encoder_decoder(void **state)
 {
     static const char *const opts[] = { "{\"layers\": 2, \"d_model\": 8, \"heads\": 2, \"d_ff\": 6, \"init\": 0.4}",
                                         "{\"layers\": 1, \"d_model\": 8, \"heads\": 2, \"d_ff\": 6, \"init\": 0.4, \"norm_position\": \"post\", "
-                                        "\"positions\": \"learned\", \"kv_heads\": 1, \"recompute\": \"layer\"}" };
+                                        "\"positions\": \"learned\", \"kv_heads\": 1, \"recompute\": \"layer\"}",
+                                        "{\"layers\": 3, \"d_model\": 8, \"heads\": 2, \"d_ff\": 6, \"init\": 0.4, \"reversible\": true, \"short_conv\": 3, "
+                                        "\"positions\": \"axial\"}" };
     double before[4 * V], after[4 * V];
     (void)state;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         model m;
         if (record_pair(&m, opts[i]))
             fail_msg("%s", why);

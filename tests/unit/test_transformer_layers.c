@@ -11,13 +11,11 @@
 #include "transformer_model.h"
 #include "kernels/philox.h"
 
-/* The model of these options, over tokens, ready. */
-static model begin(const char *name, const char *opts, k_dtype dtype, int B, int T)
+/* The model of these options, over tokens, ready; it stays where it is, for its graph points into it. */
+static void begin(model *m, const char *name, const char *opts, k_dtype dtype, int B, int T)
 {
-    model m;
-    if (record(&m, name, opts, dtype, B, T, ATTN_CAUSAL) || start(&m))
+    if (record(m, name, opts, dtype, B, T, ATTN_CAUSAL) || start(m))
         fail_msg("%s: %s", opts, why);
-    return m;
 }
 
 /* Where the parameter of that name is; -1: there is none. */
@@ -75,7 +73,8 @@ static void test_gradients(void **state)
     for (size_t i = 0; i < sizeof opts / sizeof *opts; i++) {
         char all[400];
         snprintf(all, sizeof all, "{\"layers\": 2, \"d_model\": 8, \"heads\": 4, \"d_ff\": 6, \"init\": 0.4, %s}", opts[i]);
-        model m = begin(i % 3 == 1 ? "fwp" : "softmax", all, K_F64, 2, 5);
+        model m;
+        begin(&m, i % 3 == 1 ? "fwp" : "softmax", all, K_F64, 2, 5);
         check_gradients(&m, all);
         release(&m);
     }
@@ -101,25 +100,32 @@ static void test_contradictions(void **state)
 enum { NUMBERS = 1 << 16 };
 #define TWELVE "\"layers\": 12, \"d_model\": 16, \"heads\": 2, \"d_ff\": 24, \"init\": 0.2, \"dropout\": 0.1, \"ffn_dropout\": 0.1"
 
-/* Layers made again in backward have the plain ones' gradients to the bit, step by step, in less memory. */
+/* Layers, or their attention, made again in backward have the plain ones' gradients to the bit, step by step, in less memory. */
 static void test_recomputed(void **state)
 {
     static double kept[NUMBERS], again[NUMBERS];
     static const char *const names[] = { "softmax", "fwp", "gla", "gated_deltanet" };
+    double first = 0;
     (void)state;
     for (int k = 0; k < 4; k++) {
-        model a = begin(names[k], "{" TWELVE "}", K_F64, 2, 9);
-        size_t plain = activations();
-        model b = begin(names[k], "{" TWELVE ", \"recompute\": \"layer\"}", K_F64, 2, 9);
-        assert_true(3 * (activations() - plain) < plain);
-        for (int turn = 0; turn < 3; turn++) {
-            double x, y;
-            int64_t n = step(&a, &x, kept);
-            assert_true(n > 10000 && n < NUMBERS && step(&b, &y, again) == n && x == y);
-            assert_memory_equal(kept, again, (size_t)n * sizeof *kept);
+        model m[3];
+        begin(&m[0], names[k], "{" TWELVE "}", K_F64, 2, 9);
+        size_t all = activations(), whole = all;
+        for (int i = 1; i < 3; i++) {
+            begin(&m[i], names[k], i == 1 ? "{" TWELVE ", \"recompute\": \"attention\"}" : "{" TWELVE ", \"recompute\": \"layer\"}", K_F64, 2, 9);
+            assert_true((i == 1 ? 4 : 9) * (activations() - all) < 3 * whole);
+            all = activations();
         }
-        release(&a);
-        release(&b);
+        for (int turn = 0; turn < 3; turn++)
+            for (int i = 0; i < 3; i++) {
+                double x = 0, y = 0;
+                int64_t n = step(&m[i], i ? &y : &x, i ? again : kept);
+                assert_true(n > 10000 && n < NUMBERS && (i == 0 || y == first));
+                if (i) assert_memory_equal(kept, again, (size_t)n * sizeof *kept);
+                else first = x;
+            }
+        for (int i = 0; i < 3; i++)
+            release(&m[i]);
     }
 }
 
@@ -189,7 +195,8 @@ static void test_reversible(void **state)
     static double back[NUMBERS], kept[NUMBERS];
     static const char *const opts = "{\"layers\": 12, \"d_model\": 16, \"heads\": 2, \"d_ff\": 24, \"init\": 0.3, \"positions\": \"none\", \"reversible\": true}";
     (void)state;
-    model m = begin("softmax", opts, K_F64, 2, 9);
+    model m;
+    begin(&m, "softmax", opts, K_F64, 2, 9);
     double x, y, most = 0, far = 0;
     int64_t n = step(&m, &x, back);
     nn_graph *own = m.graph;
@@ -217,7 +224,8 @@ static void test_reversible_keeps_nothing(void **state)
             char text[200];
             snprintf(text, sizeof text, "{\"layers\": %d, \"d_model\": 16, \"heads\": 2, \"reversible\": true, \"short_conv\": %d, \"feed_forward_chunks\": %d}",
                      i ? 24 : 2, k / 4 * 4, 1 + k / 4);
-            model m = begin(names[k % 4], text, K_F32, 2, 9);
+            model m;
+            begin(&m, names[k % 4], text, K_F32, 2, 9);
             k_memory_read(dev, &memory[i]);
             release(&m);
         }
@@ -239,9 +247,11 @@ static void test_chunks(void **state)
         for (int j = 0; j < 2; j++)
             snprintf(opts[j], sizeof opts[j], "{\"layers\": 2, \"d_model\": 8, \"heads\": 2, \"d_ff\": 64, \"init\": 0.4, \"activation\": \"%s\", "
                      "\"feed_forward_chunks\": %d}", acts[i % 2], j ? i / 2 ? 7 : 2 : 1);
-        model a = begin("softmax", opts[0], K_F64, 3, 16);
+        model a;
+        begin(&a, "softmax", opts[0], K_F64, 3, 16);
         size_t before = activations();
-        model b = begin("softmax", opts[1], K_F64, 3, 16);
+        model b;
+        begin(&b, "softmax", opts[1], K_F64, 3, 16);
         size_t plain = before, less = activations() - before;
         double x, y;
         int64_t n = step(&a, &x, whole);
@@ -263,7 +273,8 @@ static void test_chunks_drop(void **state)
         char opts[240];
         snprintf(opts, sizeof opts, "{\"layers\": 1, \"d_model\": 8, \"heads\": 2, \"d_ff\": 16, \"init\": 0.4, \"ffn_dropout\": 0.5, \"activation\": \"%s\", "
                  "\"feed_forward_chunks\": 3}", i ? "swiglu" : "gelu");
-        model m = begin("softmax", opts, K_F64, 2, 8);
+        model m;
+        begin(&m, "softmax", opts, K_F64, 2, 8);
         double loss[2], h = 1e-6, slope = 0;
         nn_params_set_forwards(m.params, 6);
         step(&m, &loss[0], grad);
@@ -293,7 +304,9 @@ static void test_axial(void **state)
         int columns = i ? 4 : 3, width = i ? 5 : 4;             /* the root of 7 rounded up, half of 8 */
         snprintf(axial, sizeof axial, "%s\"axial\"%s}", start, i ? ", \"axial_columns\": 4, \"axial_width\": 5" : "");
         snprintf(learned, sizeof learned, "%s\"learned\"}", start);
-        model a = begin("softmax", axial, K_F64, 2, 7), b = begin("softmax", learned, K_F64, 2, 7);
+        model a, b;
+        begin(&a, "softmax", axial, K_F64, 2, 7);
+        begin(&b, "softmax", learned, K_F64, 2, 7);
         int row = find(&a, "positions.row.weight"), column = find(&a, "positions.column.weight"), all = find(&b, "positions.weight");
         attn_dims r = nn_param_dims(a.params, row), c = nn_param_dims(a.params, column);
         assert_true(r.d[0] == (7 + columns - 1) / columns && r.d[1] == width && c.d[0] == columns && c.d[1] == 8 - width);
@@ -317,7 +330,8 @@ static void test_positions_each_layer(void **state)
     for (int i = 0; i < 2; i++) {
         char opts[200];
         snprintf(opts, sizeof opts, "{\"layers\": 2, \"d_model\": 8, \"heads\": 2, \"init\": 0.4, \"residual\": false, \"positions_each_layer\": %s}", i ? "true" : "false");
-        model m = begin("identity", opts, K_F64, 1, 7);
+        model m;
+        begin(&m, "identity", opts, K_F64, 1, 7);
         assert_int_equal(nn_forward(m.graph), 0);
         memcpy(y[i], nn_data(m.graph, m.logits), sizeof y[i]);
         release(&m);
@@ -460,7 +474,8 @@ static void test_learning(void **state)
         char all[240];
         double first, last;
         snprintf(all, sizeof all, "{\"layers\": 2, \"d_model\": 32, \"heads\": 2, \"d_ff\": 64, %s}", opts[i]);
-        model m = begin("softmax", all, K_F32, 2, 16);
+        model m;
+        begin(&m, "softmax", all, K_F32, 2, 16);
         learn(&m, 60, &first, &last);
         if (!(last < 0.6 * first))
             fail_msg("%s: the loss went from %g to %g", opts[i], first, last);
