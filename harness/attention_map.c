@@ -24,6 +24,7 @@ static int reading_init(reading *r, k_dev *dev, nn_seen seen, char *why, size_t 
     nn_mixer_spec spec = *seen.spec;
     const attn_shape *s = &spec.shape;
     spec.common.output_norm = NN_OUTPUT_NORM_NONE;
+    spec.lent = 0;                      /* what the graph lends its own mixer */
     *r = (reading){ .dev = dev, .io = *seen.io, .dtype = (k_dtype)s->dtype, .T = s->Tk, .D = s->Dv, .heads = attn_out_heads(s),
                     .value_heads = s->Hv ? s->Hv : s->Hk };
     size_t each = k_dtype_size(r->dtype) * (size_t)(r->T * r->D), most = (size_t)(r->heads > r->value_heads ? r->heads : r->value_heads);
