@@ -420,22 +420,26 @@ static void test_plan(void **state)
     }
 }
 
-/* The same of graphs that do not train: one that decodes, and one that goes on from segment to segment with a memory. */
+/* The same of graphs that decode, that go on from segment to segment with a memory, and with an adaptive softmax. */
 static void test_plan_of_others(void **state)
 {
+    enum { DECODES, CARRIES, CARRIES_AND_TRAINS, ADAPTIVE };
     (void)state;
-    for (int i = 0; i < 3; i++) {
+    for (int i = DECODES; i <= ADAPTIVE; i++) {
+        int carries = i == CARRIES || i == CARRIES_AND_TRAINS;
         model m;
-        record(&m, i ? "fwp" : "softmax", "{\"layers\": 2, \"d_model\": 16, \"heads\": 2}", K_F32, 2, 9, ATTN_CAUSAL);
+        record(&m, carries ? "fwp" : "softmax", i == ADAPTIVE ? "{\"layers\": 2, \"d_model\": 16, \"heads\": 2, \"adaptive_cutoffs\": [4, 8]}"
+               : "{\"layers\": 2, \"d_model\": 16, \"heads\": 2}", K_F32, 2, 9, ATTN_CAUSAL);
         nn_graph_free(m.graph);
-        m.graph = nn_graph_new(m.params, i == 2);
-        if (i) nn_graph_carry(m.graph);
-        else nn_graph_decode(m.graph, 9);
-        m.t.memory = 0;
-        nn_id tokens = nn_input(m.graph, K_I32, (attn_dims){ 2, { 2, 3 } }), target = nn_input(m.graph, K_I32, (attn_dims){ 1, { 6 } });
+        m.graph = nn_graph_new(m.params, i >= CARRIES_AND_TRAINS);
+        if (carries) nn_graph_carry(m.graph);
+        if (i == DECODES) nn_graph_decode(m.graph, 9);
+        nn_id tokens = nn_input(m.graph, K_I32, (attn_dims){ 2, { 2, 3 } });
         nn_id h = nn_transformer_body(&m.t, m.graph, tokens, ATTN_CAUSAL);
-        nn_graph_set_loss(m.graph, nn_transformer_loss(&m.t, m.graph, i ? nn_remember(m.graph, h, 5) : h, i ? nn_input(m.graph, K_I32, (attn_dims){ 1, { 16 } }) : target, 0));
-        holds_its_plan(&m, i ? "carry" : "decode");
+        h = carries ? nn_remember(m.graph, h, 5) : h;
+        nn_id target = nn_input(m.graph, K_I32, (attn_dims){ 1, { carries ? 16 : 6 } });
+        nn_graph_set_loss(m.graph, nn_transformer_loss(&m.t, m.graph, h, target, 0));
+        holds_its_plan(&m, i == DECODES ? "decode" : carries ? "carry" : "adaptive");
         release(&m);
     }
 }
