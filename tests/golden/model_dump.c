@@ -23,7 +23,15 @@ static const char *const MODELS[] = {
     " \"init\": 0.5, \"scale_residual_init\": true, \"norm_eps\": 1e-3}",
     "{\"layers\": 1, \"d_model\": 8, \"heads\": 1, \"kv_heads\": 1, \"activation\": \"geglu\", \"norm_position\": \"post\", \"norm\": \"rms\", \"init\": 0.7}",
     "{\"layers\": 2, \"d_model\": 8, \"heads\": 2, \"activation\": \"reglu\", \"d_ff\": 6, \"init\": 0.7}",
-    "{\"layers\": 2, \"d_model\": 8, \"heads\": 2, \"feed_forward\": false, \"init\": 0.7}" };
+    "{\"layers\": 2, \"d_model\": 8, \"heads\": 2, \"feed_forward\": false, \"init\": 0.7}",
+    "{\"layers\": 3, \"d_model\": 12, \"heads\": 2, \"reversible\": true, \"positions\": \"axial\", \"init\": 0.5}",
+    "{\"layers\": 2, \"d_model\": 12, \"heads\": 2, \"positions\": \"axial\", \"axial_columns\": 5, \"axial_width\": 3, \"init\": 0.6}",
+    "{\"layers\": 2, \"d_model\": 12, \"heads\": 2, \"residual\": false, \"positions_each_layer\": true, \"init\": 0.5}",
+    "{\"layers\": 2, \"d_model\": 12, \"heads\": 2, \"norm_position\": \"post\", \"residual\": false, \"init\": 0.5}",
+    "{\"layers\": 2, \"d_model\": 16, \"heads\": 4, \"kv_heads\": 2, \"short_conv\": 4, \"init\": 0.5}",
+    "{\"layers\": 2, \"d_model\": 12, \"heads\": 2, \"short_conv\": 2, \"short_conv_activation\": \"none\", \"feed_forward_chunks\": 4,"
+    " \"activation\": \"swiglu\", \"init\": 0.5}",
+    "{\"layers\": 3, \"d_model\": 12, \"heads\": 2, \"reversible\": true, \"feed_forward\": false, \"init\": 0.5}" };
 
 static void must(int rc, const char *why)
 {

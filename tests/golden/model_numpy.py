@@ -34,9 +34,21 @@ class Model:
         x = x / np.sqrt((x * x).mean(-1, keepdims=True) + self.o["norm_eps"])
         return x * self.w[name + ".weight"] + self.w.get(name + ".bias", 0)
 
+    def heads(self, name, x):
+        """A projection, and the short convolution behind it: tap tau of K reads the token K - 1 - tau before."""
+        x = self.linear(name, x).reshape(len(x), -1, self.o["d_head"])
+        if not self.o["short_conv"]:
+            return x
+        taps = self.w[name + "_conv.weight"]
+        y = np.zeros_like(x)
+        for t in range(len(x)):
+            for back in range(min(t + 1, taps.shape[1])):
+                y[t] += taps[:, taps.shape[1] - 1 - back] * x[t - back]
+        return ACTIVATIONS["silu"](y) if self.o["short_conv_activation"] == "silu" else y
+
     def attention(self, at, x):
         t, group = len(x), self.o["heads"] // self.o["kv_heads"]
-        q, k, v = (self.linear(f"{at}.{name}", x).reshape(t, -1, self.o["d_head"]) for name in "qkv")
+        q, k, v = (self.heads(f"{at}.{name}", x) for name in "qkv")
         out = np.empty_like(q)
         for h in range(self.o["heads"]):
             for i in range(t):
@@ -58,6 +70,9 @@ class Model:
             return self.w["positions.weight"][:t]
         if kind == "none":
             return 0
+        if kind == "axial":
+            row, column = self.w["positions.row.weight"], self.w["positions.column.weight"]
+            return np.array([np.concatenate([row[i // len(column)], column[i % len(column)]]) for i in range(t)])
         place = np.arange(t)[:, None] if kind == "sinusoidal" else np.arange(t)[::-1, None]
         angle = place / 10000 ** (np.arange(0, d, 2) / d)
         return np.concatenate([np.sin(angle), np.cos(angle)], 1).astype("f4")
@@ -67,15 +82,22 @@ class Model:
         if self.o["scale_embedding"]:
             x = x * math.sqrt(self.o["d_model"])
         x = x + self.positions(len(tokens))
-        for layer in range(self.o["layers"]):
-            for name, f in (("attention", self.attention), ("feed_forward", self.feed_forward)):
-                if name == "feed_forward" and not self.o["feed_forward"]:
-                    continue
-                at = f"layers.{layer}.{name}"
-                if self.o["norm_position"] == "pre":
-                    x = x + f(at, self.norm(at + ".norm", x))
-                else:
-                    x = self.norm(at + ".norm", x + f(at, x))
+        streams = [x, x]
+        sublayers = [("attention", self.attention), ("feed_forward", self.feed_forward)][: 1 + self.o["feed_forward"]]
+        for i in range(self.o["layers"] * len(sublayers)):
+            name, f = sublayers[i % len(sublayers)]
+            at = f"layers.{i // len(sublayers)}.{name}"
+            if self.o["reversible"]:
+                streams[i % 2] = streams[i % 2] + f(at, self.norm(at + ".norm", streams[1 - i % 2]))
+                continue
+            if i and name == "attention" and self.o["positions_each_layer"]:
+                x = x + self.positions(len(tokens))
+            if self.o["norm_position"] == "pre":
+                x = x * self.o["residual"] + f(at, self.norm(at + ".norm", x))
+            else:
+                x = self.norm(at + ".norm", x * self.o["residual"] + f(at, x))
+        if self.o["reversible"]:
+            x = streams[0] + streams[1]
         if self.o["norm_position"] == "pre":
             x = self.norm("norm", x)
         return x @ self.w["embedding.weight" if self.o["tie_embeddings"] else "output.weight"].T
@@ -100,7 +122,8 @@ for line in sys.stdin:
     expected, o = loss(case), case["options"]
     miss = abs(expected - case["loss"]) / expected
     number += 1
+    rest = "".join(f", {key}" for key in ("reversible", "positions_each_layer", "short_conv") if o[key]) + ("" if o["residual"] else ", no residuals")
     print(f"{'ok' if miss < 1e-12 else 'not ok'} {number} - a model with {o['norm']} norm, {o['norm_position']}, {o['activation']}, positions "
-          f"{o['positions']} has the loss of NumPy's: {case['loss']:.12f}, off by {miss:.1g}")
+          f"{o['positions']}{rest} has the loss of NumPy's: {case['loss']:.12f}, off by {miss:.1g}")
 if not number:
     print("not ok - no model was dumped")
