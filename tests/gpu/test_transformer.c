@@ -201,8 +201,10 @@ static double decoded(k_dtype dtype, const nn_model_opts *o)
         for (int b = 0; b < B; b++)
             now[b] = x[b * T + t];
         say(&r, 1, B, now, next);
-        for (int i = 0; i < B * V; i++)
-            worst = fmax(worst, fabs((double)next[i] - (double)whole[(i / V * T + t) * V + i % V]));
+        for (int i = 0; i < B * V; i++) {
+            double apart = fabs((double)next[i] - (double)whole[(i / V * T + t) * V + i % V]);
+            worst = apart <= worst ? worst : isfinite(apart) ? apart : INFINITY;
+        }
     }
     must(k_sync(r.dev), k_error(r.dev));
     nn_graph_free(r.g[0]);
