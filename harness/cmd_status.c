@@ -29,8 +29,8 @@ static void add_cause(char *out, size_t n, const char *cause)
 /* Whether a member of two maps differs. */
 static int differs(const json_t *a, const json_t *b, const char *part, const char *member)
 {
-    const json_t *x = part ? json_object_get(a, part) : a, *y = part ? json_object_get(b, part) : b;
-    return !json_equal(json_object_get(x, member), json_object_get(y, member));
+    const json_t *x = json_object_get(part ? json_object_get(a, part) : a, member), *y = json_object_get(part ? json_object_get(b, part) : b, member);
+    return (x || y) && !json_equal(x, y);
 }
 
 /* Why a cell that the store answered before has another key now: 1 and the causes, 0: it was never answered. */
