@@ -101,7 +101,19 @@ class Transformer:
                 else:
                     x = self.norm(x + getattr(self, part)(x, name), f"{name}.norm")
         x = self.norm(x, "norm") if pre else x
-        return x @ (E if self.s["tie_embeddings"] else self.w["output.weight"]).T
+        W, cuts = E if self.s["tie_embeddings"] else self.w["output.weight"], self.s["adaptive_cutoffs"]
+        return self.adaptive(x, W, cuts) if cuts[0] else x @ W.T
+
+    def adaptive(self, x, W, cuts):
+        """Logarithms of probabilities: the head's, and in a tail those of its entry in the head plus those within it."""
+        def log_softmax(z):
+            z = z - z.max(-1, keepdims=True)
+            return z - np.log(np.exp(z).sum(-1, keepdims=True))
+        head = log_softmax(x @ np.concatenate([W[:cuts[0]], self.w["output.tails.weight"]]).T)
+        parts = [head[..., :cuts[0]]]
+        for i, (a, b) in enumerate(zip(cuts, cuts[1:] + [len(W)])):
+            parts.append(head[..., cuts[0] + i:cuts[0] + i + 1] + log_softmax(x @ W[a:b].T))
+        return np.concatenate(parts, -1)
 
 
 def main():

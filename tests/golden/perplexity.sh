@@ -43,3 +43,4 @@ compare delta 'fwp: {update_rule: delta, feature_map: elu1, scale: 0}' "$paper" 
 compare favor 'performer: {nb_features: 12}' "$modern" 16
 compare gla gla "$modern" 7
 compare window 'sliding_window: {window: 5}' 'activation: gelu, positions: none' 16
+compare adaptive softmax "$paper, adaptive_cutoffs: [100, 300, 1000]" 8
