@@ -3,7 +3,7 @@
 
 usage: perplexity.py TRAIN.txt TEST.txt MODEL.safetensors PLAN.json      prints loss, tokens
 
-PLAN: what `harness run FILE --dry-run --json` says of the one cell.  Words, vocabulary, windows, Transformer and the mixers (definitions.py) are done here anew, in double precision.
+PLAN: what `harness run FILE --dry-run --json` says of the one cell.  Words, vocabulary, windows, memories, Transformer and the mixers (definitions.py) are done here anew, in double precision.
 """
 import json
 import math
@@ -48,6 +48,7 @@ def tensors(path):
 class Transformer:
     def __init__(self, doc, weights):
         self.s, self.variant, self.opt, self.w = doc["model"], doc["variant"]["name"], doc["variant"]["options"], weights
+        self.memory, self.past = doc["task"]["options"]["memory"] * doc["task"]["options"]["context"], {}
 
     def linear(self, x, name):
         y = x @ self.w[f"{name}.weight"].T
@@ -61,13 +62,17 @@ class Transformer:
 
     def attention(self, x, name):
         B, T, d = x.shape
-        arrays = {}
+        arrays, seen = {}, x
+        if self.memory:                 # what keys and values are made of: the layer's inputs in the segments before, zeros at first, and now
+            seen = np.concatenate([self.past.get(name, np.zeros((B, self.memory, d))), x], 1)
+            self.past[name] = seen[:, T:]
         for n in self.w:                # NAME.q.weight, NAME.gate.beta.weight: projections; NAME.proj: the variant's own
             rest = n[len(name) + 1:].split(".") if n.startswith(f"{name}.") else []
             if len(rest) == 1:
                 arrays[rest[0]] = self.w[n]
             elif rest and rest[-1] == "weight" and rest[0] not in ("norm", "out"):
-                a = self.linear(x, n[:-len(".weight")]).reshape(B, T, self.s["heads"], -1).transpose(0, 2, 1, 3)
+                a = self.linear(x if rest[0] == "q" else seen, n[:-len(".weight")])
+                a = a.reshape(B, -1, self.s["heads"], a.shape[2] // self.s["heads"]).transpose(0, 2, 1, 3)
                 arrays[rest[-2]] = a[..., 0] if rest[0] == "gate" and a.shape[3] == 1 else a
         o = output_norm(VARIANTS[self.variant]({k: Var(v) for k, v in arrays.items()}, self.opt, "causal", None)[0], self.opt).v
         return self.linear(o.transpose(0, 2, 1, 3).reshape(B, T, -1), f"{name}.out")
@@ -123,10 +128,11 @@ def main():
     ids = vocabulary(words(train), 3)
     x = np.array([ids.get(w, ids["<unk>"]) for w in words(test)])[:task["test_tokens"] + 1]
     net = Transformer(doc, tensors(model))
-    T, n, loss, scored = task["context"], len(x) - 1, 0.0, 0
+    n, loss, scored = len(x) - 1, 0.0, 0
+    T = n if task["carry"] else task["context"]         # states carried on are one long context
     while scored < n:                   # inputs begin .. end - 1; of their targets those that were not scored yet count
         end = min(max(T, scored + (task["test_stride"] or T)), n)
-        begin = max(end - T, 0)
+        begin = scored if net.memory else max(end - T, 0)       # what is in memories is not seen twice
         rows = np.zeros(T, int)         # a short last window is filled up behind: positions may count from the end
         rows[:end - begin] = x[begin:end]
         z = net.logits(rows[None])[0][:end - begin]

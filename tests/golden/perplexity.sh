@@ -14,13 +14,13 @@ fi
 "$HARNESS" data prepare generated-text >/dev/null 2>"$tmp/log" || { sed 's/^/# /' "$tmp/log"; echo "not ok - prepares generated-text"; exit 1; }
 text=$(dirname "$(find "$tmp/cache" -name generated.train.txt)")
 
-# compare NAME VARIANT MODEL STRIDE
+# compare NAME VARIANT MODEL STRIDE [TASK]
 compare() {
   mkdir "$tmp/$1"
   cat >"$tmp/$1.yaml" <<Y
 experiment: $1
 about: held against NumPy
-task: {name: language_model, data: generated-text, context: 16, eval_tokens: 400, test_tokens: 600, test_stride: $4}
+task: {name: language_model, data: generated-text, context: 16, eval_tokens: 400, test_tokens: 600, test_stride: $4${5:+, $5}}
 variants: [$2]
 model: {layers: 2, d_model: 24, heads: 3, d_ff: 40, dropout: 0.1, $3}
 train: {max_steps: 60, batch: 8, warmup: 10, lr: 3.0e-3, eval_every: 60, keep: true}
@@ -44,3 +44,7 @@ compare favor 'performer: {nb_features: 12}' "$modern" 16
 compare gla gla "$modern" 7
 compare window 'sliding_window: {window: 5}' 'activation: gelu, positions: none' 16
 compare adaptive softmax "$paper, adaptive_cutoffs: [100, 300, 1000]" 8
+# Both go on from segments of 16 tokens: by states, and by memories of two segments in each of the layers.
+compare carried 'fwp: {update_rule: delta}' "${modern/learned/none}" 0 'carry: true, eval_batch: 1'
+compare memory 'softmax: {position: rope}' "${paper/sinusoidal_reversed/none}" 0 'memory: 2, eval_batch: 1'
+compare remembered 'linear: {feature_map: elu1}' 'positions: none' 0 'memory: 3, eval_batch: 1'
