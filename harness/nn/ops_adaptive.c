@@ -165,10 +165,10 @@ static int one_chunk(void *arg)
 /* ---- the node ------------------------------------------------------------------------------------------------------------------ */
 
 /* Losses, and in backward gradients: the head of all rows, then each tail of its own. */
-static void pass(nn_graph *g, node *n, int back)
+static int pass(nn_graph *g, node *n, int back)
 {
     room r;
-    int add = 0;
+    int add = 0, rc = 0;
     lay_out(g, n, &r);
     void *dx = back ? nn_into(g, n, IN_X, &add) : NULL;
     work w = { .g = g, .n = n, .r = &r, .back = back, .dx = dx != NULL, .dtable = back ? nn_zeroed(g, n, IN_TABLE) : NULL,
@@ -180,27 +180,19 @@ static void pass(nn_graph *g, node *n, int back)
     for (int64_t chunk = piece_of(g, n, 0).chunk; w.at < n->rows; w.at += chunk)
         one_chunk(&w);
     for (w.i = 1; w.i <= n->clusters.tails; w.i++)
-        for (int64_t c = 0; c < r.chunks; c++) {
+        for (int64_t c = 0; !rc && c < r.chunks; c++) {
             w.at = c * r.chunk;
-            k_when(g->dev, r.some + (w.i - 1) * r.chunks + c, one_chunk, &w);
+            rc = k_when(g->dev, r.some + (w.i - 1) * r.chunks + c, one_chunk, &w);
         }
     k_gather_rows(g->dev, g->params->wide, n->rows, 1, data(g, n->out), r.loss, r.place, 0);
     if (dx)
         k_gather_rows(g->dev, g->params->dtype, n->rows, n->depth, dx, r.dxs, r.place, add);
+    return rc;
 }
 
-static int adaptive_forward(nn_graph *g, node *n)
-{
-    if (!(g->stepping && n == g->loss_node))    /* backward makes the losses, too */
-        pass(g, n, 0);
-    return 0;
-}
-
-static int adaptive_backward(nn_graph *g, node *n)
-{
-    pass(g, n, 1);
-    return 0;
-}
+/* Backward makes the losses, too. */
+static int adaptive_forward(nn_graph *g, node *n) { return g->stepping && n == g->loss_node ? 0 : pass(g, n, 0); }
+static int adaptive_backward(nn_graph *g, node *n) { return pass(g, n, 1); }
 
 static const op adaptive_op = { .name = "adaptive_cross_entropy", .reads = NN_READS_IN, .forward = adaptive_forward, .backward = adaptive_backward,
                                 .compile = adaptive_compile, .loss = 1 };

@@ -1,4 +1,4 @@
-/* clusters.cu - rows by the cluster of their target, logarithms of probabilities, and work that may be left out. */
+/* clusters.cu - rows by the cluster of their target, and logarithms of probabilities. */
 #include "block.cuh"
 
 enum { THREADS = 256, SORTERS = 1024 };
@@ -59,14 +59,6 @@ void cuda_sort_targets(k_dev *dev, int64_t n, const int32_t *target, const k_clu
 {
     if (n > 0)
         CUDA_RUN(dev, sort_kernel, 1, SORTERS, (int)n, target, *c, (int)chunk, (int)((n + chunk - 1) / chunk), row, place, word, some);
-}
-
-/* The flag lies on the device. */
-int cuda_when(k_dev *dev, const int32_t *flag, int (*work)(void *), void *arg)
-{
-    (void)dev;
-    (void)flag;
-    return work(arg);
 }
 
 static inline __device__ float log_of(float x) { return logf(x); }

@@ -83,22 +83,22 @@ void cuda_add_bias(k_dev *dev, k_dtype t, int64_t rows, int64_t d, void *y, cons
     CUDA_TYPED(t, add_bias(dev, rows, d, (T *)y, (const T *)x, (const T *)bias));
 }
 
-/* The sums of columns in two steps.  A block sums the columns of 32 packs over a span of rows: 8 rows at a time, each thread
- * one pack of every 8th row; then the spans are added in order.  Sums over a span are wide, sums of spans double. */
-enum { SPAN_PACKS = 32, SPAN_LANES = 8, MAX_SPANS = 128, ROWS_PER_SPAN = 64, MOST_COLUMNS = CUDA_SCRATCH / 8 / 16 };
+/* The sums of columns in two steps.  A block sums the columns of up to 32 packs over a span of rows, several rows at a time, each
+ * thread one pack; then the spans are added.  Sums over a span are wide, sums of spans double, all in a fixed order. */
+enum { SUMMERS = 256, MOST_PACKS = 32, WARP = 32, MAX_SPANS = 128, ROWS_PER_SPAN = 64, MOST_COLUMNS = CUDA_SCRATCH / 8 / 16 };
 
-/* Packs of N; d columns of rows of length ld, both multiples of it. */
-template <class T, int N> __global__ static void __launch_bounds__(SPAN_PACKS * SPAN_LANES)
-sum_spans(int64_t rows, int64_t d, int64_t ld, int64_t per_span, const T *x, double *part)
+/* Packs of N, `packs` of them side by side in a block; d columns of rows of length ld, both multiples of N. */
+template <class T, int N> __global__ static void __launch_bounds__(SUMMERS)
+sum_spans(int64_t rows, int64_t d, int64_t ld, int64_t per_span, int packs, const T *x, double *part)
 {
-    __shared__ double sum[SPAN_LANES][SPAN_PACKS * N];
-    const int lane = (int)threadIdx.y, column = (int)threadIdx.x * N;
-    const int64_t j = (int64_t)blockIdx.x * SPAN_PACKS * N + column, first = (int64_t)blockIdx.y * per_span;
+    __shared__ wide<T> sum[SUMMERS * N];
+    const int lanes = SUMMERS / packs, lane = (int)threadIdx.x / packs, pack_at = (int)threadIdx.x % packs;
+    const int64_t from = (int64_t)blockIdx.x * packs * N, j = from + pack_at * N, first = (int64_t)blockIdx.y * per_span;
     const int64_t end = first + per_span < rows ? first + per_span : rows;
     wide<T> s[N] = { 0 };
     if (j < d) {
-#pragma unroll 4
-        for (int64_t r = first + lane; r < end; r += SPAN_LANES) {
+#pragma unroll 8
+        for (int64_t r = first + lane; r < end; r += lanes) {
             const pack<T, N> v = *(const pack<T, N> *)(x + r * ld + j);
 #pragma unroll
             for (int e = 0; e < N; e++)
@@ -107,26 +107,32 @@ sum_spans(int64_t rows, int64_t d, int64_t ld, int64_t per_span, const T *x, dou
     }
 #pragma unroll
     for (int e = 0; e < N; e++)
-        sum[lane][column + e] = (double)s[e];
+        sum[(lane * N + e) * packs + pack_at] = s[e];
     __syncthreads();
-    const int thread = lane * SPAN_PACKS + (int)threadIdx.x;
-    for (int c = thread; c < SPAN_PACKS * N && (int64_t)blockIdx.x * SPAN_PACKS * N + c < d; c += SPAN_PACKS * SPAN_LANES) {
+    for (int c = (int)threadIdx.x; c < packs * N; c += SUMMERS) {
+        const int64_t column = from + c % packs * N + c / packs;
         double total = 0;
-        for (int i = 0; i < SPAN_LANES; i++)
-            total += sum[i][c];
-        part[blockIdx.y * d + (int64_t)blockIdx.x * SPAN_PACKS * N + c] = total;
+        for (int i = 0; i < lanes; i++)
+            total += (double)sum[i * packs * N + c];
+        if (column < d)
+            part[blockIdx.y * d + column] = total;
     }
 }
 
-/* part [spans,d] -> out [d] += */
-template <class W> __global__ static void add_spans(int64_t spans, int64_t d, const double *part, W *out)
+/* part [spans,d] -> out [d] +=: 32 columns a block, 32 lanes a column. */
+template <class W> __global__ static void __launch_bounds__(WARP * WARP) add_spans(int64_t spans, int64_t d, const double *part, W *out)
 {
-    for (int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; j < d; j += (int64_t)gridDim.x * blockDim.x) {
-        double total = 0;
-        for (int64_t s = 0; s < spans; s++)
-            total += part[s * d + j];
-        out[j] += (W)total;
-    }
+    __shared__ double sum[WARP][WARP + 1];
+    const int64_t j = (int64_t)blockIdx.x * WARP + threadIdx.x, column = (int64_t)blockIdx.x * WARP + threadIdx.y;
+    double s = 0;
+#pragma unroll 4
+    for (int64_t i = threadIdx.y; j < d && i < spans; i += WARP)
+        s += part[i * d + j];
+    sum[threadIdx.y][threadIdx.x] = s;
+    __syncthreads();
+    const double total = warp_sum(sum[threadIdx.x][threadIdx.y]);
+    if (threadIdx.x == 0 && column < d)
+        out[column] += (W)total;
 }
 
 /* As many columns as there is room for sums of: at least 16 spans have their place. */
@@ -134,14 +140,18 @@ template <class T, int N> static void sum_columns(k_dev *dev, int64_t rows, int6
 {
     double *part = (double *)cuda_of(dev)->scratch;
     const int64_t most = CUDA_SCRATCH / (int64_t)sizeof *part / d;
+    int packs = MOST_PACKS;
+    while (packs > 1 && packs / 2 * N >= d)
+        packs /= 2;
     int64_t spans = (rows + ROWS_PER_SPAN - 1) / ROWS_PER_SPAN;
     spans = spans < MAX_SPANS ? spans : (int64_t)MAX_SPANS;
     spans = spans < most ? spans : most;
     const int64_t per_span = (rows + spans - 1) / spans;
-    const dim3 blocks((unsigned)((d + SPAN_PACKS * N - 1) / (SPAN_PACKS * N)), (unsigned)((rows + per_span - 1) / per_span));
-    sum_spans<T, N><<<blocks, dim3(SPAN_PACKS, SPAN_LANES), 0, cuda_stream(dev)>>>(rows, d, ld, per_span, x, part);
+    const dim3 blocks((unsigned)((d + packs * N - 1) / (packs * N)), (unsigned)((rows + per_span - 1) / per_span));
+    sum_spans<T, N><<<blocks, SUMMERS, 0, cuda_stream(dev)>>>(rows, d, ld, per_span, packs, x, part);
     cuda_failed(dev, cudaPeekAtLastError(), "sum_spans");
-    CUDA_RUN(dev, add_spans<wide<T>>, cuda_blocks(dev, d, 256), 256, blocks.y, d, part, out);
+    add_spans<<<(unsigned)((d + WARP - 1) / WARP), dim3(WARP, WARP), 0, cuda_stream(dev)>>>(blocks.y, d, part, out);
+    cuda_failed(dev, cudaPeekAtLastError(), "add_spans");
 }
 
 template <class T, int N> static void sum_rows(k_dev *dev, int64_t rows, int64_t d, const T *x, wide<T> *out)

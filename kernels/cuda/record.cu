@@ -59,3 +59,64 @@ void cuda_forget(k_dev *dev, k_recording *r)
         cudaGraphDestroy(r->graph);
     free(r);
 }
+
+/* ---- work that a recording leaves out where a flag of the device says so ------------------------------------------------------ */
+
+__global__ static void decide(cudaGraphConditionalHandle handle, const int32_t *flag) { cudaGraphSetConditional(handle, *flag != 0); }
+
+/* Makes a stream that of the device and of its products. */
+static int use_stream(k_dev *dev, cudaStream_t stream)
+{
+    cuda_state *s = cuda_of(dev);
+    dev->stream = stream;
+    return cublasSetStream(s->blas, stream) == CUBLAS_STATUS_SUCCESS &&
+           cublasSetWorkspace(s->blas, s->scratch + CUDA_SCRATCH, CUDA_BLAS_SCRATCH) == CUBLAS_STATUS_SUCCESS;
+}
+
+/* Where the stream that is being recorded stands: the graph, and what the next node comes after. */
+typedef struct standing { cudaStreamCaptureStatus status; cudaGraph_t graph; const cudaGraphNode_t *after; size_t n; } standing;
+
+static int stand(cudaStream_t stream, standing *at)
+{
+    return cudaStreamGetCaptureInfo(stream, &at->status, NULL, &at->graph, &at->after, NULL, &at->n) == cudaSuccess;
+}
+
+/* Records the work into the body of a node that runs where the flag is set; what the work returned, -1: it is not to be had. */
+static int record_body(k_dev *dev, cudaStream_t aside, const int32_t *flag, int (*work)(void *), void *arg)
+{
+    const cudaStream_t stream = cuda_stream(dev);
+    cudaGraphConditionalHandle handle;
+    cudaGraphNodeParams what = {};
+    cudaGraphNode_t node;
+    standing at;
+    if (!stand(stream, &at) || cudaGraphConditionalHandleCreate(&handle, at.graph, 0, cudaGraphCondAssignDefault) != cudaSuccess)
+        return -1;
+    decide<<<1, 1, 0, stream>>>(handle, flag);
+    what.type = cudaGraphNodeTypeConditional;
+    what.conditional.handle = handle;
+    what.conditional.type = cudaGraphCondTypeIf;
+    what.conditional.size = 1;
+    if (!stand(stream, &at) || cudaGraphAddNode(&node, at.graph, at.after, NULL, at.n, &what) != cudaSuccess ||
+        cudaStreamUpdateCaptureDependencies(stream, &node, NULL, 1, cudaStreamSetCaptureDependencies) != cudaSuccess ||
+        cudaStreamBeginCaptureToGraph(aside, what.conditional.phGraph_out[0], NULL, NULL, 0, cudaStreamCaptureModeThreadLocal) != cudaSuccess)
+        return -1;
+    int rc = use_stream(dev, aside) ? work(arg) : -1;
+    cudaGraph_t body;
+    if (cudaStreamEndCapture(aside, &body) != cudaSuccess || !use_stream(dev, stream))
+        rc = -1;
+    return rc;
+}
+
+/* Outside of a recording the host would have to wait for the flag: the work is done, and changes nothing where it is 0. */
+int cuda_when(k_dev *dev, const int32_t *flag, int (*work)(void *), void *arg)
+{
+    standing at;
+    cudaStream_t aside;
+    if (!stand(cuda_stream(dev), &at) || at.status != cudaStreamCaptureStatusActive)
+        return work(arg);
+    if (cudaStreamCreateWithFlags(&aside, cudaStreamNonBlocking) != cudaSuccess)
+        return -1;
+    const int rc = record_body(dev, aside, flag, work, arg);
+    cudaStreamDestroy(aside);
+    return rc;
+}
