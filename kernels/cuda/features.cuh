@@ -10,6 +10,8 @@
 #include <math.h>
 
 template <typename T> static __device__ __forceinline__ float logistic(float x) { return 1 / (1 + exponential<T>(-x)); }
+/* The slope of silu. */
+template <typename T> static __device__ __forceinline__ float silu_slope(float x) { float s = logistic<T>(x); return s * (1 + x * (1 - s)); }
 
 /* 1: the map of a number depends on it alone. */
 static inline __host__ __device__ int map_is_local(const k_features &f)
@@ -20,7 +22,7 @@ static inline __host__ __device__ int map_is_local(const k_features &f)
 /* What a local map needs to know. */
 struct local_map { k_map map; k_function fn; float eps; };
 static inline local_map local_map_of(const k_features &f) { return { f.map, f.fn, (float)f.eps }; }
-static inline local_map no_map() { return { K_MAP_IDENTITY, K_FN_RELU, 0 }; }
+static inline __host__ __device__ local_map no_map() { return { K_MAP_IDENTITY, K_FN_RELU, 0 }; }
 
 /* f of k_function. */
 template <typename T> static __device__ __forceinline__ float function_of(k_function fn, float u)
@@ -82,7 +84,7 @@ template <typename T> static __device__ __forceinline__ float map_slope(local_ma
     float s;
     switch (m.map) {
     case K_MAP_RELU:    return x > 0;
-    case K_MAP_SILU:    s = logistic<T>(x); return s * (1 + x * (1 - s));
+    case K_MAP_SILU:    return silu_slope<T>(x);
     case K_MAP_TANH:    s = tanhf(x); return 1 - s * s;
     case K_MAP_GENERAL: return function_slope<T>(m.fn, x);
     case K_MAP_ELU1:    return fminf(exponential<T>(x), 1);
@@ -102,6 +104,11 @@ template <typename T, int N> static __device__ __forceinline__ void multiply_slo
         #pragma unroll
         for (int i = 0; i < N; i++) y[i] = x[i] > 0 ? y[i] : 0;
         break;
+    case K_MAP_SILU:
+        #pragma unroll
+        for (int i = 0; i < N; i++) y[i] *= silu_slope<T>(x[i]);
+        break;
+    case K_MAP_IDENTITY: break;
     default:
         #pragma unroll
         for (int i = 0; i < N; i++) y[i] *= map_slope<T>(m, x[i]);

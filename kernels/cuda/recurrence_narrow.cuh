@@ -57,12 +57,16 @@ template <typename T> static __device__ float find_tokens(const recurrence &x, c
     return slope;
 }
 
+/* How rows are made: features of a map, D of them, divided by the length or the sum of all. */
+struct row_rule { local_map map; k_norm norm; float eps; int D; };
+static __device__ __forceinline__ row_rule rule_of(const recurrence &x) { return { x.map, x.r.norm, (float)x.r.norm_eps, x.r.D }; }
+
 /* The features of eight numbers of a row, from column c on; 0 beyond the row. */
-template <typename T> static __device__ __forceinline__ void map_row8(const recurrence &x, int c, float y[8])
+template <typename T> static __device__ __forceinline__ void map_row8(const row_rule &w, int c, float y[8])
 {
-    apply_map<T, 8>(x.map, y);
+    apply_map<T, 8>(w.map, y);
     #pragma unroll
-    for (int e = 0; e < 8; e++) if (c + e >= x.r.D) y[e] = 0;
+    for (int e = 0; e < 8; e++) if (c + e >= w.D) y[e] = 0;
 }
 /* The sum over the eight threads of a row. */
 static __device__ __forceinline__ float row_total(float sum)
@@ -72,32 +76,38 @@ static __device__ __forceinline__ float row_total(float sum)
     return sum;
 }
 /* What the norm multiplies a row by, of which each of eight threads has eight numbers. */
-static __device__ __forceinline__ float norm_factor(const recurrence &x, const float y[8])
+static __device__ __forceinline__ float norm_factor(const row_rule &w, const float y[8])
 {
     float sum = 0;
     #pragma unroll
-    for (int e = 0; e < 8; e++) sum += x.r.norm == K_NORM_SUM ? y[e] : y[e] * y[e];
-    sum = row_total(sum) + (float)x.r.norm_eps;
-    return x.r.norm == K_NORM_NONE ? 1 : sum == 0 ? 0 : x.r.norm == K_NORM_SUM ? 1 / sum : 1 / sqrtf(sum);
+    for (int e = 0; e < 8; e++) sum += w.norm == K_NORM_SUM ? y[e] : y[e] * y[e];
+    sum = row_total(sum) + w.eps;
+    return w.norm == K_NORM_NONE ? 1 : sum == 0 ? 0 : w.norm == K_NORM_SUM ? 1 / sum : 1 / sqrtf(sum);
 }
 
-/* Rows of a tile as the memories see them: mapped, and divided by their lengths or sums; factor [64]: what they are
- * multiplied by. */
-template <typename T, int SIDES> static __device__ __forceinline__ void prepare_rows(const recurrence &x, T *tile, float *factor)
+/* Rows of a tile by a rule, whose map counts only where MAPPED; factor [64]: what the norm multiplied them by. */
+template <typename T, int SIDES, bool MAPPED> static __device__ __forceinline__ void make_rows_of(const row_rule &w, T *tile, float *factor)
 {
-    if (x.r.norm == K_NORM_NONE && !x.mapped) return;
     #pragma unroll 1
     for (int n = threadIdx.x; n < TILE * 8; n += team<SIDES>::THREADS_ALL) {
         int i = n / 8, c = n % 8 * 8;
         float y[8];
         read8(tile + i * LD + c, y);
-        if (x.mapped) map_row8<T>(x, c, y);
-        float by = norm_factor(x, y);
+        if (MAPPED) map_row8<T>(w, c, y);
+        float by = norm_factor(w, y);
         #pragma unroll
         for (int e = 0; e < 8; e++) y[e] *= by;
         write8(tile + i * LD + c, y);
         if (c == 0) factor[i] = by;
     }
+}
+/* A call, as is all that few memories need: inlined, it would not leave the rest its place in the instruction cache. */
+template <typename T, int SIDES> static __device__ __noinline__ void map_rows(row_rule w, T *tile, float *factor) { make_rows_of<T, SIDES, true>(w, tile, factor); }
+/* Rows of a tile as the memories see them. */
+template <typename T, int SIDES> static __device__ __forceinline__ void prepare_rows(const recurrence &x, T *tile, float *factor)
+{
+    if (x.mapped) map_rows<T, SIDES>(rule_of(x), tile, factor);
+    else if (x.r.norm == K_NORM_L2) make_rows_of<T, SIDES, false>({ no_map(), K_NORM_L2, (float)x.r.norm_eps, x.r.D }, tile, factor);
 }
 
 /* ---- a decay for each channel ------------------------------------------------------------------------------------------ */

@@ -246,26 +246,31 @@ template <typename T, int KIND> static __device__ __forceinline__ void norm_back
 
 /* The gradient d of features becomes that of the numbers that they are of, and goes out: factor (d - (d.row)), times row for
  * l2, times the slope of the map.  Rows are made again, unrounded: where few features are large, d and d.row all but cancel. */
-template <typename T> static __device__ __noinline__ void put_mapped(const recurrence &x, rows_at<T> from, int t0, const float *factor, const float *d, T *to, int64_t st)
+template <typename T> static __device__ __noinline__ void put_mapped(row_rule w, rows_at<T> from, int t0, const float *factor, const float *d, T *to, int64_t st)
 {
-    #pragma unroll 1
-    for (int n = threadIdx.x; n < TILE * 8; n += ALL) {
-        int i = n / 8, c = n % 8 * 8;
-        float numbers[8], row[8], y[8], along = 0;
-        read_row8(from, t0 + i, c, numbers);
+    enum { TIMES = TILE * 8 / ALL };
+    int c = threadIdx.x % 8 * 8;
+    float numbers[TIMES][8], row[8], y[8];
+    #pragma unroll
+    for (int n = 0; n < TIMES; n++) read_row8(from, t0 + (int)(threadIdx.x + n * ALL) / 8, c, numbers[n]);
+    __syncthreads();                                    /* for d, while the rows are on their way */
+    #pragma unroll
+    for (int n = 0; n < TIMES; n++) {
+        int i = (int)(threadIdx.x + n * ALL) / 8;
+        float along = 0;
         read8(d + i * LD + c, y);
         #pragma unroll
-        for (int e = 0; e < 8; e++) row[e] = numbers[e];
-        map_row8<T>(x, c, row);
+        for (int e = 0; e < 8; e++) row[e] = numbers[n][e];
+        map_row8<T>(w, c, row);
         #pragma unroll
         for (int e = 0; e < 8; e++) row[e] *= factor[i], along += row[e] * y[e];
-        along = x.r.norm == K_NORM_NONE ? 0 : row_total(along);
+        along = w.norm == K_NORM_NONE ? 0 : row_total(along);
         #pragma unroll
-        for (int e = 0; e < 8; e++) y[e] = factor[i] * (y[e] - along * (x.r.norm == K_NORM_L2 ? row[e] : 1));
-        multiply_slope<T, 8>(x.map, numbers, y);
-        if (t0 + i >= from.hi || c >= x.r.D) continue;
+        for (int e = 0; e < 8; e++) y[e] = factor[i] * (y[e] - along * (w.norm == K_NORM_L2 ? row[e] : 1));
+        multiply_slope<T, 8>(w.map, numbers[n], y);
+        if (t0 + i >= from.hi || c >= w.D) continue;
         if (from.vector) write8(to + i * st + c, y);
-        else for (int e = 0; e < 8 && c + e < x.r.D; e++) to[i * st + c + e] = from_float<T>(y[e]);
+        else for (int e = 0; e < 8 && c + e < w.D; e++) to[i * st + c + e] = from_float<T>(y[e]);
     }
 }
 
@@ -304,9 +309,8 @@ template <typename T, int KIND> static __device__ __forceinline__ void rows_out(
     __syncthreads();                                    /* nobody needs P and dP */
     #pragma unroll
     for (int n = 0; n < OWN; n++) store_acc(k.m->share, 16 * group(), 16 * own(n), d[n]);
-    __syncthreads();
     T *to = (T *)s.to.p + k.at.b * s.to.sb + s.head * s.to.sh + k.at.t0 * s.to.st;
-    if (s.to.p) put_mapped(x, head_rows<T>(x, s.from, k.at.b, s.head, x.r.D, s.vector), k.at.t0, factor, k.m->share, to, s.to.st);
+    if (s.to.p) put_mapped(rule_of(x), head_rows<T>(x, s.from, k.at.b, s.head, x.r.D, s.vector), k.at.t0, factor, k.m->share, to, s.to.st);
 }
 
 /* The fades of row r, column c that stand before dq's share from the memory, and dk's of what is left to it. */
