@@ -32,7 +32,7 @@ typedef struct k_lsh {
     k_heads d_o, dq, dv;                /* backward, with first == 0: both roles of q are in dq */
     int32_t *bucket;                    /* [B,H,rounds,capacity]; NULL: the order is that of positions */
     int64_t capacity;
-    float *lse;                         /* [B,H,T], -inf: the token saw itself alone; NULL: not wanted */
+    float *lse;                         /* [B,H,T], -inf: the token saw itself alone; NULL: not wanted.  On CUDA 1 / lengths of keys follow */
     void *scratch;                      /* k_slsh_scratch() or k_dlsh_scratch() */
     /* CUDA, which hashes as part of forward and decoding: the rotations, or buckets as numbers [B,H,rounds,capacity]. */
     const float *rotations, *given;

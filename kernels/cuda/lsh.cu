@@ -1,9 +1,10 @@
 /* lsh.cu - LSH attention on CUDA: the table of kernels/cuda.h, and what happens token by token.
  *
  * Forward: lengths of keys, buckets, order, then round after round (lsh_tiles.cu).  Backward sorts the buckets again and
- * goes through the rounds; in float those of queries and values gather where they belong, else in scratch. */
+ * goes through the rounds; in float gradients gather where they belong, else in scratch. */
 #include "lsh.cuh"
 #include "device.cuh"
+#include "scratch.cuh"
 #include <cstring>
 
 enum { WIDEST = 256, BLOCK = 256, LANES = 8 };
@@ -69,22 +70,6 @@ template <class T> __global__ void __launch_bounds__(BLOCK) deltas(const __grid_
         p.delta[w.row] = sum;
 }
 
-/* dq = that of queries + (dk - k (k.dk)) / |x|, k = x / |x|. */
-template <class T> __global__ void __launch_bounds__(BLOCK) finish(const __grid_constant__ lsh p)
-{
-    whose w;
-    if (!mine(p, &w))
-        return;
-    const T *x = row_of<T>(p.k, w);
-    const float inverse = p.inverse[w.row], *dk = row_of<float>(p.sum_k, w), *query = row_of<float>(p.sum_q, w);
-    float along = 0;
-    for (int d = threadIdx.x % LANES; d < p.Dk; d += LANES)
-        along += (float)x[d] * dk[d];
-    along = sum_over(along) * inverse * inverse;
-    for (int d = threadIdx.x % LANES; d < p.Dk; d += LANES)
-        row_of<T>(p.dq, w)[d] = T(query[d] + inverse * (dk[d] - (float)x[d] * along));
-}
-
 /* Rows of q and v to the tokens first .. of the state's k and v. */
 template <class T> __global__ void __launch_bounds__(BLOCK) append(const __grid_constant__ lsh p, k_heads v)
 {
@@ -112,31 +97,18 @@ template <class T> __global__ void __launch_bounds__(BLOCK) append(const __grid_
 
 int lsh_lengths(const lsh &p, k_dtype dtype, cudaStream_t stream) { BY_TOKEN(lengths, p, dtype, stream, p); }
 int lsh_delta(const lsh &p, k_dtype dtype, cudaStream_t stream) { BY_TOKEN(deltas, p, dtype, stream, p); }
-int lsh_finish(const lsh &p, k_dtype dtype, cudaStream_t stream) { BY_TOKEN(finish, p, dtype, stream, p); }
 int lsh_append(const lsh &p, k_heads v, k_dtype dtype, cudaStream_t stream) { BY_TOKEN(append, p, dtype, stream, p, v); }
 
 /* ---- the problem -------------------------------------------------------------------------------------------------- */
 
 /* The next place in the scratch. */
-static void *take(size_t *end, const k_lsh *l, size_t bytes)
-{
-    char *at = (char *)l->scratch + *end;
-    *end += (bytes + 255) / 256 * 256;
-    return at;
-}
+static void *take(size_t *end, const k_lsh *l, size_t bytes) { return (char *)l->scratch + take(end, bytes); }
 
 /* Rows of D floats for the tokens first .. T - 1, in scratch, or there where x has floats already or nothing gathers. */
 static k_heads sums(size_t *end, const k_lsh *l, k_heads x, bool there, int first, int D)
 {
     const int64_t n = (int64_t)(l->T - first) * D;
     return there ? x : k_heads{ take(end, l, (size_t)(l->B * l->H * n) * sizeof(float)), l->H * n, n, D };
-}
-
-/* Whether rows of width numbers begin at multiples of 16 bytes and are as long. */
-static bool even(const k_heads &x, int width, size_t number)
-{
-    const int64_t n = 16 / (int64_t)number;
-    return ((uintptr_t)x.p & 15) == 0 && x.sb % n == 0 && x.sh % n == 0 && x.st % n == 0 && width % n == 0;
 }
 
 /* The problem as kernels take it, its scratch cut for T tokens; *bytes of it are used. */
@@ -157,14 +129,14 @@ static lsh problem_of(const k_lsh *l, k_dtype dtype, bool backward, size_t *byte
     p.order = l->bucket ? p.order : NULL;
     int32_t *chunk_of = (int32_t *)take(bytes, l, l->dedup ? places : 0);
     p.chunk_of = l->dedup ? chunk_of : NULL;
-    p.inverse = (float *)take(bytes, l, tokens * sizeof(float));
+    float *inverse = (float *)take(bytes, l, l->lse ? 0 : tokens * sizeof(float));
+    p.inverse = l->lse ? l->lse + tokens : inverse;
     p.longest = (float *)take(bytes, l, (size_t)(l->H * l->rounds) * sizeof(float));
     p.panels = (bf16 *)take(bytes, l, backward ? 0 : (size_t)(l->H * l->rounds) * lsh_panels(p) * 8192);
     if (backward) {
         p.d_o = l->d_o, p.dq = l->dq, p.dv = l->dv;
         p.delta = (float *)take(bytes, l, tokens * sizeof(float));
         p.sum_q = sums(bytes, l, l->dq, wide, 0, l->Dk), p.sum_v = sums(bytes, l, l->dv, wide || l->rounds == 1, 0, l->Dv);
-        p.sum_k = sums(bytes, l, l->dq, false, 0, l->Dk);
     } else {
         p.sum_o = sums(bytes, l, l->o, wide || l->rounds == 1, l->first, l->Dv);
     }
@@ -175,7 +147,7 @@ static lsh problem_of(const k_lsh *l, k_dtype dtype, bool backward, size_t *byte
     return p;
 }
 
-/* Bytes; any order, any chunk; rows up to 256 numbers. */
+/* Bytes; any order, any chunk; rows up to 256 numbers.  After the log-sum-exp forward keeps the lengths of keys. */
 static const char *plan(const k_lsh *l, k_dtype dtype, int training, k_cuda_sizes *sizes)
 {
     k_lsh shape = *l;
@@ -191,7 +163,7 @@ static const char *plan(const k_lsh *l, k_dtype dtype, int training, k_cuda_size
     shape.first = 0;
     problem_of(&shape, dtype, false, &sizes->scratch_dec);
     const size_t tokens = (size_t)l->B * (size_t)l->H * (size_t)l->T, buckets = shape.bucket ? tokens * (size_t)l->rounds * sizeof(int32_t) : 0;
-    sizes->saved = training ? (buckets + 255) / 256 * 256 + tokens * sizeof(float) : 0;
+    sizes->saved = training ? (buckets + 255) / 256 * 256 + 2 * tokens * sizeof(float) : 0;
     sizes->state = tokens * (size_t)(l->Dk + l->Dv) * k_dtype_size(dtype) + buckets;
     return NULL;
 }
@@ -222,14 +194,12 @@ static int backward(const k_lsh *l, k_dtype dtype, void *queue)
     cudaStream_t stream = (cudaStream_t)queue;
     size_t bytes;
     const lsh p = problem_of(l, dtype, true, &bytes);
-    int code = lsh_lengths(p, dtype, stream);
-    if (!code)
-        code = lsh_delta(p, dtype, stream);
+    int code = lsh_delta(p, dtype, stream);
     if (p.order && !code)
         code = lsh_sort(p, stream);
     for (int r = 0; r < p.rounds && !code; r++)
         code = lsh_gradient(p, r, dtype, stream);
-    return code || !p.dq.p ? code : lsh_finish(p, dtype, stream);
+    return code;
 }
 
 /* State: rows of q and v so far, [B,H,capacity,Dk+Dv], and their buckets [B,H,rounds,capacity].  The new tokens are

@@ -28,7 +28,7 @@ struct lsh {
     float *inverse;                     /* [B,H,T] 1 / length of a key */
     float *longest;                     /* [H,rounds] length of the longest column of a rotation */
     float *lse, *delta;                 /* [B,H,T]; delta: d_o.o */
-    k_heads sum_o, sum_q, sum_k, sum_v; /* float, what rounds gather; sum_q: of queries, sum_k: of normed keys */
+    k_heads sum_o, sum_q, sum_v;        /* float, what rounds gather of o, dq and dv */
 };
 
 /* What the rows of a token are called in arrays [B,H,T] and [B,H,rounds,...]. */
@@ -45,8 +45,6 @@ int lsh_sort(const lsh &, cudaStream_t);
 /* inverse of all keys; delta. */
 int lsh_lengths(const lsh &, k_dtype, cudaStream_t);
 int lsh_delta(const lsh &, k_dtype, cudaStream_t);
-/* dq from what the rounds have gathered. */
-int lsh_finish(const lsh &, k_dtype, cudaStream_t);
 /* The new rows of q and v into the state's k and v. */
 int lsh_append(const lsh &, k_heads v, k_dtype, cudaStream_t);
 

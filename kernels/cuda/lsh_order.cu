@@ -104,16 +104,22 @@ __device__ static void start_panel(const bf16 *panel, bf16 *Y)
     commit();
 }
 
-/* By a warp: where [y; -y] is largest, y = x times half columns, in double. */
-template <class T> __device__ static int decide(const T *x, const float *rotation, int columns, int D, int half)
+/* By a warp: where [y; -y] is largest, y = x times half columns, in double; a lane has MANY columns under way. */
+template <int MANY, class T> __device__ static int decide(const T *x, const float *rotation, int columns, int D, int half)
 {
     peak top = { -1, 0 };
-    for (int c = threadIdx.x % 32; c < half; c += 32) {
-        double y = 0;
-        #pragma unroll 8
+    for (int c0 = threadIdx.x % 32; c0 < half; c0 += 32 * MANY) {
+        double y[MANY] = {};
+        #pragma unroll 32 / MANY
         for (int d = 0; d < D; d++)
-            y += (double)(float)x[d] * rotation[(int64_t)d * columns + c];
-        raise(&top, fabs(y), c + (y < 0 ? half : 0));
+            #pragma unroll
+            for (int n = 0; n < MANY; n++)
+                if (c0 + 32 * n < half)
+                    y[n] += (double)(float)x[d] * rotation[(int64_t)d * columns + c0 + 32 * n];
+        #pragma unroll
+        for (int n = 0; n < MANY; n++)
+            if (c0 + 32 * n < half)
+                raise(&top, fabs(y[n]), c0 + 32 * n + (y[n] < 0 ? half : 0));
     }
     for (int lane = 1; lane < 32; lane *= 2)
         raise(&top, __shfl_xor_sync(~0u, top.y, lane), __shfl_xor_sync(~0u, top.at, lane));
@@ -184,7 +190,8 @@ template <class T> __device__ static int settle(const lsh &p, int unit, int turn
     int at = l.at + (l.first >> 1 & 31) + (l.first & 1 ? half : 0);
     for (unsigned left = __ballot_sync(~0u, close); left; left &= left - 1) {
         const int lane = __ffs(left) - 1, t = __shfl_sync(~0u, token, lane);
-        const int exact = decide(row_at<T>(p.k, unit / p.H, unit % p.H, t), rotation, columns, p.Dk, half);
+        const T *x = row_at<T>(p.k, unit / p.H, unit % p.H, t);
+        const int exact = half > 64 ? decide<8>(x, rotation, columns, p.Dk, half) : decide<2>(x, rotation, columns, p.Dk, half);
         if (threadIdx.x % 32 == lane)
             at = exact;
     }

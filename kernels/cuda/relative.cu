@@ -3,20 +3,13 @@
  * Saved: the log-sum-exp of the rows.  The gradients of the tables gather by (batch row, head) and distance, and are added
  * up in that order. */
 #include "relative.cuh"
+#include "scratch.cuh"
 
 /* Widest rows: in float five tiles of them have to fit in shared memory. */
 enum { WIDEST_BF16 = 256, WIDEST_F32 = 128 };
 
 /* Where in the scratch of backward the parts lie, in bytes. */
 struct layout { size_t delta, part_E, part_F, end; };
-
-/* The next place. */
-static size_t take(size_t *end, size_t bytes)
-{
-    const size_t at = *end;
-    *end += (bytes + K_ALIGN - 1) / K_ALIGN * K_ALIGN;
-    return at;
-}
 
 /* Distances of a pair that can have a vector. */
 static int spread_of(const k_relative *a)
@@ -33,13 +26,6 @@ static layout layout_of(const k_relative *a, bool values)
     l.part_E = take(&l.end, spread * (size_t)a->Dk * sizeof(float));
     l.part_F = take(&l.end, values ? spread * (size_t)a->Dv * sizeof(float) : 0);
     return l;
-}
-
-/* Whether rows of width numbers begin at multiples of 16 bytes and are as long. */
-static bool even(const k_heads &x, int width, size_t number)
-{
-    const int64_t n = 16 / (int64_t)number;
-    return ((uintptr_t)x.p & 15) == 0 && x.sb % n == 0 && x.sh % n == 0 && x.st % n == 0 && width % n == 0;
 }
 
 /* The problem as kernels take it, without what backward adds. */
