@@ -7,30 +7,25 @@
  *
  * The ladder: attention_tiles takes everything, on any chip from sm_80 on; attention takes the kernels of sm_90a
  * (attention_hopper.cu, attention_hopper_gradient.cu) for bfloat16 rows up to 128 wide where the set is an interval, an
- * interval and summaries, or a strided set's local half.
+ * interval and summaries, or a strided set's local half; backward of keys 64 wide goes over all pairs once where the set is every
+ * key (attention_hopper_sweep.cu).
  *
  * Floors, for P pairs of a query and a key it sees, width D and heads H: 4 P D H operations forward, 10 P D H backward,
- * at the 780 TFLOP/s that large products reach on an H200; 14 P D H are done, since two sweeps compute scores and their
+ * at the 780 TFLOP/s that large products reach on an H200; two sweeps do 14 P D H, since they compute scores and their
  * gradients twice.  4 x 4096 tokens, H = 16, D = 128, every key: floors 0.70 ms and 1.76 ms (2.47 ms of two sweeps);
- * measured 0.83 and 3.1 ms, tiles 6 and 12 ms.  Blocks of 128 with 32 summaries, 32768 tokens, H = 32, D = 64, causal: 4.4e9
- * pairs, floors 1.4 and 3.6 ms, their exponentials alone 1.2 and 2.4 ms of the special units; measured 2.6 and 9.4 ms, the
- * rates of narrow heads under a full mask. */
+ * measured 0.83 and 3.1 ms, tiles 6 and 12 ms.  16384 tokens, H = 32, D = 64, every key: floors 2.8 and 7.0 ms; measured 4.2 and
+ * 13.4 ms, 15.1 ms in two sweeps.  Blocks of 128 with 32 summaries, 32768 tokens, H = 32, D = 64, causal: 4.4e9 pairs, floors
+ * 1.4 and 3.6 ms, their exponentials alone 1.2 and 2.4 ms of the special units; measured 2.6 and 9.4 ms, the rates of narrow heads
+ * under a full mask. */
 #include "attention.cuh"
+#include "scratch.cuh"
 #include <cstring>
 
 /* Blocks that keep any GPU busy, and most parts of the keys of one tile of queries. */
 enum { ENOUGH = 264, MOST_SPLITS = 64, TILE = 64 };
 
 /* How the scratch is cut, in bytes from its start. */
-struct layout { size_t q, k, part, part_lse, level, delta, sum_q, sum_k, sum_v, forward, backward; };
-
-/* The next place in the scratch. */
-static size_t take(size_t *end, size_t bytes)
-{
-    const size_t at = *end;
-    *end += (bytes + 255) / 256 * 256;
-    return at;
-}
+struct layout { size_t q, k, part, part_lse, level, delta, sum_q, sum_k, sum_v, parts, tickets, forward, backward; };
 
 /* A picture's measures as far as there are positions: beyond, they mean the same. */
 static k_mask fitting(const k_attention *p)
@@ -50,6 +45,13 @@ static int splits_of(const k_attention *p)
     if (p->Tq > TILE)
         return 1;
     return most(1, least(least(ceil_div(ENOUGH, p->B * p->Hq), ceil_div(p->Tk, 2 * TILE)), MOST_SPLITS));
+}
+
+/* Whether backward may go over the keys once (attention_hopper_sweep.cu). */
+static bool in_one_sweep(const k_attention *p, k_dtype dtype)
+{
+    return dtype == K_BF16 && p->mask.kind == K_MASK_ALL && p->Dk == 64 && p->Dv <= 64 && p->position->position == K_POSITION_NONE &&
+           (!p->mask.causal || p->Tk >= p->Tq);
 }
 
 /* The problem, and where in the scratch its parts lie. */
@@ -79,14 +81,9 @@ static layout layout_of(const k_attention *p, k_dtype dtype, attention *a)
     l.sum_q = take(&l.backward, sum_q ? rows * Dk * sizeof(float) : 0);
     l.sum_k = take(&l.backward, turned || two ? keys * Dk * sizeof(float) : 0);
     l.sum_v = take(&l.backward, two ? keys * Dv * sizeof(float) : 0);
+    l.parts = take(&l.backward, in_one_sweep(p, dtype) ? padded * Dk : 0);
+    l.tickets = take(&l.backward, in_one_sweep(p, dtype) ? padded / 128 : 0);
     return l;
-}
-
-/* Whether rows of width numbers begin at multiples of 16 bytes and are as long. */
-static bool even(const k_heads &x, int width, size_t number)
-{
-    const int64_t n = 16 / (int64_t)number;
-    return ((uintptr_t)x.p & 15) == 0 && x.sb % n == 0 && x.sh % n == 0 && x.st % n == 0 && width % n == 0;
 }
 
 /* [B,H,T,D] without gaps. */
@@ -202,6 +199,8 @@ static int backward_on(bool fast, const k_attention *p, k_dtype dtype, void *que
                              (!a.dv.p || even(a.dv, a.Dv, 2));
     int code = turn_inputs(&a, p, l, dtype, a.Tk, 0, stream);
     const int done = fast && even_results ? fast_stages(a, dtype) : 0;
+    if (done && in_one_sweep(p, dtype) && a.dq.p && a.dk.p && a.dv.p)
+        a.parts = (float *)(room + l.parts), a.tickets = (int *)(room + l.tickets);
     if (!code)
         code = attention_delta(a, even(a.o, a.Dv, k_dtype_size(dtype)) && even(a.d_o, a.Dv, k_dtype_size(dtype)), dtype, stream);
     if (!code)

@@ -24,13 +24,16 @@ struct attention {
     float *part, *part_lse;             /* [slots,B,Hq,Tq,Dv] and [slots,B,Hq,Tq] */
     /* Backward in stages, or turned: sums gather here, until attention_finish.  NULL: dq dk dv are written at once. */
     float *sum_q, *sum_k, *sum_v;       /* dense [B,Hq,Tq,Dk] [B,Hk,Tk,Dk] [B,Hk,Tk,Dv] */
+    /* Backward in one sweep: sums of dq [B,Hq,pitch_of(Tq),64], and how many blocks of keys have added to each 128 rows. */
+    float *parts;
+    int *tickets;                       /* NULL: in two sweeps */
     /* Decoding: keys at positions before `held` are rows of the state [B,Hk,rows,Dk+Dv], the others rows of k and v. */
     int held, ring, rows;
     void *state;
 };
 
-/* Room for T rows, so that every tile of 64 begins at a multiple of 256 bytes. */
-BOTH int pitch_of(int T) { return ceil_div(T, 64) * 64; }
+/* Room for T rows, so that every tile of 128 is whole. */
+BOTH int pitch_of(int T) { return ceil_div(T, 128) * 128; }
 
 /* Keys that batch row b has. */
 __device__ inline int keys_there(const attention &a, int b)
@@ -46,6 +49,8 @@ int attention_hopper_built(void);
 /* There, in bfloat16, the sets and shapes of attention_hopper.cu: all stages, or the first of a strided set. */
 int attention_forward_hopper(const attention &, cudaStream_t);
 int attention_gradient_hopper(const attention &, cudaStream_t);
+/* The latter in one sweep, when there are tickets. */
+int attention_sweep_hopper(const attention &, cudaStream_t);
 /* o and lse from the slots, in their order; even: rows of o begin at multiples of 16 bytes and are as long. */
 int attention_merge(const attention &, bool even, k_dtype, cudaStream_t);
 /* level from lse, delta from d_o and o; even: so do theirs. */

@@ -171,6 +171,23 @@ __device__ inline void put_rows(float *to, const float (&x)[D / 2], bool add, co
     }
 }
 
+/* What a sweep goes through: its passes, and its rows. */
+struct sweep { stage passes; view rows; bool add; };
+
+/* Rows i on of a gradient: through its room to the tensor, or written or added to the sums [B,H,T,width] in float. */
+template <int D>
+__device__ inline void put_gradient(const CUtensorMap *map, float *sum, const sweep &w, bf16 *room, int group, float (&x)[D / 2], float factor,
+                                    const job &j, int i, int H, int T, int width)
+{
+    #pragma unroll
+    for (int n = 0; n < D / 2; n++)
+        x[n] *= factor;
+    if (sum)
+        put_rows<D>(sum, x, w.add, w.rows, j, i, H, T, width);
+    else
+        put_panels<D>(map, room, group, x, i, j.h, j.b);
+}
+
 /* Multiprocessors of this device. */
 static inline int processors(void)
 {

@@ -2,7 +2,7 @@
  *
  * Two sweeps, so that no sum crosses blocks and every run gives the same bits: a block of queries streams keys and
  * gathers dq; a block of keys streams the queries that see them and gathers dk and dv.  That costs seven products
- * where one sweep with sums in memory would take five.  Both are one kernel over rows and columns:
+ * where the one sweep of attention_hopper_sweep.cu takes five.  Both are one kernel over rows and columns:
  *     s = x1 y1^T,   p = 2^(scale s - level),   dp = x2 y2^T,   ds = p (dp - delta),   out1 += ds y1,   out2 += p y2
  * with x = (q, d_o), y = (k, v) for queries, and x = (k, v), y = (q, d_o) for keys, where level and delta lie along the
  * columns. */
@@ -25,9 +25,6 @@ template <int D, bool KEYS> struct gradient_room {
 };
 struct gradient_maps { CUtensorMap x1, x2, y1[2], y2[2], out1, out2; };    /* columns in sequence, and those of summaries */
 
-/* What a sweep goes through: its passes, and its rows. */
-struct sweep { stage passes; view rows; bool add; };
-
 /* Columns that rows i .. i + n - 1 see in a pass, for query head h; tiles of queries begin where level and delta can be
  * copied. */
 template <bool KEYS> __device__ static interval columns_of(const attention &a, const sweep &w, int pass, int h, int i, int n)
@@ -39,13 +36,6 @@ template <bool KEYS> __device__ static interval columns_of(const attention &a, c
 }
 
 /* ---- the warpgroup that copies --------------------------------------------------------------------------------------- */
-
-/* 256 bytes. */
-__device__ static void line_load(void *to, const float *from, uint64_t *bar)
-{
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], 256, [%2];"
-                 ::"r"(shared_address(to)), "l"(from), "r"(shared_address(bar)) : "memory");
-}
 
 /* All tiles of the block's jobs, as stages come free. */
 template <int D, bool KEYS> __device__ static void produce(const attention &a, const gradient_maps &m, const order &o, const sweep &w,
@@ -83,8 +73,8 @@ template <int D, bool KEYS> __device__ static void produce(const attention &a, c
                 }
                 if (KEYS) {
                     const int64_t row = ((int64_t)j.b * a.Hq + h) * pitch_of(a.Tq) + t;
-                    line_load(s.level[y.stage], a.level + row, full);
-                    line_load(s.delta[y.stage], a.delta + row, full);
+                    line_load<sizeof s.level[0]>(s.level[y.stage], a.level + row, full);
+                    line_load<sizeof s.delta[0]>(s.delta[y.stage], a.delta + row, full);
                 }
             }
         }
@@ -167,20 +157,6 @@ __device__ static void over_columns(const interval &v, const interval &sure, con
     hold_still(x.out2);
     if (AHEAD<D, KEYS> && before >= 0)
         release(&s.empty[before]);
-}
-
-/* Rows i on of a gradient: through its room to the tensor, or written or added to the sums [B,H,T,width] in float. */
-template <int D>
-__device__ static void put_gradient(const CUtensorMap *map, float *sum, const sweep &w, bf16 *room, int group, float (&x)[D / 2], float factor,
-                                    const job &j, int i, int H, int T, int width)
-{
-    #pragma unroll
-    for (int n = 0; n < D / 2; n++)
-        x[n] *= factor;
-    if (sum)
-        put_rows<D>(sum, x, w.add, w.rows, j, i, H, T, width);
-    else
-        put_panels<D>(map, room, group, x, i, j.h, j.b);
 }
 
 /* 64 rows of every job. */
@@ -311,5 +287,7 @@ template <int D> static int sweeps(const attention &a, cudaStream_t stream)
 
 int attention_gradient_hopper(const attention &a, cudaStream_t stream)
 {
+    if (a.tickets)
+        return attention_sweep_hopper(a, stream);
     return a.Dk <= 64 && a.Dv <= 64 ? sweeps<64>(a, stream) : sweeps<128>(a, stream);
 }

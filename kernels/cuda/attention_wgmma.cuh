@@ -57,6 +57,14 @@ __device__ inline void panel_store(const CUtensorMap *map, const void *from, int
                  ::"l"(map), "r"(shared_address(from)), "r"(d), "r"(t.x), "r"(t.y), "r"(h), "r"(b) : "memory");
 }
 __device__ inline void store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+/* 16 bytes or a multiple, in sequence. */
+template <int BYTES> __device__ inline void line_load(void *to, const float *from, uint64_t *bar)
+{
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %3, [%2];"
+                 ::"r"(shared_address(to)), "l"(from), "r"(shared_address(bar)), "n"(BYTES) : "memory");
+}
+/* Until everything stored is in memory. */
+__device__ inline void store_done() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 /* Until the copy engine has read what was to be stored. */
 __device__ inline void store_wait() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 /* What ordinary stores wrote becomes visible to the copy engine and the products. */
@@ -82,16 +90,16 @@ template <int N> __device__ inline void hold_still(float (&x)[N])
 
 #define SUM8(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
 
-/* d [64,64] (+)= a [64,16] b [16,64], both in shared memory; TURNED: b lies as [16,64], else as [64,16]. */
-template <int TURNED> __device__ inline void wgmma(float (&d)[32], uint64_t a, uint64_t b, bool add)
+/* d [64,64] (+)= a [64,16] b [16,64], both in shared memory; TURNED: b lies as [16,64], else as [64,16]; A_TURNED: a as [16,64]. */
+template <int TURNED, int A_TURNED = 0> __device__ inline void wgmma(float (&d)[32], uint64_t a, uint64_t b, bool add)
 {
     asm volatile("{.reg .pred p; setp.ne.b32 p, %34, 0;\n"
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
         "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"
         " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "%32, %33, p, 1, 1, 0, %35;}"
+        "%32, %33, p, 1, 1, %36, %35;}"
         : SUM8(d, 0), SUM8(d, 8), SUM8(d, 16), SUM8(d, 24)
-        : "l"(a), "l"(b), "r"((int)add), "n"(TURNED));
+        : "l"(a), "l"(b), "r"((int)add), "n"(TURNED), "n"(A_TURNED));
 }
 
 /* The same with a in registers. */
@@ -151,6 +159,14 @@ template <int N, int M> __device__ inline void product_nn(float (&o)[M], const u
     #pragma unroll
     for (int k = 0; k < N / 16; k++)
         wgmma<1>(o, p + 4 * k, factor(y + k * 2048, N * 128), true);
+}
+
+/* o [64,64] = s [N,64]^T y [N,64], both in panels of N rows. */
+template <int N> __device__ inline void product_tn(float (&o)[32], uint32_t s, uint32_t y)
+{
+    #pragma unroll
+    for (int k = 0; k < N / 16; k++)
+        wgmma<1, 1>(o, factor(s + k * 2048, N * 128), factor(y + k * 2048, N * 128), k > 0);
 }
 
 /* ---- registers --------------------------------------------------------------------------------------------------------- */
