@@ -7,13 +7,14 @@
 #include <stdlib.h>
 #include "kernels/cuda.h"
 
-enum { RUNS = 9, TENSORS = 8 };
+enum { RUNS = 9, TENSORS = 8, CHUNK = 64 };
 #define MIB ((size_t)1 << 20)
-static const size_t TENSOR = 256 * MIB, SAVED = 64 * MIB, SCRATCH = 1024 * MIB, WEIGHTS = 64 * MIB;    /* bytes of each */
+static const size_t TENSOR = 512 * MIB, SAVED = 64 * MIB, SCRATCH = 1024 * MIB, WEIGHTS = 64 * MIB;    /* bytes of each */
 static const double PRODUCTS = 780e12, BYTES = 4.2e12;     /* a second, on an H200: bfloat16 with float sums; a copy */
 
-/* A shape: H heads of D numbers, B sequences of T tokens. */
-typedef struct shape { const char *name; int mask, causal, length, summary, features, B, T, H, D; k_dtype type; } shape;
+/* A shape: H heads of D numbers, B sequences of T tokens; by features, or by rounds of hashing into buckets of CHUNK, or else
+ * softmax. */
+typedef struct shape { const char *name; int mask, causal, length, summary, features, B, T, H, D; k_dtype type; int rounds; } shape;
 static const shape SHAPES[] = {
     { "softmax-64-512", K_MASK_ALL, 1, 0, 0, 0, 32, 512, 32, 64, K_BF16 },
     { "softmax-64-2048", K_MASK_ALL, 0, 0, 0, 0, 8, 2048, 32, 64, K_BF16 },
@@ -24,13 +25,17 @@ static const shape SHAPES[] = {
     { "strided-32768", K_MASK_STRIDED, 1, 128, 0, 0, 1, 32768, 32, 64, K_BF16 },
     { "window-32768", K_MASK_WINDOW, 1, 256, 0, 0, 1, 32768, 32, 64, K_BF16 },
     { "performer-f32", 0, 0, 0, 0, 256, 1, 16384, 32, 64, K_F32 },
-    { "performer-bf16", 0, 0, 0, 0, 256, 1, 16384, 32, 64, K_BF16 } };
+    { "performer-bf16", 0, 0, 0, 0, 256, 1, 16384, 32, 64, K_BF16 },
+    { "lsh-8192-1", 0, 1, 0, 0, 0, 1, 8192, 64, 64, K_F32, 1 },
+    { "lsh-8192-4", 0, 1, 0, 0, 0, 1, 8192, 64, 64, K_F32, 4 },
+    { "lsh-65536-1", 0, 1, 0, 0, 0, 1, 65536, 32, 64, K_F32, 1 },
+    { "lsh-65536-4", 0, 1, 0, 0, 0, 1, 65536, 32, 64, K_F32, 4 } };
 
 static k_dev *dev;
 static void *tensor[TENSORS], *saved, *scratch, *weights;    /* q k v o d_o dq dk dv, each [B,T,H,D] in memory; W */
 
 /* One problem and what is done with it. */
-typedef struct job { const shape *s; int backward; k_position position; k_attention soft; k_linattn linear; } job;
+typedef struct job { const shape *s; int backward; k_position position; k_attention soft; k_linattn linear; k_lsh lsh; } job;
 
 static int work(void *arg)
 {
@@ -38,6 +43,8 @@ static int work(void *arg)
     void *stream = k_dev_stream(dev);
     if (j->s->features)
         return K_CUDA(linattn)->forward(&j->linear, j->s->type, stream) || (j->backward && K_CUDA(linattn)->backward(&j->linear, j->s->type, stream));
+    if (j->s->rounds)
+        return K_CUDA(lsh)->forward(&j->lsh, j->s->type, stream) || (j->backward && K_CUDA(lsh)->backward(&j->lsh, j->s->type, stream));
     return K_CUDA(attention)->forward(&j->soft, j->s->type, stream) || (j->backward && K_CUDA(attention)->backward(&j->soft, j->s->type, stream));
 }
 
@@ -54,12 +61,12 @@ static double pairs(const shape *s)
 }
 
 /* Seconds that no kernel goes below: products of forward, and 2.5 times those (features: twice) of backward; float takes
- * three of bfloat16.  Tensors once: q k v o, and with d_o again to dq dk dv. */
+ * three of bfloat16, or six where it shall be whole.  Tensors once: q k v o, and with d_o again to dq dk dv. */
 static double floor_of(const shape *s, int both)
 {
-    const double rows = (double)s->B * s->H * s->T, heads = (double)s->B * s->H;
-    const double forward = s->features ? 8.0 * rows * s->features * s->D : 4.0 * heads * pairs(s) * s->D;
-    const double products = forward * (both ? s->features ? 3 : 3.5 : 1) * (s->type == K_F32 ? 3 : 1) / PRODUCTS;
+    const double rows = (double)s->B * s->H * s->T, heads = (double)s->B * s->H, seen = s->rounds ? 2.0 * CHUNK * s->rounds * s->T : pairs(s);
+    const double forward = s->features ? 8.0 * rows * s->features * s->D : 4.0 * heads * seen * s->D;
+    const double products = forward * (both ? s->features ? 3 : 3.5 : 1) * (s->rounds ? 6 : s->type == K_F32 ? 3 : 1) / PRODUCTS;
     const double bytes = (both ? 12 : 4) * rows * s->D * (double)k_dtype_size(s->type) / BYTES;
     return fmax(products, bytes);
 }
@@ -83,7 +90,13 @@ static int prepare(job *j, const shape *s)
         .f = { .map = K_MAP_FAVOR, .D = s->D, .m = s->features, .eps = 1e-6, .stabilise = 1, .W = weights }, .normalise = 1,
         .B = s->B, .Hq = s->H, .Hk = s->H, .Tq = s->T, .Tk = s->T, .Dk = s->D, .Dv = s->D,
         .q = r[0], .k = r[1], .v = r[2], .o = r[3], .d_o = r[4], .dq = r[5], .dk = r[6], .dv = r[7], .saved = saved, .scratch = scratch };
-    const char *why = s->features ? K_CUDA(linattn)->plan(&j->linear, s->type, 1, &z) : K_CUDA(attention)->plan(&j->soft, s->type, 1, &z);
+    j->lsh = (k_lsh){
+        .B = s->B, .H = s->H, .T = s->T, .Dk = s->D, .Dv = s->D, .causal = s->causal, .rounds = s->rounds, .chunk = CHUNK, .across = 1,
+        .factor = { s->T / CHUNK }, .scale = 1 / sqrt(s->D), .key_eps = 1e-6, .capacity = s->T, .rotations = weights, .scratch = scratch,
+        .q = h[0], .k = h[0], .v = h[2], .o = h[3], .d_o = h[4], .dq = h[5], .dv = h[7],
+        .bucket = saved, .lse = (float *)saved + (size_t)s->B * (size_t)s->H * (size_t)s->rounds * (size_t)s->T };
+    const char *why = s->features ? K_CUDA(linattn)->plan(&j->linear, s->type, 1, &z)
+                      : s->rounds ? K_CUDA(lsh)->plan(&j->lsh, s->type, 1, &z) : K_CUDA(attention)->plan(&j->soft, s->type, 1, &z);
     if (!why && (z.saved > SAVED || z.scratch_fwd > SCRATCH || z.scratch_bwd > SCRATCH)) why = "more memory than is set aside";
     if (why) fprintf(stderr, "mixers: %s: %s\n", s->name, why);
     return why != NULL;
