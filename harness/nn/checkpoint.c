@@ -2,7 +2,8 @@
  *
  * Layout: 8 bytes little-endian length of the header, the header (JSON), the data.  Tensors: every parameter by its
  * name; of a learned one also what its optimiser keeps, "adam.m:NAME" and "adam.v:NAME", or "adafactor.row:NAME" and
- * "adafactor.column:NAME", and, where there is one, "average:NAME"; the caller's bytes as "extra:" (U8).  __metadata__: format, seed, step, forwards and the FNV-1a (64 bit) of the data, all as text.  numpy and PyTorch readers of
+ * "adafactor.column:NAME", and, where there is one, "average:NAME"; the caller's bytes as "extra:" (U8).  __metadata__:
+ * format, seed, step, forwards and the FNV-1a (64 bit) of the data, all as text.  numpy and PyTorch readers of
  * safetensors read the parameters directly.
  *
  * A file is trusted in nothing: lengths, types, ranges, overlaps and the sum are checked before the first value of a

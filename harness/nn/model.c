@@ -26,7 +26,7 @@ const attn_opt nn_model_table[] = {
     { "axial_width", "numbers of a position that tell its row, the others its column; 0 = half of d_model", OFF(axial_width), ATTN_INT, 0, 0, 65536,
       NULL, 0 },
     { "tie_embeddings", "the output layer is the embedding", OFF(tie_embeddings), ATTN_BOOL, 1, 0, 1, NULL, 0 },
-    { "adaptive_cutoffs", "adaptive softmax: words from each of these on, up to the next, are a cluster that the words before the first share one entry for; 0 = none",
+    { "adaptive_cutoffs", "adaptive softmax: words from each of these on are a cluster, which stands as one entry among the first words; 0 = none",
       OFF(adaptive_cutoffs), ATTN_INTS, 0, 0, 1 << 30, NULL, 0 },
     { "scale_embedding", "embeddings times sqrt(d_model)", OFF(scale_embedding), ATTN_BOOL, 0, 0, 1, NULL, 0 },
     { "init", "weights and embeddings are drawn from N(0, init^2)", OFF(init), ATTN_FLOAT, 0.02, 0, 10, NULL, 0 },

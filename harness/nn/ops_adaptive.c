@@ -249,11 +249,12 @@ static int fits(const k_clusters *c, int64_t words)
 static node *build(nn_graph *g, const op *kind, const nn_id *in, int n_in, const k_clusters *c, k_dtype dtype, attn_dims dims)
 {
     attn_dims x = nn_dims(g, in[IN_X]), table = nn_dims(g, in[IN_TABLE]), tails = nn_dims(g, in[IN_TAILS]);
-    if (!is_activation(g, in[IN_X], 2) || !is_real(g, in[IN_TABLE], 2) || !is_real(g, in[IN_TAILS], 2) || x.d[1] != table.d[1] || x.d[1] != tails.d[1])
+    if (!is_activation(g, in[IN_X], 2) || !is_real(g, in[IN_TABLE], 2) || !is_real(g, in[IN_TAILS], 2) || x.d[1] != table.d[1] ||
+        x.d[1] != tails.d[1])
         return nn_unfit(g, kind->name, in[IN_X], in[IN_TABLE], "[rows,d], in bf16 no parameter, [words,d] and [tails,d]"), NULL;
     if (!fits(c, table.d[0]) || tails.d[0] != c->tails)
-        return nn_fail(g, ATTN_EINVAL, "%s: at most %d cuts that go up from 1 and stay below %lld words, a row of the tails each", kind->name, K_TAILS,
-                       (long long)table.d[0]), NULL;
+        return nn_fail(g, ATTN_EINVAL, "%s: at most %d cuts that go up from 1 and stay below %lld words, a row of the tails each", kind->name,
+                       K_TAILS, (long long)table.d[0]), NULL;
     node *n = nn_new_node(g, kind, in, n_in, dtype, dims);
     if (!n)
         return NULL;

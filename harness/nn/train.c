@@ -13,7 +13,7 @@
 
 #define OFF(field) offsetof(nn_train_opts, field)
 const attn_opt nn_train_table[] = {
-    { "optimizer", "adam (weight decay as L2), adamw (decoupled) or adafactor (decoupled; no first moment, of matrices a second one by row and column)",
+    { "optimizer", "adam (weight decay as L2), adamw (decoupled) or adafactor (decoupled; the second moment by rows and columns alone)",
       OFF(optimizer), ATTN_CHOICE, NN_ADAM, 0, 0, "adam,adamw,adafactor", 0 },
     { "relative_step", "adafactor: the rate is at most 1 / sqrt(step), and relative to each parameter's root mean square, at least 1e-3",
       OFF(relative_step), ATTN_BOOL, 1, 0, 1, NULL, 0 },
@@ -22,7 +22,8 @@ const attn_opt nn_train_table[] = {
     { "beta2", "decay of Adam's second moment", OFF(beta2), ATTN_FLOAT, 0.999, 0, 0.999999999, NULL, 0 },
     { "eps", "added to the root of Adam's second moment", OFF(eps), ATTN_FLOAT, 1e-8, 0, 1, NULL, ATTN_OPEN_MIN },
     { "weight_decay", "decay of the parameters that take it", OFF(weight_decay), ATTN_FLOAT, 0, 0, 10, NULL, 0 },
-    { "decay_embeddings", "whether tables of embeddings and positions take it; biases and norms never do", OFF(decay_embeddings), ATTN_BOOL, 1, 0, 1, NULL, 0 },
+    { "decay_embeddings", "whether tables of embeddings and positions take it; biases and norms never do", OFF(decay_embeddings), ATTN_BOOL,
+      1, 0, 1, NULL, 0 },
     { "clip", "bound of the global gradient norm, 0 = none", OFF(clip), ATTN_FLOAT, 0, 0, 1e6, NULL, 0 },
     { "schedule", "learning rate after warm-up", OFF(schedule), ATTN_CHOICE, NN_CONSTANT, 0, 0, "constant,inverse_sqrt,cosine,linear", 0 },
     { "warmup", "steps of linear warm-up", OFF(warmup), ATTN_INT, 0, 0, 1e9, NULL, 0 },

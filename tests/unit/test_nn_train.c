@@ -454,25 +454,30 @@ static int watch(void *ctx, int64_t step, double *loss)
 
 static int watched_batch(void *ctx, int64_t number) { return script_batch(((watcher *)ctx)->s, number); }
 
+/* A run whose evaluations the watcher sees, with these options; the weight before and after it. */
+static void watched_run(watcher *w, int eval_every, double average, int average_last, double *begin, double *end)
+{
+    script *s = w->s = script_new(1);
+    const float *value = nn_param_value(s->m.params, w->weight = nn_param(s->m.params, "Wkv", dims(2, s->m.S, 4, 0, 0), (attn_init){ 0 }, 0));
+    s->opts.eval_every = eval_every;
+    s->opts.average = average;
+    s->opts.average_last = average_last;
+    s->t.ctx = w;
+    s->t.evaluate = watch;
+    s->t.batch = watched_batch;
+    *begin = (double)value[1];
+    assert_int_equal(nn_train(&s->t), TASK_DONE);
+    *end = (double)value[1];
+}
+
 static void the_average_is_evaluated(void **state)
 {
     (void)state;
-    watcher w[2] = { { .s = script_new(1) }, { .s = script_new(1) } };
+    watcher w[2] = { 0 };
     double average = 0, end = 0, apart = 0;
-    for (int i = 0; i < 2; i++) {
-        script *s = w[i].s;
-        w[i].weight = nn_param(s->m.params, "Wkv", dims(2, s->m.S, 4, 0, 0), (attn_init){ 0 }, 0);
-        average = (double)((float *)nn_param_value(s->m.params, w[i].weight))[1];
-        s->opts.eval_every = 1;
-        s->opts.average = i ? 0.8 : 0;
-        s->t.ctx = &w[i];
-        s->t.evaluate = watch;
-        s->t.batch = watched_batch;
-        s->host.ctx = s;
-        assert_int_equal(nn_train(&s->t), TASK_DONE);
-        assert_int_equal(w[i].n, 50);
-        end = (double)((float *)nn_param_value(s->m.params, w[i].weight))[1];
-    }
+    for (int i = 0; i < 2; i++)
+        watched_run(&w[i], 1, i ? 0.8 : 0, 0, &average, &end);
+    assert_true(w[0].n == 50 && w[1].n == 50);
     for (int step = 1; step <= 50; step++) {
         double decay = fmin(0.8, (1.0 + step) / (10.0 + step));
         average = decay * average + (1 - decay) * w[0].seen[step - 1];
@@ -488,20 +493,10 @@ static void the_average_is_evaluated(void **state)
 static void the_last_weights_are_averaged(void **state)
 {
     (void)state;
-    watcher w[2] = { { .s = script_new(1) }, { .s = script_new(1) } };
-    double end = 0, sum = 0;
-    for (int i = 0; i < 2; i++) {
-        script *s = w[i].s;
-        w[i].weight = nn_param(s->m.params, "Wkv", dims(2, s->m.S, 4, 0, 0), (attn_init){ 0 }, 0);
-        s->opts.eval_every = i ? 3 : 1;
-        s->opts.average_last = i ? 4 : 0;
-        s->t.ctx = &w[i];
-        s->t.evaluate = watch;
-        s->t.batch = watched_batch;
-        s->host.ctx = s;
-        assert_int_equal(nn_train(&s->t), TASK_DONE);
-        end = (double)((float *)nn_param_value(s->m.params, w[i].weight))[1];
-    }
+    watcher w[2] = { 0 };
+    double begin, end, sum = 0;
+    for (int i = 0; i < 2; i++)
+        watched_run(&w[i], i ? 3 : 1, 0, i ? 4 : 0, &begin, &end);
     assert_int_equal(w[1].n, 17);
     for (int e = 0; e < 17; e++) {
         double now = w[0].seen[e < 16 ? 3 * e + 2 : 49];
@@ -511,9 +506,7 @@ static void the_last_weights_are_averaged(void **state)
             fail_msg("evaluation %d: %.9g, not %.9g", e, w[1].seen[e], want);
     }
     assert_true(end == w[1].seen[16] && fabs(end - w[0].seen[49]) > 1e-5);
-    w[0].s->opts.average = 0.5;
-    w[0].s->opts.average_last = 2;
-    w[0].s->t.ctx = w[0].s;
+    w[0].s->opts.average = 0.5, w[0].s->opts.average_last = 2;
     assert_int_equal(nn_train(&w[0].s->t), TASK_FAILED);
     script_free(w[0].s);
     script_free(w[1].s);
@@ -527,17 +520,12 @@ static void a_run_begins_with_another(void **state)
 {
     (void)state;
     script *first = script_new(1), *second = script_new(2);
-    first->opts.keep = 1;
-    first->call.checkpoint = path;
+    first->opts.keep = 1, first->call.checkpoint = path;
     assert_int_equal(nn_train(&first->t), TASK_DONE);
-    second->opts.max_steps = 0;
-    second->losses = (const double[]){ 0.5 };
-    second->fail_evaluation = -1;
-    second->call.init = path;
-    second->host.note = note;
+    second->opts.max_steps = 0, second->losses = (const double[]){ 0.5 }, second->fail_evaluation = -1;
+    second->call.init = path, second->host.note = note;
     assert_int_equal(nn_train(&second->t), TASK_DONE);
-    assert_int_equal(second->evaluations, 1);
-    assert_int_equal(second->batches, 0);
+    assert_true(second->evaluations == 1 && second->batches == 0);
     assert_true(second->t.steps == 0 && second->t.best == 0.5 && second->t.last == 0.5 && second->t.seconds == 0);
     same_parameters(first->m.params, second->m.params);
     assert_non_null(strstr(noted, "; 0 drawn"));
