@@ -6,7 +6,7 @@
  *            = log softmax_head(tail i) + log softmax_i(w)                    cut[i] <= w < cut[i + 1]
  *
  * Rows are sorted by the tail of their target, so that a tail's work is a stretch of them; chunks of which no row is its are
- * left out, where the host can know (k_when).  The scores of a chunk are all that there ever is of them. */
+ * left out (k_when: on the CPU, and in the recording of a training step).  The scores of a chunk are all that there ever is of them. */
 #include "ops.h"
 
 enum { STEP = 64, TAIL_ROWS = 1024 };
