@@ -88,6 +88,8 @@ static int bind_extras(nn_graph *g, const nn_mixer_spec *spec, const attn_plan *
 {
     const attn_variant *v = spec->variant;
     const attn_shape *s = &spec->shape;
+    if (g->carries && s->mode == ATTN_CAUSAL && !plan->state_dims[0].n)
+        nn_fail(g, ATTN_EUNSUP, "%s has no state to go on from", v->name);
     for (int i = 0; i < ATTN_MAX; i++) {
         if (plan->gate_width[i]) {
             in[GATES + i] = gates ? gates[i] : NN_NONE;
@@ -141,8 +143,6 @@ nn_id nn_attention_klen(nn_graph *g, const nn_mixer_spec *spec, const char *pref
     int rc = nn_mixer_ask(g->dev, &asked, capacity, &plan, why, sizeof why);
     if (rc)
         return nn_fail(g, rc, "%s", why);
-    if (g->carries && asked.shape.mode == ATTN_CAUSAL && !plan.state_dims[0].n)
-        return nn_fail(g, ATTN_EUNSUP, "%s has no state to go on from", spec->variant->name);
     if (bind_extras(g, &asked, &plan, prefix, gates, in))
         return NN_BAD;
     attention *a = calloc(1, sizeof *a);
