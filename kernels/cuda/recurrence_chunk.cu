@@ -118,6 +118,25 @@ template <typename T> static __device__ void make_keys(const recurrence &x, cons
     }
 }
 
+/* Scores of the rows in q with keys, over 64 columns. */
+template <typename T> static __device__ __forceinline__ void add_scores(const recurrence &x, const chunk_block<T> &w, const T *keys,
+                                                                       const float *sums, acc p[BLOCKS])
+{
+    int i0 = warp_id();
+    #pragma unroll 1
+    for (int h = TILE / 2; x.channel && h; h /= 2) {
+        make_half(w.q, keys, sums, h, w.half);
+        half_scores(w.half, w.half, i0, h, p);
+    }
+    if (x.channel) half_scores(w.q, keys, i0, 0, p);
+    #pragma unroll
+    for (int j = 0; j < BLOCKS && !x.channel; j++) {
+        if (j > i0) continue;
+        #pragma unroll
+        for (int c = 0; c < BLOCKS; c++) product(p[j], load_rows(w.q, 16 * i0, 16 * c), load_rows(keys, 16 * j, 16 * c));
+    }
+}
+
 /* Queries of reader g, and their scores. */
 template <typename T> static __device__ void make_reader(const recurrence &x, const chunk_at &k, int g, const chunk_block<T> &w)
 {
@@ -137,18 +156,7 @@ template <typename T> static __device__ void make_reader(const recurrence &x, co
         __syncthreads();
         store_faded(x, w.m, sums, w.q, tile_at<T>(x.q_in, at.at * x.DT + d), FADE_IN);
         if (x.training) store_faded(x, w.m, sums, w.q, tile_at<T>(x.q_hat, at.at * x.DT + d), FADE_NONE);
-        #pragma unroll 1
-        for (int h = TILE / 2; x.channel && h; h /= 2) {
-            make_half(w.q, keys, sums, h, w.half);
-            half_scores(w.half, w.half, i0, h, p);
-        }
-        if (x.channel) half_scores(w.q, keys, i0, 0, p);
-        #pragma unroll
-        for (int j = 0; j < BLOCKS && !x.channel; j++) {
-            if (j > i0) continue;
-            #pragma unroll
-            for (int c = 0; c < BLOCKS; c++) product(p[j], load_rows(w.q, 16 * i0, 16 * c), load_rows(keys, 16 * j, 16 * c));
-        }
+        add_scores(x, w, keys, sums, p);
     }
     __syncthreads();
     #pragma unroll
