@@ -315,7 +315,7 @@ static int name_kinds(const data_tokens *data, signed char *kind)
 {
     for (int64_t i = 0; i < data->nvocab; i++) kind[i] = HS_AMINO;
     for (int i = 0; i < HS_AMINO; i++) {
-        int64_t id = data_id(data, HS_AMINO_ACIDS + i, 1);
+        int64_t id = data_id(data, &HS_AMINO_ACIDS[i], 1);
         if (id < 0) return -1;
         kind[id] = (signed char)i;
     }
