@@ -15,7 +15,7 @@ typedef struct hs_speaker {
     nn_graph *graph;
     nn_id tokens, scores;
     int32_t *said, *shown;              /* [rows,length] all words; what the graph is shown next */
-    void *raw;                          /* the graph's scores on the host, by windows */
+    void *raw;                          /* the graph's scores on the host */
     float *score;                       /* [rows,vocabulary] */
 } hs_speaker;
 /* 0, or -1 with a sentence; to be released either way. */
