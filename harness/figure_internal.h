@@ -101,7 +101,7 @@ int  fig_write_table(const fig *, const char *dir);
 /* Draws a figure in a workshop of its own inside dir: write() leaves NAME.tsv and NAME.gp in the folder that it is given, gnuplot
  * runs, and every file is moved into place by one rename.  0, or -1 with a sentence. */
 typedef int fig_write_fn(const void *ctx, const char *shop, char *why, size_t nwhy);
-int  fig_in_workshop(const char *dir, const char *name, fig_write_fn *, const void *ctx, int *gnuplot, char *why, size_t nwhy);
+int  fig_in_workshop(const char *dir, const char *name, fig_write_fn *write, const void *ctx, int *gnuplot, char *why, size_t nwhy);
 int  fig_make_folder(const char *path);                 /* and those above it */
 /* The script NAME.gp in dir from the template KIND.gp.in, each @NAME@ in it replaced by its value, which is freed. */
 typedef struct fig_place { const char *name; char *value; } fig_place;

@@ -19,6 +19,7 @@ for so in "$B"/variants/*.so; do
   if [ -n "${FULL:-}" ]; then start "$so" "all shapes, every option"; continue; fi
   start "$so" "small shapes, every option" --quick
   start "$so" "all shapes, defaults" --defaults
+  [[ $so == */fwp.so ]] && start "$so" "chunks, features made on the way" --only-options --options feature_map=elu1 --options 'feature_map=silu qk_norm=l2'
 done
 wait
 cat "$tmp"/*.tap
