@@ -156,14 +156,26 @@ static void log_tics(FILE *out, char axis, double low, double high)
     fputs(")\n", out);
 }
 
-/* Tics at powers of two, named as far as there is room. */
-static void binary_tics(FILE *out, double low, double high)
+/* Are all our points at powers of two, few enough to be named as numbers? */
+static int at_doublings(const fig *f)
+{
+    for (size_t i = 0; i < f->ours; i++)
+        for (size_t n = 0; n < f->series[i].npoints; n++) {
+            double x = f->series[i].point[n].x;
+            if (!(x >= 1 && x <= 4096) || exp2(round(log2(x))) != x) return 0;
+        }
+    return f->ours > 0;
+}
+
+/* Tics at powers of two, named as far as there is room: 2^5 or, when plain, 32. */
+static void binary_tics(FILE *out, double low, double high, int plain)
 {
     int first = (int)ceil(log2(low) - 1e-9), last = (int)floor(log2(high) + 1e-9), stride = 1 + (last - first) / 14;
     fputs("set xtics (", out);
     for (int n = first; n <= last; n++) {
         char name[32] = "";
-        if ((n - first) % stride == 0) power_text("2", n, name);
+        if ((n - first) % stride == 0 && plain) snprintf(name, sizeof name, "%g", exp2(n));
+        else if ((n - first) % stride == 0) power_text("2", n, name);
         fprintf(out, "%s'%s' %.9g %d", n > first ? ", " : "", name, exp2(n), !*name);
     }
     fputs(")\n", out);
@@ -195,7 +207,8 @@ static void write_axis(FILE *out, const fig *f, char axis)
     }
     if (logarithmic) fprintf(out, "set logscale %c\n", axis);
     fprintf(out, "set %crange [%.9g:%.9g]\n", axis, low, high);
-    if (axis == 'x' && f->kind == FIG_SCALING) binary_tics(out, low, top);
+    int doublings = logarithmic && axis == 'x' && f->kind == FIG_LINE && at_doublings(f);
+    if (doublings || (axis == 'x' && f->kind == FIG_SCALING)) binary_tics(out, low, top, doublings);
     else if (logarithmic) log_tics(out, axis, low, top);
 }
 
