@@ -17,10 +17,10 @@ seeds: [1]
 Y
 }
 run() {                                 # run NAME DEVICE ARGUMENTS: "accuracy,loss" of each cell, with what it is
-  "$HARNESS" run "$tmp/$1.yaml" --device "$2" --db "$tmp/$1-$2.db" --quiet "${@:3}" >"$tmp/log" 2>&1
+  "$HARNESS" run "$tmp/$1.yaml" --device "$2" --db "$tmp/$2.db" --quiet "${@:3}" >"$tmp/log" 2>&1
   rc=$?
   (( rc == 0 )) && echo "ok - $1 trains on $2 ${*:3}" || { sed 's/^/# /' "$tmp/log" | tail -5; echo "not ok - $1 trains on $2 ${*:3} (exit status $rc)"; }
-  "$HARNESS" show "$1" --db "$tmp/$1-$2.db" --csv --metric test_loss --metric best_valid_loss | tail -n +2 >"$tmp/$1-$2"
+  "$HARNESS" show "$1" --db "$tmp/$2.db" --csv --metric test_loss --metric best_valid_loss | tail -n +2 >"$tmp/$1-$2"
 }
 experiment listops 'listops, pooling: [cls, mean], length: 48, depth: 4, arguments: 4, min_length: 5, max_length: 48, train_size: 0, valid_size: 100, test_size: 500' 60
 experiment retrieval 'retrieval, data: generated-matches, pooling: mean, length: 64, eval_examples: 100' 60
