@@ -22,9 +22,13 @@ const attn_opt nn_model_table[] = {
       OFF(positions), ATTN_CHOICE, NN_POSITIONS_SINUSOIDAL, 0, 0, "none,sinusoidal,sinusoidal_reversed,learned,axial", 0 },
     { "positions_each_layer", "positions are added before every layer, not before the first alone", OFF(positions_each_layer), ATTN_BOOL, 0, 0, 1,
       NULL, 0 },
-    { "axial_columns", "tokens of a row of axial positions; 0 = the root of the context, rounded up", OFF(axial_columns), ATTN_INT, 0, 0, 1 << 24, NULL, 0 },
-    { "axial_width", "numbers of a position that tell its row, the others its column; 0 = half of d_model", OFF(axial_width), ATTN_INT, 0, 0, 65536,
-      NULL, 0 },
+    { "axial_columns", "tokens, or pixels, of a row of axial positions; 0 = the root of the context, rounded up", OFF(axial_columns), ATTN_INT, 0, 0,
+      1 << 24, NULL, 0 },
+    { "axial_width", "numbers of a position that tell its row, the others its column; 0 = half of d_model, a third with channels", OFF(axial_width),
+      ATTN_INT, 0, 0, 65536, NULL, 0 },
+    { "axial_channels", "tokens of a pixel: rows and columns are of pixels, a third learned table is of t % axial_channels; 0 = tokens are not",
+      OFF(axial_channels), ATTN_INT, 0, 0, 65536, NULL, 0 },
+    { "axial_channel_width", "numbers of a position that tell its channel; 0 = a third of d_model", OFF(axial_channel_width), ATTN_INT, 0, 0, 65536, NULL, 0 },
     { "tie_embeddings", "the output layer is the embedding", OFF(tie_embeddings), ATTN_BOOL, 1, 0, 1, NULL, 0 },
     { "adaptive_cutoffs", "adaptive softmax: words from each of these on are a cluster, which stands as one entry among the first words; 0 = none",
       OFF(adaptive_cutoffs), ATTN_INTS, 0, 0, 1 << 30, NULL, 0 },
@@ -64,6 +68,13 @@ static int cuts_go_up(const nn_model_opts *o)
     return up;
 }
 
+/* Whether row and channel of a position leave something for the column. */
+static int channels_fit(const nn_model_opts *o)
+{
+    int third = o->d_model / 3, row = o->axial_width ? o->axial_width : third, channel = o->axial_channel_width ? o->axial_channel_width : third;
+    return third > 0 && row + channel < o->d_model;
+}
+
 int nn_model_check(const nn_model_opts *o, char *why, size_t nwhy)
 {
     if (!o->d_head && o->d_model % o->heads)
@@ -74,6 +85,8 @@ int nn_model_check(const nn_model_opts *o, char *why, size_t nwhy)
         snprintf(why, nwhy, "model: sinusoidal positions need an even d_model, not %d", o->d_model);
     else if (o->positions == NN_POSITIONS_AXIAL && (o->axial_width >= o->d_model || o->d_model < 2))
         snprintf(why, nwhy, "model: axial positions of d_model %d need some of it for the row and some for the column", o->d_model);
+    else if (o->positions == NN_POSITIONS_AXIAL && o->axial_channels && !channels_fit(o))
+        snprintf(why, nwhy, "model: axial positions of d_model %d need some of it for the row, the column and the channel", o->d_model);
     else if (o->reversible && (o->norm_position != NN_NORM_PRE || !o->residual || o->positions_each_layer || o->recompute))
         snprintf(why, nwhy, "model: reversible layers are pre-norm, have residuals, and take neither positions_each_layer nor recompute");
     else if (nn_model_is_adaptive(o) && !cuts_go_up(o))
@@ -90,7 +103,9 @@ void nn_model_fill(nn_model_opts *o)
     if (!o->kv_heads)
         o->kv_heads = o->heads;
     if (!o->axial_width)
-        o->axial_width = o->d_model / 2;
+        o->axial_width = o->d_model / (o->axial_channels ? 3 : 2);
+    if (!o->axial_channel_width)
+        o->axial_channel_width = o->d_model / 3;
     if (!o->d_ff)
         o->d_ff = nn_model_is_gated(o) ? (8 * o->d_model / 3 + 63) / 64 * 64 : 4 * o->d_model;
 }

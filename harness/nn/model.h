@@ -18,7 +18,8 @@ typedef struct nn_model_opts {
     int32_t layers, d_model, heads, kv_heads, d_head, d_ff;     /* the last three: 0 until nn_model_fill */
     int32_t feed_forward, norm, norm_position, activation, bias, attention_bias;
     int32_t positions, tie_embeddings, scale_embedding, scale_residual_init, recompute;
-    int32_t positions_each_layer, axial_columns, axial_width, residual, reversible, short_conv, short_conv_activation, feed_forward_chunks;
+    int32_t positions_each_layer, axial_columns, axial_width, axial_channels, axial_channel_width;
+    int32_t residual, reversible, short_conv, short_conv_activation, feed_forward_chunks;
     attn_ints adaptive_cutoffs;         /* one 0: none */
     double norm_eps, init, dropout, embedding_dropout, ffn_dropout;
 } nn_model_opts;

@@ -304,23 +304,34 @@ static nn_id beside_zeros(const place *p, const char *name, int64_t rows, int64_
     return x;
 }
 
-/* Row t is row t / columns of one table and, behind it, row t % columns of another (Kitaev et al. 2020). */
+/* i32 [T]: t / by % of. */
+static nn_id every(const place *p, int64_t T, int64_t by, int64_t of)
+{
+    int32_t *at = malloc((size_t)T * sizeof *at);
+    if (!at)
+        return nn_fail(p->g, NN_ENOMEM, "out of host memory");
+    for (int64_t t = 0; t < T; t++)
+        at[t] = (int32_t)(t / by % of);
+    nn_id x = nn_indices(p->g, dims1(T), at);
+    free(at);
+    return x;
+}
+
+/* Row t is row t / columns of one table and, behind it, row t % columns of another (Kitaev et al. 2020); with channels that is said of the
+ * pixel t / channels, and row t % channels of a third table is behind both. */
 static nn_id axial(const place *p, int64_t T)
 {
     const nn_model_opts *o = &p->t->o;
-    int64_t columns = o->axial_columns ? o->axial_columns : (int64_t)ceil(sqrt((double)p->t->context));
-    int32_t *at = malloc(2 * (size_t)T * sizeof *at);
-    if (!at)
-        return nn_fail(p->g, NN_ENOMEM, "out of host memory");
-    for (int64_t t = 0; t < T; t++) {
-        at[t] = (int32_t)(t / columns);
-        at[T + t] = (int32_t)(t % columns);
-    }
-    nn_id rows = beside_zeros(p, "positions.row", (p->t->context + columns - 1) / columns, 0, o->axial_width);
-    nn_id column = beside_zeros(p, "positions.column", columns, o->axial_width, o->d_model - o->axial_width);
-    nn_id x = nn_gather2(p->g, rows, nn_indices(p->g, dims1(T), at), column, nn_indices(p->g, dims1(T), at + T));
-    free(at);
-    return x;
+    int64_t channels = o->axial_channels ? o->axial_channels : 1, pixels = (p->t->context + channels - 1) / channels;
+    int64_t columns = o->axial_columns ? o->axial_columns : (int64_t)ceil(sqrt((double)pixels)), rows = (pixels + columns - 1) / columns;
+    int64_t width = o->axial_channels ? o->axial_channel_width : 0, rest = o->d_model - o->axial_width - width;
+    nn_id row = beside_zeros(p, "positions.row", rows, 0, o->axial_width);
+    nn_id column = beside_zeros(p, "positions.column", columns, o->axial_width, rest);
+    nn_id x = nn_gather2(p->g, row, every(p, T, columns * channels, rows), column, every(p, T, channels, columns));
+    if (!width)
+        return x;
+    nn_id channel = beside_zeros(p, "positions.channel", channels, o->d_model - width, width);
+    return nn_add(p->g, x, nn_gather(p->g, channel, every(p, T, 1, channels)));
 }
 
 /* The positions of T tokens. */

@@ -164,7 +164,7 @@ static void test_layers(void **state)
 {
     static const char *const models[] = {
         "{\"short_conv\": 4}", "{\"short_conv\": 2, \"short_conv_activation\": \"none\", \"kv_heads\": 1}", "{\"short_conv\": 20}",
-        "{\"positions\": \"axial\"}", "{\"positions\": \"axial\", \"axial_columns\": 5, \"axial_width\": 3, \"positions_each_layer\": true}",
+        "{\"positions\": \"axial\"}", "{\"positions\": \"axial\", \"axial_channels\": 3}", "{\"positions\": \"axial\", \"axial_columns\": 5, \"axial_width\": 3, \"positions_each_layer\": true}",
         "{\"feed_forward_chunks\": 3, \"activation\": \"swiglu\"}", "{\"reversible\": true}", "{\"residual\": false, \"positions_each_layer\": true}",
         "{\"reversible\": true, \"short_conv\": 4, \"positions\": \"axial\", \"feed_forward_chunks\": 2}" };
     static const char *const names[] = { "softmax", "fwp", "gated_deltanet" };

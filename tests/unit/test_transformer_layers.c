@@ -64,7 +64,7 @@ static void test_gradients(void **state)
         "\"reversible\": true", "\"reversible\": true, \"feed_forward\": false, \"layers\": 3", "\"reversible\": true, \"feed_forward_chunks\": 3",
         "\"residual\": false, \"norm_position\": \"post\"", "\"positions_each_layer\": true, \"positions\": \"learned\", \"recompute\": \"layer\"",
         "\"residual\": false", "\"residual\": false, \"positions_each_layer\": true", "\"positions\": \"axial\"",
-        "\"positions\": \"axial\", \"axial_columns\": 2, \"axial_width\": 5, \"positions_each_layer\": true", "\"short_conv\": 4",
+        "\"positions\": \"axial\", \"axial_columns\": 2, \"axial_width\": 5, \"positions_each_layer\": true", "\"positions\": \"axial\", \"axial_channels\": 2", "\"short_conv\": 4",
         "\"short_conv\": 3, \"short_conv_activation\": \"none\", \"kv_heads\": 2, \"recompute\": \"layer\"",
         "\"feed_forward_chunks\": 3, \"activation\": \"gelu\"", "\"feed_forward_chunks\": 4, \"activation\": \"swiglu\"",
         "\"feed_forward_chunks\": 100, \"activation\": \"reglu\", \"bias\": false, \"recompute\": \"layer\"",
@@ -83,14 +83,17 @@ static void test_gradients(void **state)
 static void test_contradictions(void **state)
 {
     static const char *const reversible = "model: reversible layers are pre-norm, have residuals, and take neither positions_each_layer nor recompute";
-    static const char *const bad[] = { "\"norm_position\": \"post\"", "\"residual\": false", "\"positions_each_layer\": true", "\"recompute\": \"layer\"" };
+    static const char *const bad[] = { "\"norm_position\": \"post\"", "\"residual\": false", "\"positions_each_layer\": true", "\"recompute\": \"layer\"",
+                                        "\"axial_width\": 512", "\"axial_channels\": 3, \"axial_width\": 341, \"axial_channel_width\": 171" };
+    static const char *const row_column = "model: axial positions of d_model 512 need some of it for the row and some for the column";
+    static const char *const row_column_channel = "model: axial positions of d_model 512 need some of it for the row, the column and the channel";
     (void)state;
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         char all[200];
         model m;
-        snprintf(all, sizeof all, "{%s, %s}", i < 4 ? "\"reversible\": true" : "\"positions\": \"axial\"", i < 4 ? bad[i] : "\"axial_width\": 512");
+        snprintf(all, sizeof all, "{%s, %s}", i < 4 ? "\"reversible\": true" : "\"positions\": \"axial\"", bad[i]);
         assert_int_equal(record(&m, "softmax", all, K_F32, 1, 4, ATTN_CAUSAL), ATTN_EINVAL);
-        assert_string_equal(why, i < 4 ? reversible : "model: axial positions of d_model 512 need some of it for the row and some for the column");
+        assert_string_equal(why, i < 4 ? reversible : i < 5 ? row_column : row_column_channel);
         release(&m);
     }
 }
@@ -322,6 +325,40 @@ static void test_axial(void **state)
     }
 }
 
+/* With channels a position is its pixel's row and column and, behind them, its channel. */
+static void test_axial_channels(void **state)
+{
+    static const char *const start = "{\"layers\": 1, \"d_model\": 8, \"heads\": 2, \"init\": 0.4, \"positions\": ";
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        char axial[200], learned[200];
+        int columns = i ? 1 : 2, width[3] = { i ? 4 : 2, i ? 1 : 4, i ? 3 : 2 };    /* 4 pixels of 7 tokens; thirds of 8, what is left the column's */
+        snprintf(axial, sizeof axial, "%s\"axial\", \"axial_channels\": 2%s}", start,
+                 i ? ", \"axial_columns\": 1, \"axial_width\": 4, \"axial_channel_width\": 3" : "");
+        snprintf(learned, sizeof learned, "%s\"learned\"}", start);
+        model a, b;
+        begin(&a, "softmax", axial, K_F64, 2, 7);
+        begin(&b, "softmax", learned, K_F64, 2, 7);
+        const char *const name[] = { "positions.row.weight", "positions.column.weight", "positions.channel.weight" };
+        const int rows[] = { 4 / columns, columns, 2 };
+        for (int t = 0; t < 7; t++) {
+            double *to = (double *)nn_param_value(b.params, find(&b, "positions.weight")) + t * 8;
+            const int at[] = { t / 2 / columns, t / 2 % columns, t % 2 };
+            for (int k = 0; k < 3; k++) {
+                int of = find(&a, name[k]);
+                attn_dims d = nn_param_dims(a.params, of);
+                assert_true(d.d[0] == rows[k] && d.d[1] == width[k]);
+                memcpy(to, (double *)nn_param_value(a.params, of) + at[k] * width[k], (size_t)width[k] * sizeof *to);
+                to += width[k];
+            }
+        }
+        assert_int_equal(nn_forward(a.graph) || nn_forward(b.graph), 0);
+        assert_memory_equal(nn_data(a.graph, a.logits), nn_data(b.graph, b.logits), 2 * 7 * V * sizeof(double));
+        release(&a);
+        release(&b);
+    }
+}
+
 /* Without residuals and positions a layer of identity mixes nothing; with positions at each layer the logits depend on them. */
 static void test_positions_each_layer(void **state)
 {
@@ -492,7 +529,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients),   cmocka_unit_test(test_contradictions), cmocka_unit_test(test_recomputed),
         cmocka_unit_test(test_reversible),  cmocka_unit_test(test_reversible_keeps_nothing), cmocka_unit_test(test_chunks),         cmocka_unit_test(test_chunks_drop),
-        cmocka_unit_test(test_axial),       cmocka_unit_test(test_positions_each_layer), cmocka_unit_test(test_short_conv),
+        cmocka_unit_test(test_axial),       cmocka_unit_test(test_axial_channels),
+        cmocka_unit_test(test_positions_each_layer), cmocka_unit_test(test_short_conv),
         cmocka_unit_test(test_plan),        cmocka_unit_test(test_plan_of_others), cmocka_unit_test(test_plan_of_twelve),
         cmocka_unit_test(test_learning) };
     return cmocka_run_group_tests_name("transformer_layers", tests, open_files, close_files);
