@@ -10,7 +10,7 @@
 #include "tokens.h"
 
 typedef enum data_kind { DATA_WORDS, DATA_BYTES, DATA_PROTEIN, DATA_PARALLEL, DATA_MUSIC, DATA_IMAGES, DATA_LABELLED,
-                         DATA_LISTOPS, DATA_MATCHED, DATA_KINDS } data_kind;
+                         DATA_LISTOPS, DATA_MATCHED, DATA_AUDIO, DATA_KINDS } data_kind;
 extern const char *const data_kind_names[DATA_KINDS];
 
 typedef struct data_download {          /* a row of a table that ends with url == NULL */
@@ -41,6 +41,7 @@ typedef struct data_set {               /* a row of a table that ends with name 
     int form_feeds;                     /* WORDS, BYTES: a form feed begins a document */
     /* A corpus that is made, not fetched: writes its files into the folder.  0, or -1 with a sentence. */
     int (*generate)(const char *folder, char *why, size_t nwhy);
+    int side;                           /* IMAGES: pixels of a row and of a column; 0: 32 */
 } data_set;
 
 extern const data_set data_sets[];

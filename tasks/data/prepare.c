@@ -114,7 +114,7 @@ static const reader readers[DATA_KINDS] = {
     [DATA_PROTEIN] = { 1, data_protein_vocab, data_read_proteins, 1 }, [DATA_PARALLEL] = { 1, data_vocab_bytes, data_read_parallel, 1 },
     [DATA_MUSIC] = { 1, data_music_vocab, data_read_music },        [DATA_IMAGES] = { 1, data_vocab_bytes, data_read_images },
     [DATA_LABELLED] = { 1, data_vocab_bytes, data_read_labelled, 1 },  [DATA_LISTOPS] = { 1, data_listops_vocab, data_read_listops },
-    [DATA_MATCHED] = { 1, data_vocab_bytes, data_read_matched },
+    [DATA_MATCHED] = { 1, data_vocab_bytes, data_read_matched },    [DATA_AUDIO] = { 1, data_vocab_bytes, data_read_audio },
 };
 
 /* ---- the recipe --------------------------------------------------------------------------------------------------- */

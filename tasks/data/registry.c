@@ -4,7 +4,7 @@
 #include <string.h>
 #include "data.h"
 
-const char *const data_kind_names[DATA_KINDS] = { "words", "bytes", "protein", "parallel", "music", "images", "labelled", "listops", "matched" };
+const char *const data_kind_names[DATA_KINDS] = { "words", "bytes", "protein", "parallel", "music", "images", "labelled", "listops", "matched", "audio" };
 
 #define WIKITEXT "https://s3.amazonaws.com/research.metamind.io/wikitext/"
 #define STATMT "https://www.statmt.org/"
@@ -94,6 +94,11 @@ static const data_download jsb[] = {
 static const data_file jsb_files[] = {
     { "train", "jsb-chorales-16th.json" }, { "valid", "jsb-chorales-16th.json" }, { "test", "jsb-chorales-16th.json" }, { NULL } };
 
+static const data_file imagenet64_files[] = {
+    { "train", "imagenet64.train.hwc" }, { "valid", "imagenet64.valid.hwc" }, { NULL } };
+static const data_file audio_files[] = {
+    { "train", "train/*.wav|*-08[789]0.wav" }, { "valid", "valid/*.wav|*-0930.wav" }, { "test", "test/*.wav|*-0920.wav" }, { NULL } };
+
 static const data_download imdb[] = {
     { "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz", 84125825,
       "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe" }, { NULL } };
@@ -153,6 +158,10 @@ const data_set data_sets[] = {
       "none stated; published for research", "a local copy", DATA_IMAGES, 0, NULL, NULL, cifar10_part_files },
     { "jsb-chorales", "382 chorales of Bach in 16th notes",
       "public domain; none stated for the set", "https://github.com/czhuang/JSB-Chorales-dataset", DATA_MUSIC, 0, NULL, jsb, jsb_files },
+    { "imagenet64", "images of 64 x 64 x 3 bytes in raster order, one behind the other",
+      "none stated; published for research", "https://www.image-net.org", DATA_IMAGES, 0, NULL, NULL, imagenet64_files, .side = 64 },
+    { "audio", "any recordings in WAV, 16 bits, below train, valid and test",
+      "see the copy", "a local copy", DATA_AUDIO, 0, NULL, NULL, audio_files },
     { "imdb", "50,000 film reviews, good or bad, as bytes",
       "none stated; published for research", "https://ai.stanford.edu/~amaas/data/sentiment", DATA_LABELLED, 0, NULL, imdb, imdb_files },
     { "listops", "nested list operations of 500 to 2,000 tokens (Long Range Arena)",

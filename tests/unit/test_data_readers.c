@@ -1,5 +1,7 @@
 /* test_data_readers.c - every reader on sound and on odd files: what is defined, and what is refused where. */
+#include <math.h>
 #include "data_set.h"
+#include "tasks/data/read.h"
 
 static data_tokens t;
 
@@ -352,6 +354,127 @@ static void test_images(void **state)
     assert_refused(&plain, "i.labels has not as many labels");
 }
 
+/* A side of the set's own, and no labels. */
+static void test_large_images(void **state)
+{
+    (void)state;
+    static const data_file files[] = { { "train", "i.hwc" }, { NULL } };
+    static const data_set large = { "large", .kind = DATA_IMAGES, .files = files, .side = 64 };
+    static unsigned char image[2 * 12288];
+    for (size_t i = 0; i < sizeof image; i++) image[i] = (unsigned char)(i * 31 + i / 251);
+    put_bytes("i.hwc", image, sizeof image);
+    assert_int_equal(prepare_set(&large, &t), 0);
+    const data_split *s = data_find_split(&t, "train");
+    assert_int_equal(s->ndocs, 2);
+    assert_int_equal(s->end[0], 12288);
+    assert_null(s->label);
+    assert_memory_equal(s->tokens, image, sizeof image);
+    data_close(&t);
+    put_bytes("i.hwc", image, 12288 + 7);
+    assert_refused(&large, "i.hwc: it is truncated: image 2 has 7 of 12288 bytes");
+}
+
+/* ---- sound --------------------------------------------------------------------------------------------------------------------- */
+
+/* The bytes of a WAV file: `extra` bytes of another chunk before the samples. */
+typedef struct wav { unsigned char byte[512]; size_t n; } wav;
+static void put_le(wav *w, uint32_t x, int bytes)
+{
+    for (; bytes--; x >>= 8) w->byte[w->n++] = (unsigned char)x;
+}
+static void put_chunk(wav *w, const char *name, uint32_t n)
+{
+    memcpy(w->byte + w->n, name, 4);
+    w->n += 4;
+    put_le(w, n, 4);
+}
+static wav make_wav(int channels, int rate, int bits, int extra, int samples, const int16_t *sample)
+{
+    wav w = { .n = 0 };
+    put_chunk(&w, "RIFF", 0);                           /* the sizes of files that were streamed are as they are */
+    memcpy(w.byte + w.n, "WAVE", 4), w.n += 4;
+    put_chunk(&w, "fmt ", 16);
+    put_le(&w, 1, 2), put_le(&w, (uint32_t)channels, 2), put_le(&w, (uint32_t)rate, 4), put_le(&w, (uint32_t)(rate * channels * 2), 4);
+    put_le(&w, (uint32_t)channels * 2, 2), put_le(&w, (uint32_t)bits, 2);
+    if (extra) put_chunk(&w, "LIST", (uint32_t)extra), w.n += (size_t)(extra + extra % 2);
+    put_chunk(&w, "data", (uint32_t)samples * 2);
+    for (int i = 0; i < samples; i++) put_le(&w, (uint16_t)sample[i], 2);
+    return w;
+}
+
+/* Every sample against the formula, by the borders between its steps: a byte b stands for f(x) within half a step of b. */
+static void test_mu_law(void **state)
+{
+    (void)state;
+    int last = -1;
+    for (int x = -32768; x <= 32767; x++) {
+        const double at = x / 32768.0, f = (at < 0 ? -1 : 1) * log(1 + 255 * fabs(at)) / log(256);
+        const int b = data_mu_law(at);
+        assert_true(fabs((f + 1) / 2 * 255 - b) <= 0.5 + 1e-9);
+        assert_true(b >= last && b <= last + 1);
+        last = b;
+    }
+    assert_int_equal(data_mu_law(-1), 0);
+    assert_int_equal(data_mu_law(0), 128);
+    assert_int_equal(data_mu_law(1), 255);
+}
+
+static void test_audio(void **state)
+{
+    (void)state;
+    static const data_file files[] = { { "train", "?.wav" }, { NULL } };
+    static const data_set sound = { "s", .kind = DATA_AUDIO, .files = files };
+    static const int16_t one[] = { 0, 32767, -32768, 100, -100 }, two[] = { 1000, 3000, -7, 7, 300, -100 };
+    wav a = make_wav(1, 8000, 16, 3, 5, one), b = make_wav(2, 8000, 16, 0, 6, two);
+    put_bytes("a.wav", a.byte, a.n);
+    put_bytes("b.wav", b.byte, b.n);
+    assert_int_equal(prepare_set(&sound, &t), 0);
+    const data_split *s = data_find_split(&t, "train");
+    const unsigned char *x = s->tokens;
+    assert_int_equal(s->ndocs, 2);
+    assert_int_equal(s->end[0], 5);
+    assert_int_equal(s->n, 8);
+    for (int i = 0; i < 5; i++) assert_int_equal(x[i], data_mu_law(one[i] / 32768.0));
+    for (int i = 0; i < 3; i++) assert_int_equal(x[5 + i], data_mu_law((two[2 * i] + two[2 * i + 1]) / 65536.0));
+    data_close(&t);
+    assert_int_equal(prepare_with(&sound, (data_prepare_args){ .level = -1, .min_count = -1, .limit = 6 }, &t), 0);
+    assert_int_equal(data_find_split(&t, "train")->n, 6);
+    data_close(&t);
+}
+
+static void test_audio_refused(void **state)
+{
+    (void)state;
+    static const data_file files[] = { { "train", "?.wav" }, { NULL } };
+    static const data_set sound = { "s", .kind = DATA_AUDIO, .files = files };
+    static const int16_t some[] = { 1, 2, 3, 4 };
+    static const struct { int at, value, cut; const char *part; } odd[] = {
+        { 0, 'X', 0, "a.wav: byte 0: it is not a RIFF WAVE file" },
+        { 8, 'X', 0, "a.wav: byte 0: it is not a RIFF WAVE file" },
+        { 0, 'R', 9, "a.wav: byte 0: it is truncated: its header has 9 of 12 bytes" },
+        { 0, 'R', 12, "a.wav: byte 12: it is truncated: a chunk's header (no sound so far) has 0 of 8 bytes" },
+        { 0, 'R', 30, "a.wav: byte 20: it is truncated: its format has 10 of 16 bytes" },
+        { 16, 12, 0, "a.wav: byte 20: its format has 12 bytes, expected 16" },
+        { 20, 3, 0, "a.wav: byte 20: samples of format 3 with 16 bits, expected PCM (1) with 16" },
+        { 34, 8, 0, "a.wav: byte 20: samples of format 1 with 8 bits, expected PCM (1) with 16" },
+        { 22, 0, 0, "a.wav: byte 20: 0 channels, expected 1..64" },
+        { 12, 'X', 0, "a.wav: byte 36: sound without a format before it" },
+        { 40, 7, 0, "a.wav: byte 44: 7 bytes are no samples of 1 channels" },
+        { 40, 0, 0, "a.wav: byte 44: 0 bytes are no samples of 1 channels" },
+        { 0, 'R', 50, "a.wav: byte 44: it is truncated: its sound has 6 of 8 bytes" },
+    };
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        wav w = make_wav(1, 8000, 16, 0, 4, some);
+        w.byte[odd[i].at] = (unsigned char)odd[i].value;
+        put_bytes("a.wav", w.byte, odd[i].cut ? (size_t)odd[i].cut : w.n);
+        assert_refused(&sound, odd[i].part);
+    }
+    wav a = make_wav(1, 8000, 16, 0, 4, some), b = make_wav(1, 16000, 16, 0, 4, some);
+    put_bytes("a.wav", a.byte, a.n);
+    put_bytes("b.wav", b.byte, b.n);
+    assert_refused(&sound, "b.wav: byte 20: 16000 samples a second; the recordings before have 8000");
+}
+
 static void test_labelled(void **state)
 {
     (void)state;
@@ -458,7 +581,8 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, data_setup, data_teardown)
         T(test_words), T(test_rare_words), T(test_white_space), T(test_words_refused), T(test_limit), T(test_bytes), T(test_books),
         T(test_proteins), T(test_proteins_refused), T(test_protein_parts), T(test_pairs), T(test_tabs), T(test_shuffled), T(test_sgm), T(test_music),
-        T(test_images), T(test_labelled), T(test_matched), T(test_listops), T(test_missing),
+        T(test_images), T(test_large_images), T(test_mu_law), T(test_audio),
+        T(test_audio_refused), T(test_labelled), T(test_matched), T(test_listops), T(test_missing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
