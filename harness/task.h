@@ -71,6 +71,8 @@ typedef struct task_model {
     /* The model over tokens, i32 [B,T]: the id of its scores [B*T,vocabulary]. */
     int32_t (*record)(struct task_model *, struct nn_graph *, int32_t tokens);
     void (*close)(struct task_model *);
+    int32_t whole;                      /* 1: it begins behind token 0 and says a document, or as much as context, and nothing goes on from that */
+    int32_t side;                       /* documents are images of side x side pixels of three bytes each, in raster order; 0: they are not */
 } task_model;
 
 typedef struct task_default { const char *option, *value; } task_default;   /* "stop.loss", "1e-3" */
