@@ -26,8 +26,9 @@ static const hs_command commands[] = {
     { "apply", cmd_apply, "VARIANT --q q.npy --k k.npy --v v.npy --mode MODE --impl NAME --out DIR [option=value...]",
       "run one variant on your own NPY tensors" },
     { "sample", cmd_sample, "EXPERIMENT|KEY|FILE.safetensors [--only AXIS=VALUE] [--prompt TEXT] [--length N] [--number N] [--seed N]"
-      " [--temperature X] [--top-k N] [--top-p X] [--by states|windows] [--json] [--device D] [--threads N] [--db F]",
-      "let a kept language model go on with a text" },
+      " [--temperature X] [--top-k N] [--top-p X] [--by states|windows]"
+      " [--complete [--split NAME] [--from N] [--out DIR]] [--json] [--device D] [--threads N] [--db F]",
+      "let a kept language model go on with a text, or one of images with halves of images" },
     { "attend", cmd_attend, "EXPERIMENT|KEY|FILE.safetensors [--only AXIS=VALUE] [--layer L] [--head H] [--text TEXT | --split NAME --from N]"
       " [--length N] [--by map|values] [--similarity [--sequences N]] [--out DIR] [--device D] [--threads N] [--db F]",
       "show what the heads of a kept model look at, as .npy and picture" },
