@@ -133,6 +133,10 @@ static int read_tokens(attend *a)
         data_copy(a->split, a->r.from, a->T, a->token);
     }
     if (a->T < 1) return fail(a, HS_EXIT_USAGE, "there is nothing to look at: the text is empty");
+    if (a->kept.model.whole) {          /* such a model reads token 0 first, and the last one never */
+        memmove(a->token + 1, a->token, (size_t)(a->T - 1) * sizeof *a->token);
+        a->token[0] = 0;
+    }
     return a->T <= context ? HS_EXIT_OK : fail(a, HS_EXIT_USAGE, "%lld tokens are more than the model's context of %lld", (long long)a->T, (long long)context);
 }
 

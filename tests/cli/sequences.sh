@@ -53,6 +53,8 @@ check "and resumed has the numbers of the undisturbed run, to the bit" cmp -s ca
 refused "voices are not parted" music 'length 42 is no multiple of four voices' task.length=42
 wanted='^60 55 48 40 61 56 49 41 62 57 50 42' says "a model goes on with notes" music --db music.db --prompt '60 55 48 40 61' --length 11 --temperature 0
 wanted='makes sequences of 40 tokens at most' says "and not beyond its sequences" music --db music.db --length 41
+"$HARNESS" attend music --db music.db --length 6 --out maps >out 2>err
+check "its attention is over what it reads: token 0, then the notes" test "$(tr '\n' ' ' <maps/tokens.txt)" = "0 60 55 48 40 61 "
 wanted='makes no images' says "notes are no images" music --db music.db --complete
 wanted='belong to --complete' says "--from is for images" music --db music.db --from 1
 
