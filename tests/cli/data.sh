@@ -172,4 +172,6 @@ real wikipedia-en --limit 2M --from "$HARNESS_DATA/wikipedia-en" --from "$HARNES
 ok "WikiText-103's valid and test have the published counts" "[ $rc = 0 ] && says '217646 tokens' && says '245569 tokens'"
 real proteins --from "$HARNESS_DATA/proteins"; ok "proteins" "[ $rc = 0 ] && says '38558026 tokens   106000 documents' && says 'perplexity 17.9'"
 real jsb-chorales --from "$HARNESS_DATA/music"; ok "chorales have the published counts" "[ $rc = 0 ] && says '220912 tokens      229 documents'"
+real audio --from "$HARNESS_DATA/audio"; ok "recordings" "[ $rc = 0 ] && says '246240 tokens        3 documents' && says '52640 tokens' && says '96800 tokens'"
+real cifar10-part --from "$HARNESS_DATA/cifar10"; ok "images" "[ $rc = 0 ] && says '8000 documents' && says '10000 documents'"
 real wmt-en-de --from "$HARNESS_DATA/wmt-en-de"; ok "sentence pairs" "[ $rc = 0 ] && says '2737 documents' && says '275041 documents'"
