@@ -440,6 +440,23 @@ static void test_audio(void **state)
     assert_int_equal(prepare_with(&sound, (data_prepare_args){ .level = -1, .min_count = -1, .limit = 6 }, &t), 0);
     assert_int_equal(data_find_split(&t, "train")->n, 6);
     data_close(&t);
+    wav e = { .n = 0 };                                 /* a longer format, which says further on that it is PCM */
+    memcpy(e.byte, a.byte, 16), e.n = 16;
+    put_le(&e, 40, 4);
+    memcpy(e.byte + 20, a.byte + 20, 16), e.n = 36;
+    e.byte[20] = 0xfe, e.byte[21] = 0xff;
+    put_le(&e, 22, 2), put_le(&e, 16, 2), put_le(&e, 4, 4), put_le(&e, 1, 2);
+    e.n = 60;
+    const size_t sound_of_a = 36 + 8 + 4;               /* behind its odd chunk */
+    memcpy(e.byte + e.n, a.byte + sound_of_a, a.n - sound_of_a);
+    put_bytes("a.wav", e.byte, e.n + a.n - sound_of_a);
+    assert_int_equal(prepare_set(&sound, &t), 0);
+    assert_int_equal(data_find_split(&t, "train")->n, 8);
+    assert_memory_equal(data_find_split(&t, "train")->tokens, ((unsigned char[]){ 128, 255, 0 }), 3);
+    data_close(&t);
+    e.byte[44] = 3;
+    put_bytes("a.wav", e.byte, e.n + a.n - sound_of_a);
+    assert_refused(&sound, "a.wav: byte 20: samples of format 3 with 16 bits, expected PCM (1) with 16");
 }
 
 static void test_audio_refused(void **state)
